@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
-from maqd.states import States, power_of_two_exponent
+from maqd.states import Grid, States, power_of_two_exponent
 
 
 class Norm(enum.Enum):
@@ -104,3 +104,32 @@ class QuantConfig:
         if self.weight_step is not None and not self.weight_step > 0:
             raise ConfigError(f"weight_step must be positive standard deviations, got {self.weight_step!r}")
         power_of_two_exponent(self.act_step, "act_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer:
+    """Numerics of an activation: codes, their distance, and the gradient used in training.
+
+    Args:
+        states: The codes.
+        step: Distance of neighbouring states, a power of two.
+        surrogate: Gradient.
+    """
+
+    states: States
+    step: float = 1.0
+    surrogate: Surrogate = field(default_factory=Surrogate)
+
+    def __post_init__(self) -> None:
+        power_of_two_exponent(self.step, "the activation step")
+
+    @property
+    def grid(self) -> Grid:
+        """Where the output lies."""
+        return self.states.grid(power_of_two_exponent(self.step, "the activation step"))
+
+    @property
+    def offset(self) -> float:
+        """Output value of the first state."""
+        grid = self.grid
+        return grid.low * grid.unit

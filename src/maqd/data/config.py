@@ -1,0 +1,114 @@
+"""Which images to train on, and how they are batched and augmented. Values only."""
+
+import enum
+from dataclasses import dataclass, field
+
+from maqd.errors import ConfigError
+
+
+class Source(enum.Enum):
+    """Where images come from."""
+
+    DIGITS = "digits"
+    """scikit-learn's embedded 8x8 digits: no network, no files."""
+    CIFAR10 = "cifar10"
+    CIFAR100 = "cifar100"
+    IMAGE_FOLDER = "image_folder"
+    """A local folder SPLIT/CLASS/IMAGE."""
+    HUGGING_FACE = "hugging_face"
+    """A local folder of parquet files, or the name of a data set on the Hugging Face hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of training images, drawn for each sample on its own.
+
+    Args:
+        crop_padding: Pixels of padding around an image before a random crop back to its size; 0 turns it off. Streamed
+            images larger than `image_size` get a random resized crop instead.
+        flip: Whether half of the images are mirrored left to right.
+        cutout: Side in pixels of a square painted over at a random place; 0 turns it off.
+
+    Raises:
+        ConfigError: A number of pixels is negative.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("crop_padding", "cutout"):
+            _check_integer(f"augment.{name}", getattr(self, name), minimum=0)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.crop_padding > 0 or self.flip or self.cutout > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """An image classification data set and its batches.
+
+    Args:
+        source: Kind of the data set.
+        path: Local folder, or for `hugging_face` a data set's name on the hub. None for digits (embedded) and for CIFAR
+            (downloaded from the hub).
+        image_size: Side in pixels; images are resized and cropped to it in the middle. None keeps their own size, which
+            must then be square and the same for all.
+        image_column: Column of the images in parquet files; None finds it.
+        label_column: Column of the labels in parquet files; None finds it.
+        train_split: Name of the training split.
+        test_split: Name of the test split; "test" also accepts "val", "valid" and "validation".
+        cache_dir: Where decoded images are kept; None is $XDG_CACHE_HOME/maqd or ~/.cache/maqd.
+        batch_size: Training samples per batch and process.
+        eval_batch_size: Test samples per batch and process.
+        samples_per_epoch: An epoch takes only the first so many samples of its shuffle; None takes all.
+        augment: Random changes of training images.
+        workers: Worker processes that decode streamed images; 0 decodes in the main process.
+        stream: Whether images are decoded anew each epoch instead of once into the cache; None streams sets that are
+            larger than 2 GB when decoded.
+
+    Raises:
+        ConfigError: A value is out of its range, or `source` and `path` do not go together.
+    """
+
+    source: Source = Source.DIGITS
+    path: str | None = None
+    image_size: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    cache_dir: str | None = None
+    batch_size: int = 128
+    eval_batch_size: int = 500
+    samples_per_epoch: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    workers: int = 0
+    stream: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_batch_size"):
+            _check_integer(name, getattr(self, name), minimum=1)
+        for name in ("image_size", "samples_per_epoch"):
+            if getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), minimum=1)
+        _check_integer("workers", self.workers, minimum=0)
+        if self.source is Source.DIGITS and self.path is not None:
+            raise ConfigError(
+                f"source digits is embedded and takes no path, got path={self.path!r}; "
+                "set source to image_folder or hugging_face to read that path"
+            )
+        if self.source is Source.DIGITS and self.stream:
+            raise ConfigError("source digits is embedded and cannot be streamed; leave stream unset")
+        if self.source in (Source.IMAGE_FOLDER, Source.HUGGING_FACE) and not self.path:
+            raise ConfigError(f"source {self.source.value} needs a path, got {self.path!r}; set path")
+        if self.train_split == self.test_split:
+            raise ConfigError(f"train_split and test_split must differ, both are {self.train_split!r}")
+
+
+def _check_integer(name: str, value: object, *, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{name} must be an integer of at least {minimum}, got {value!r}")

@@ -1,0 +1,174 @@
+"""Opens a data set: from the cache, from its source into the cache, or as a stream."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from maqd.data import cache, loaders, streaming
+from maqd.data._optional import require
+from maqd.data.arrays import DataInfo, ImageArrays
+from maqd.data.config import DataConfig, Source
+from maqd.data.decode import Geometry, decode_all, fit, probe, to_array
+from maqd.data.encoded import EncodedImages
+from maqd.data.loaders import Batch, TestLoader, TrainLoader
+from maqd.data.sampling import Plan
+from maqd.data.sources import locate
+from maqd.errors import ConfigError
+
+STREAMED_BYTES = 2 * 10**9
+"""Sets that are larger than this when decoded are streamed unless the configuration says otherwise."""
+
+DIGITS_TEST_SIZE = 360
+DIGITS_SPLIT_SEED = 0
+DIGITS_WHITE = 16
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """An open data set, made by `open_data`.
+
+    Args:
+        info: Its sizes and classes.
+        plan: How epochs are made of the training split.
+        train_batches: Training batches of an epoch, from a given one on.
+        test_batches: A pass over this process' test samples.
+        test_length: How many batches that pass has.
+    """
+
+    info: DataInfo
+    plan: Plan
+    train_batches: Callable[[int, int], Iterator[Batch]]
+    test_batches: Callable[[], Iterator[Batch]]
+    test_length: int
+
+    def train_loader(self) -> TrainLoader:
+        """A new loader of shuffled, augmented training batches, at the beginning of epoch 0.
+
+        Images are uint8 N x C x H x W, channels last in memory; labels int64 N.
+        """
+        return TrainLoader(self.plan.batches, self.train_batches)
+
+    def test_loader(self) -> TestLoader:
+        """A new loader of this process' test samples, unshuffled; tensors as in training."""
+        return TestLoader(self.test_length, self.test_batches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Streams:
+    train: EncodedImages
+    test: EncodedImages
+    geometry: Geometry
+
+
+def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int = 1) -> Data:
+    """Opens a data set.
+
+    Args:
+        config: Which set, and how it is batched and augmented.
+        seed: At least 0; determines shuffling and augmentation.
+        rank: This process among those that train together, 0 .. world_size - 1.
+        world_size: Number of those processes. Each gets its own share of every epoch and of the test split.
+
+    Raises:
+        ConfigError: An option does not fit the data set.
+        DataError: The data set is missing, damaged or inconsistent.
+        MissingDependencyError: What reads the source is not installed.
+    """
+    opened = _digits(config.image_size) if config.source is Source.DIGITS else _open(config)
+    train, test = (opened.train, opened.test) if isinstance(opened, _Streams) else opened
+    size, channels = (
+        (opened.geometry.size, opened.geometry.channels) if isinstance(opened, _Streams) else opened[0].images.shape[2:]
+    )
+    info = DataInfo(
+        in_channels=channels,
+        image_size=size,
+        num_classes=len(train.class_names),
+        class_names=train.class_names,
+        train_size=len(train.labels),
+        test_size=len(test.labels),
+    )
+    for name in ("crop_padding", "cutout"):
+        if getattr(config.augment, name) > size:
+            raise ConfigError(
+                f"augment.{name} must be at most the image size of {size} pixels, got {getattr(config.augment, name)}"
+            )
+    plan = Plan(
+        count=info.train_size,
+        samples=info.train_size if config.samples_per_epoch is None else config.samples_per_epoch,
+        batch_size=config.batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    indices = loaders.test_indices(info.test_size, config.eval_batch_size, rank, world_size)
+    if isinstance(opened, _Streams):
+        decoding = {"geometry": opened.geometry, "workers": config.workers}
+        train_batches = partial(streaming.train_batches, opened.train, plan, config.augment, **decoding)
+        test_batches = partial(streaming.test_batches, opened.test, indices, **decoding)
+    else:
+        train_batches = partial(loaders.train_batches, opened[0], plan, config.augment)
+        test_batches = partial(loaders.test_batches, opened[1], indices)
+    return Data(info=info, plan=plan, train_batches=train_batches, test_batches=test_batches, test_length=len(indices))
+
+
+def _open(config: DataConfig) -> cache.Splits | _Streams:
+    cache_dir = _cache_dir(config)
+    located = locate(config, cache_dir)
+    path = cache_dir / located.name
+    if not config.stream:
+        found = cache.find(path, located.fingerprint)
+        if found is not None:
+            return found
+    train, test = located.open()
+    geometry = probe(train, config.image_size)
+    decoded_bytes = (len(train) + len(test)) * geometry.bytes_per_image
+    if config.stream or (config.stream is None and decoded_bytes > STREAMED_BYTES):
+        return _Streams(train=train, test=test, geometry=geometry)
+    with _progress(f"decoding {config.source.value}", len(train) + len(test)) as advance:
+        decoded = decode_all(train, geometry, advance), decode_all(test, geometry, advance)
+    return cache.keep(path, located.fingerprint, decoded)
+
+
+def _cache_dir(config: DataConfig) -> Path:
+    if config.cache_dir is not None:
+        return Path(config.cache_dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maqd"
+
+
+def _digits(image_size: int | None) -> cache.Splits:
+    digits = require("sklearn.datasets", "the digits data set").load_digits()
+    split = require("sklearn.model_selection", "the digits data set").train_test_split
+    images = (digits.images.astype(np.int64) * 255 // DIGITS_WHITE).astype(np.uint8)[..., None]
+    if image_size is not None and image_size != images.shape[1]:
+        pillow = require("PIL.Image", "resizing images")
+        images = np.stack([to_array(fit(pillow.fromarray(image[..., 0]), image_size)) for image in images])
+    labels, names = digits.target.astype(np.int64), tuple(map(str, digits.target_names))
+    # The same split whatever the run's seed, so that accuracies can be compared.
+    train, test = split(
+        np.arange(len(labels)), test_size=DIGITS_TEST_SIZE, stratify=labels, random_state=DIGITS_SPLIT_SEED
+    )
+    return (
+        ImageArrays(images=images[train], labels=labels[train], class_names=names),
+        ImageArrays(images=images[test], labels=labels[test], class_names=names),
+    )
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        yield lambda: None
+        return
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,107 @@
+"""Activations: on their own, or with the normalization before them, which makes both one integer function."""
+
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor, nn
+
+from maqd.nn.config import Quantizer
+from maqd.nn.functional import quantize_activation, threshold_activation
+from maqd.nn.norm import FoldableNorm, Normalization
+from maqd.states import States
+
+
+class QuantActivation(nn.Module):
+    """Scaled round-clip activation (MaQD), on values that are already normalized or on an integer stream.
+
+    Behind a normalization use `NormActivation`: there alone evaluation is free of float rounding.
+
+    Args:
+        quantizer: States, step and surrogate; None for ReLU in float.
+    """
+
+    def __init__(self, quantizer: Quantizer | None) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    @property
+    def states(self) -> States | None:
+        """The states of the output, or None in float."""
+        return None if self.quantizer is None else self.quantizer.states
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantizes x, of any shape, element by element."""
+        return torch.relu(x) if self.quantizer is None else quantize_activation(x, self.quantizer)
+
+    def extra_repr(self) -> str:
+        return describe(self.quantizer)
+
+
+class NormActivation(nn.Module):
+    """A normalization and the activation behind it.
+
+    Training fuses the two and stores nothing but its input for the backward pass. Evaluation compares the input, an
+    integer times a power of two, with thresholds computed once from the parameters in exact arithmetic: the same
+    integers on every device, and the function that lowering emits.
+
+    Args:
+        norm: The normalization. A `LayerNorm` cannot be folded: it is evaluated in float.
+        quantizer: States, step and surrogate of the activation; None for ReLU in float.
+    """
+
+    thresholds: Tensor
+    signs: Tensor
+
+    def __init__(self, norm: Normalization, quantizer: Quantizer | None) -> None:
+        super().__init__()
+        self.norm = norm
+        self.quantizer = quantizer
+        self.register_buffer("thresholds", torch.empty(0), persistent=False)
+        self.register_buffer("signs", torch.empty(0), persistent=False)
+        self._computed_from: Hashable = None
+
+    @property
+    def states(self) -> States | None:
+        """The states of the output, or None in float."""
+        return None if self.quantizer is None else self.quantizer.states
+
+    def train(self, mode: bool = True) -> "NormActivation":
+        super().train(mode)
+        if not mode:
+            self.fold()
+        return self
+
+    def fold(self) -> None:
+        """Computes the thresholds from the parameters, unless they are up to date."""
+        if self.quantizer is None or not isinstance(self.norm, FoldableNorm):
+            return
+        if (key := self.norm.state_key()) != self._computed_from:
+            device = self.norm.running_mean.device
+            self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(self.quantizer))
+            self._computed_from = key
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation of the normalized x; x has its channels in `norm.channel_dim`."""
+        norm, quantizer = self.norm, self.quantizer
+        if quantizer is None:
+            return torch.relu(norm(x))
+        if not isinstance(norm, FoldableNorm):
+            return quantize_activation(norm(x), quantizer)
+        if self.training:
+            return norm.normalize(x, quantizer)
+        norm.check_input(x)
+        if not torch.compiler.is_compiling():
+            self.fold()
+        out = threshold_activation(norm.to_rows(x).float(), self.thresholds, self.signs, quantizer)
+        return out.movedim(-1, norm.channel_dim)
+
+    def extra_repr(self) -> str:
+        return describe(self.quantizer)
+
+
+def describe(quantizer: Quantizer | None) -> str:
+    """One line for a module's representation."""
+    if quantizer is None:
+        return "relu"
+    kind = "signed" if quantizer.states.signed else "unsigned"
+    return f"states={quantizer.states.count}, {kind}, step={quantizer.step:g}, {quantizer.surrogate.profile.value}"

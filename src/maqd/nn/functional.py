@@ -1,0 +1,363 @@
+"""The method as functions on tensors: standardization, round-clip quantizers, fused normalization and activation.
+
+Forward passes are exact where DESIGN asks for it; gradients are written out, not traced.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from maqd.errors import ConfigError
+from maqd.nn import kernels
+from maqd.nn.config import Quantizer, Surrogate
+from maqd.nn.surrogate import surrogate_gradient
+from maqd.states import States
+
+
+def round_half_up(x: Tensor) -> Tensor:
+    """floor(x + 1/2) for every float, exactly.
+
+    Adding 1/2 first would round just below a tie, and `torch.round` takes ties to even. The difference x - floor(x)
+    is exact where it decides.
+    """
+    floor = torch.floor(x)
+    return floor + (x - floor >= 0.5).to(x.dtype)
+
+
+def state_index(y: Tensor, states: States, step: float) -> Tensor:
+    """clip(floor(y / step + origin + 1/2), 0, M-1), the number of the state of y, ties up; exact for a power-of-two step.
+
+    Args:
+        y: Real values, any shape.
+        states: The states; `origin` is the index of the state at zero.
+        step: Distance of neighbouring states.
+
+    Returns:
+        Integers in 0 .. M-1, in y's dtype. Not-a-number stays not-a-number.
+    """
+    u = y / step
+    index = torch.floor(u) + states.count // 2 if states.spacing == 2 else round_half_up(u) + states.origin
+    return torch.clamp(index, 0, states.count - 1)
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------
+
+EPS_WEIGHT = 1e-10
+"""Added to the variance of a filter's weights, which may be as small as 1 / fan-in."""
+
+
+def _per_filter(weight: Tensor, vector: Tensor) -> Tensor:
+    return vector.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def weight_standardize(weight: Tensor, eps: float = EPS_WEIGHT) -> Tensor:
+    """Weight standardization (Qiao et al., arXiv 1903.10520; MaQD): zero mean and unit variance per filter.
+
+    Args:
+        weight: O x ..., float.
+        eps: Added to the variance.
+
+    Returns:
+        (w - mean) / sqrt(var + eps) with the mean and the biased variance over all but the first dimension.
+    """
+    variance, mean = torch.var_mean(weight.flatten(1), dim=1, correction=0)
+    return (weight - _per_filter(weight, mean)) * _per_filter(weight, torch.rsqrt(variance + eps))
+
+
+class _QuantizeWeight(torch.autograd.Function):
+    """Standardize, round, clip, scale; saves the weights and two scalars a filter."""
+
+    @staticmethod
+    def forward(weight: Tensor, states: States, step: float, unit: float, standardize: bool) -> tuple[Tensor, ...]:
+        if standardize:
+            variance, mean = torch.var_mean(weight.flatten(1), dim=1, correction=0)
+            rstd = torch.rsqrt(variance + EPS_WEIGHT)
+        else:
+            mean, rstd = weight.new_zeros(weight.shape[0]), weight.new_ones(weight.shape[0])
+        normalized = (weight - _per_filter(weight, mean)) * _per_filter(weight, rstd)
+        index = state_index(normalized, states, step)
+        return (index * states.spacing + states.low) * unit, mean, rstd
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        weight, states, step, unit, standardize = inputs
+        _, mean, rstd = output
+        ctx.mark_non_differentiable(mean, rstd)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weight, mean, rstd)
+        ctx.slope = states.spacing * unit / step
+        ctx.clip = None if standardize else (states.count * step / 2)
+        ctx.standardize = standardize
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        grad = grads[0]
+        if grad is None:
+            return None, None, None, None, None
+        weight, mean, rstd = ctx.saved_tensors
+        grad = grad * ctx.slope
+        if not ctx.standardize:
+            # Fixed range: a weight outside of it gets no gradient that would drive it further out.
+            return grad * ((weight.abs() <= ctx.clip) | (weight * grad > 0)), None, None, None, None
+        normalized = (weight - _per_filter(weight, mean)) * _per_filter(weight, rstd)
+        along = (grad * normalized).flatten(1).mean(1)
+        centre = grad.flatten(1).mean(1)
+        inner = grad - _per_filter(weight, centre) - normalized * _per_filter(weight, along)
+        return inner * _per_filter(weight, rstd), None, None, None, None
+
+
+def quantize_weight(weight: Tensor, states: States, step: float, unit: float, *, standardize: bool = True) -> Tensor:
+    """Scaled round-clip of the weights of a layer (MaQD, section on weight quantization).
+
+    code = low + spacing * clip(floor(w' / step + origin + 1/2), 0, M-1) with w' the standardized weight; the
+    result is code * unit. Backward: the straight-through slope spacing * unit / step everywhere (clipping it costs
+    accuracy, since standardization already bounds the weights), through the standardization exactly.
+
+    Args:
+        weight: O x ..., float.
+        states: Signed states.
+        step: Distance of neighbouring states in standard deviations of a filter (in weight units without
+            standardization).
+        unit: Value of code 1, a power of two.
+        standardize: Whether to standardize first. Without, weights beyond the range only get gradients back to it.
+
+    Returns:
+        Like weight: codes times unit, exact.
+    """
+    return _QuantizeWeight.apply(weight, states, step, unit, standardize)[0]
+
+
+def weight_codes(weight: Tensor, states: States, step: float, *, standardize: bool = True) -> Tensor:
+    """The codes that evaluation and lowering use: float64 on the CPU, whatever the device, so there is one answer.
+
+    Args:
+        weight: O x ..., float.
+        states: Signed states.
+        step: As in `quantize_weight`.
+        standardize: As in `quantize_weight`.
+
+    Returns:
+        int16, like weight, on the CPU.
+    """
+    exact = weight.detach().to(device="cpu", dtype=torch.float64).contiguous()
+    exact = weight_standardize(exact) if standardize else exact
+    return (state_index(exact, states, step) * states.spacing + states.low).to(torch.int16)
+
+
+class _QuantizeBias(torch.autograd.Function):
+    @staticmethod
+    def forward(bias: Tensor, unit: float) -> Tensor:
+        return round_half_up(bias / unit) * unit
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        return grads[0], None
+
+
+def quantize_bias(bias: Tensor, unit: float) -> Tensor:
+    """The nearest multiple of `unit`, ties up; straight-through gradient."""
+    return _QuantizeBias.apply(bias, unit)  # pyright: ignore[reportReturnType]
+
+
+# ---- activations ----------------------------------------------------------------------------------------------------
+
+
+class _QuantizeActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(y: Tensor, quantizer: Quantizer) -> Tensor:
+        return state_index(y, quantizer.states, quantizer.step) * quantizer.step + quantizer.offset
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.quantizer = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (y,) = ctx.saved_tensors
+        quantizer = ctx.quantizer
+        v = y / quantizer.step + (quantizer.states.origin + 0.5)
+        phi = surrogate_gradient(v, quantizer.states.count, quantizer.surrogate)
+        return grads[0] * phi * quantizer.surrogate.scale, None
+
+
+def quantize_activation(y: Tensor, quantizer: Quantizer) -> Tensor:
+    """Scaled round-clip of an activation (MaQD): (low + spacing * index) * unit, ties up, exact for every float.
+
+    Args:
+        y: Any shape and float dtype.
+        quantizer: States, step and surrogate.
+
+    Returns:
+        Like y, on `quantizer.grid`. Backward: the surrogate (`maqd.nn.surrogate`).
+    """
+    return _QuantizeActivation.apply(y, quantizer)  # pyright: ignore[reportReturnType]
+
+
+def threshold_activation(x: Tensor, thresholds: Tensor, signs: Tensor, quantizer: Quantizer) -> Tensor:
+    """The integer form of normalization and activation: count the thresholds that x reaches.
+
+    Args:
+        x: ... x C, float32.
+        thresholds: (M-1) x C, ascending (`maqd.fixedpoint.input_thresholds`).
+        signs: C, +-1.
+        quantizer: States and step.
+
+    Returns:
+        ... x C, float32, on `quantizer.grid`.
+    """
+    signed = x * signs
+    if thresholds.shape[0] > 16:  # a binary search a channel beats that many passes
+        columns = signed.reshape(-1, signed.shape[-1]).t().contiguous()
+        counts = torch.searchsorted(thresholds.t().contiguous(), columns, right=True)
+        return (counts.t().to(x.dtype) * quantizer.step + quantizer.offset).reshape(x.shape)
+    count = torch.zeros_like(signed)
+    for threshold in thresholds:
+        count += signed >= threshold
+    return count * quantizer.step + quantizer.offset
+
+
+# ---- normalization, alone or fused with an activation ---------------------------------------------------------------
+
+
+def _all_reduce(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    if group is not None:
+        dist.all_reduce(x, group=group)
+    return x
+
+
+def _steps(quantizer: Quantizer | None) -> tuple[int, float, float, float]:
+    """M, step, output offset and the shift that puts the thresholds at 1 .. M-1; no quantizer: the identity."""
+    if quantizer is None:
+        return 1, 1.0, 0.0, 0.0
+    return quantizer.states.count, quantizer.step, quantizer.offset, quantizer.states.origin + 0.5
+
+
+class _NormAct(torch.autograd.Function):
+    """act(weight * (x - mean) * rstd + bias) with batch statistics; saves x and a few values a channel.
+
+    Backward. With g the gradient of the output, phi the surrogate, h = scale g phi the gradient of y and n the
+    number of values a statistic sees:
+        d bias = sum h,   d weight = sum h xhat,   xhat = (x - mean) rstd
+        d x    = rstd (weight h - m1 - xhat m2),   m1 = sum(weight h) / n,   m2 = sum(weight h xhat) / n
+    where m1, m2 sum over what the statistic sees: everything (LBN) or one channel (BN). Both follow from the two
+    sums per channel that d bias and d weight need, so x and g are read twice and nothing else is stored.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        per_channel: bool,
+        eps: float,
+        quantizer: Quantizer | None,
+        group: dist.ProcessGroup | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        channels = x.shape[-1]
+        moments = kernels.channel_moments(x)
+        if not per_channel:
+            moments = moments.sum(1, keepdim=True)
+        count = moments.new_full((1, moments.shape[1]), x.numel() / (channels if per_channel else 1))
+        moments = _all_reduce(torch.cat([moments, count]), group)
+        count = moments[2]
+        mean = moments[0] / count
+        variance = torch.clamp_min(moments[1] / count - mean * mean, 0)
+        rstd = torch.rsqrt(variance + eps)
+        states, step, offset, shift = _steps(quantizer)
+        gain = (rstd if weight is None else weight.double() * rstd) / step
+        centre = -gain * mean + shift
+        if bias is not None:
+            centre = centre + bias.double() / step
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        params = torch.stack([gain.expand(channels), centre.expand(channels)]).to(dtype)
+        out = kernels.affine_act(x, params, states, step, offset)
+        return out, torch.stack([mean, variance, count]), params
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, bias, _, eps, quantizer, group = inputs
+        _, statistics, params = output
+        ctx.mark_non_differentiable(statistics, params)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, bias, statistics, params)
+        ctx.eps, ctx.quantizer, ctx.group = eps, quantizer, group
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        grad = grads[0]
+        if grad is None:
+            return None, None, None, None, None, None, None
+        x, weight, bias, statistics, params = ctx.saved_tensors
+        mean, variance, count = statistics
+        rstd = torch.rsqrt(variance + ctx.eps)
+        surrogate = Surrogate() if ctx.quantizer is None else ctx.quantizer.surrogate
+        scale = 1.0 if ctx.quantizer is None else surrogate.scale
+        states = _steps(ctx.quantizer)[0]
+        grad = grad.contiguous()
+
+        sums = kernels.backward_sums(x, grad, params, states, surrogate) * scale
+        grad_bias = sums[0]
+        grad_weight = rstd * (sums[1] - mean * sums[0])
+        gain = rstd if weight is None else weight.double() * rstd
+        # sum(weight h) and sum(weight h xhat), over a channel (BN) or over all (LBN)
+        totals = torch.stack([grad_bias, grad_weight]) * (1.0 if weight is None else weight.double())
+        if mean.shape[0] == 1:
+            totals = totals.sum(1, keepdim=True)
+        m1, m2 = _all_reduce(totals, ctx.group) / count
+        slope = -rstd * rstd * m2
+        rows = [gain * scale, slope, -rstd * m1 - slope * mean]
+        packed = torch.cat([params, torch.stack([row.expand(x.shape[-1]) for row in rows]).to(params.dtype)])
+        grad_x = kernels.backward_input(x, grad, packed, states, surrogate)
+        return grad_x, _like(grad_weight, weight), _like(grad_bias, bias), None, None, None, None
+
+
+def _like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
+    """The gradient per channel as that of the parameter, which may be one for the whole layer."""
+    if parameter is None:
+        return None
+    return (gradient.sum(0, keepdim=True) if parameter.numel() == 1 else gradient).to(parameter.dtype)
+
+
+def norm_act(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    per_channel: bool,
+    eps: float,
+    quantizer: Quantizer | None,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Normalization with the statistics of the batch, fused with a quantizing activation.
+
+    Args:
+        x: ... x C, float32, bfloat16 or float64.
+        weight: C or 1, or None for 1.
+        bias: C or 1, or None for 0.
+        per_channel: One mean and variance per channel (BN), or one for everything (LBN).
+        eps: Added to the variance.
+        quantizer: The activation; None for the normalization alone.
+        group: Processes whose batches count as one; None for this one alone.
+
+    Returns:
+        The output, like x, and the statistics: 3 x C or 3 x 1, float64: mean, biased variance, number of values.
+
+    Raises:
+        ConfigError: A statistic would see fewer than two values.
+    """
+    values = x.numel() // (x.shape[-1] if per_channel else 1) if x.shape[-1] else 0
+    if values < 2 and group is None:
+        raise ConfigError(
+            f"{'batch' if per_channel else 'layer-batch'} normalization needs at least 2 values per statistic in "
+            f"training, got {values} from an input of shape {tuple(x.shape)} (channels last); use a larger batch"
+            + (" or layer-batch normalization" if per_channel else "")
+        )
+    out, statistics, _ = _NormAct.apply(x.contiguous(), weight, bias, per_channel, eps, quantizer, group)  # pyright: ignore[reportGeneralTypeIssues]
+    return out, statistics

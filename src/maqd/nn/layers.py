@@ -1,0 +1,350 @@
+"""Layers whose weights have a few states: convolutions, linear maps, the integer input, exact pooling."""
+
+import math
+from collections.abc import Hashable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair, _single
+
+from maqd.errors import ConfigError, DataError
+from maqd.nn.functional import quantize_bias, quantize_weight, weight_codes
+from maqd.nn.norm import versions
+from maqd.states import PIXELS, Grid, States, gaussian_step
+
+EXACT_LIMIT = 2**24
+"""Integers up to here are exact in float32, so sums of codes below it are the same in any order."""
+
+UNIT_INPUT = Grid(low=0, high=1, exponent=0)
+"""What a layer assumes of its input when it is not told."""
+
+
+class _QuantLayer(nn.Module):
+    """What convolutions and linear layers share: a weight of a few states, and a bias on the accumulator's grid.
+
+    Training quantizes the weight in every step (`quantize_weight`). Evaluation uses codes computed once, in float64
+    on the CPU (`weight_codes`), and accumulates in float32, where sums of codes are exact.
+
+    Args:
+        shape: Of the weight: outputs first, then fan-in.
+        bias: Whether to add a bias, rounded to the accumulator's unit.
+        states: M_w; None for a float layer without standardization.
+        step: Distance of neighbouring states, in standard deviations of a filter; None takes the best uniform step
+            for a unit Gaussian.
+        input_grid: Where the input lies: sets the power-of-two gain and the accumulator's unit.
+        gain: Wanted standard deviation of the output for inputs that fill their range, up to a factor sqrt(2).
+    """
+
+    eval_weight: Tensor
+    eval_bias: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        bias: bool,
+        states: int | None,
+        step: float | None,
+        input_grid: Grid | None,
+        gain: float,
+    ) -> None:
+        super().__init__()
+        if min(shape) < 1:
+            raise ConfigError(f"{type(self).__name__} needs positive sizes, got a weight of shape {shape}")
+        if not gain > 0 or (step is not None and not step > 0):
+            raise ConfigError(f"{type(self).__name__} needs gain > 0 and step > 0, got {gain} and {step}")
+        self.states = None if states is None else States(count=states, signed=True)
+        self.input_grid = UNIT_INPUT if input_grid is None else input_grid
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu" if states is None else "linear")
+        self.register_buffer("eval_weight", torch.empty(0), persistent=False)
+        self.register_buffer("eval_bias", torch.empty(0), persistent=False)
+        self._computed_from: Hashable = None
+        self.step = self.exponent = None
+        if self.states is None:
+            return
+        self.step = gaussian_step(self.states.count) if step is None else step
+        fan_in = math.prod(shape[1:])
+        scale = gain / (math.sqrt(fan_in) * self.input_grid.magnitude * self.input_grid.unit)
+        self.exponent = round(math.log2(scale * self.step / self.states.spacing))
+        largest = fan_in * self.states.high * self.input_grid.magnitude
+        if largest >= EXACT_LIMIT:
+            raise ConfigError(
+                f"{type(self).__name__} with fan-in {fan_in}, {states} weight states and input codes up to "
+                f"{self.input_grid.magnitude} can accumulate {largest} >= 2**24, which float32 does not hold exactly; "
+                "use fewer states or a smaller fan-in"
+            )
+
+    @property
+    def accumulator_unit(self) -> float:
+        """Value of 1 in the integer accumulator: unit of the weights times unit of the input."""
+        if self.exponent is None:
+            raise ConfigError(f"{type(self).__name__} has float weights, and so no integer accumulator; set its states")
+        return math.ldexp(1.0, self.exponent + self.input_grid.exponent)
+
+    def weight_codes(self) -> Tensor:
+        """The weight's codes, int16 on the CPU, shaped like the weight.
+
+        Raises:
+            ConfigError: The weight is in float.
+        """
+        if self.states is None or self.step is None:
+            raise ConfigError(f"{type(self).__name__} has float weights, and so no codes; set its states")
+        return weight_codes(self.weight, self.states, self.step)
+
+    def train(self, mode: bool = True) -> "_QuantLayer":
+        super().train(mode)
+        if not mode:
+            self.fold()
+        return self
+
+    def fold(self) -> None:
+        """Computes the codes that evaluation uses, unless they are up to date."""
+        if self.exponent is None:
+            return
+        if (key := versions(self.weight, self.bias)) != self._computed_from:
+            codes = self.weight_codes().to(self.weight.device, torch.float32)
+            self.eval_weight = codes * math.ldexp(1.0, self.exponent)
+            if self.weight.ndim == 4:
+                self.eval_weight = self.eval_weight.contiguous(memory_format=torch.channels_last)
+            if self.bias is not None:
+                self.eval_bias = quantize_bias(self.bias.detach(), self.accumulator_unit)
+            self._computed_from = key
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output; in evaluation exact integers times `accumulator_unit`, in float32."""
+        if self.states is None or self.step is None or self.exponent is None:
+            return self._apply_weight(x, self.weight, self.bias)
+        if self.training:
+            unit = math.ldexp(1.0, self.exponent)
+            weight = quantize_weight(self.weight, self.states, self.step, unit)
+            bias = None if self.bias is None else quantize_bias(self.bias, self.accumulator_unit)
+            return self._apply_weight(x, weight, bias)
+        if not torch.compiler.is_compiling():
+            self.fold()
+        bias = None if self.bias is None else self.eval_bias
+        # No reduced precision, and none of cuDNN's algorithms (Winograd, FFT) that are not exact on integers.
+        with torch.autocast(x.device.type, enabled=False), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
+            return self._apply_weight(x.float(), self.eval_weight, bias)
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _describe_states(self) -> str:
+        return "float" if self.states is None else f"states={self.states.count}, step={self.step:.4g}"
+
+
+class _QuantConv(_QuantLayer):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        *,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+        bias: bool,
+        states: int | None,
+        step: float | None,
+        input_grid: Grid | None,
+        gain: float,
+    ) -> None:
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ConfigError(
+                f"{type(self).__name__} needs groups that divide both channel counts, got {groups} groups of "
+                f"{in_channels} -> {out_channels} channels"
+            )
+        super().__init__(
+            (out_channels, in_channels // groups, *kernel_size),
+            bias=bias,
+            states=states,
+            step=step,
+            input_grid=input_grid,
+            gain=gain,
+        )
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, {self._describe_states()}"
+        )
+
+
+class QuantConv2d(_QuantConv):
+    """2-d convolution with weights of M_w states: N x C x H x W -> N x O x H' x W'. Padding is code 0.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: As in `torch.nn.Conv2d`.
+        states: M_w >= 2, or None for float weights.
+        step: Distance of neighbouring states in standard deviations; None: best uniform step for a Gaussian.
+        input_grid: Where the input lies (`Quantizer.grid`, `maqd.states.PIXELS`); codes 0 and 1 by default.
+        gain: Wanted standard deviation of the output for inputs that fill their range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        *,
+        states: int | None = 3,
+        step: float | None = None,
+        input_grid: Grid | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            _pair(kernel_size),
+            stride=_pair(stride),
+            padding=_pair(padding),
+            dilation=_pair(dilation),
+            groups=groups,
+            bias=bias,
+            states=states,
+            step=step,
+            input_grid=input_grid,
+            gain=gain,
+        )
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # pyright: ignore
+
+
+class QuantConv1d(_QuantConv):
+    """1-d convolution with weights of M_w states: N x C x L -> N x O x L'. Padding is code 0.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: As in `torch.nn.Conv1d`.
+        states, step, input_grid, gain: As in `QuantConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        *,
+        states: int | None = 3,
+        step: float | None = None,
+        input_grid: Grid | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            _single(kernel_size),
+            stride=_single(stride),
+            padding=_single(padding),
+            dilation=_single(dilation),
+            groups=groups,
+            bias=bias,
+            states=states,
+            step=step,
+            input_grid=input_grid,
+            gain=gain,
+        )
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv1d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # pyright: ignore
+
+
+class QuantLinear(_QuantLayer):
+    """Linear map with weights of M_w states: ... x I -> ... x O. With a bias it is a network's integer head.
+
+    Its outputs are integers times `accumulator_unit`; the bias lies on the same grid, so argmax needs no float.
+
+    Args:
+        in_features, out_features, bias: As in `torch.nn.Linear`.
+        states, step, input_grid, gain: As in `QuantConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        states: int | None = 3,
+        step: float | None = None,
+        input_grid: Grid | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(
+            (out_features, in_features), bias=bias, states=states, step=step, input_grid=input_grid, gain=gain
+        )
+        self.in_features, self.out_features = in_features, out_features
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self._describe_states()}"
+
+
+class IntegerInput(nn.Module):
+    """Takes uint8 images into the network: (pixel - 128) * 2**-6, integers from the first layer on.
+
+    Padding of the first convolution is code 0, the middle grey.
+    """
+
+    grid = PIXELS
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 N x C x H x W -> float32 of the same shape and memory format.
+
+        Raises:
+            DataError: x is not uint8.
+        """
+        if x.dtype != torch.uint8:
+            raise DataError(
+                f"the input layer takes uint8 pixels 0..255, got {x.dtype}; do not scale or normalize images before"
+            )
+        return (x.float() - 128) * PIXELS.unit
+
+
+class GlobalSumPool(nn.Module):
+    """Average pooling over all positions as an exact sum: sum(x) * 2**-shift with 2**shift nearest to their number.
+
+    N x C x H x W -> N x C, a mean up to a power-of-two rounding of its divisor (exact for 1, 4, 16, 64 positions).
+
+    Args:
+        positions: H * W.
+        input_grid: Where the input lies, if it is quantized.
+    """
+
+    def __init__(self, positions: int, input_grid: Grid | None = None) -> None:
+        super().__init__()
+        if positions < 1:
+            raise ConfigError(f"GlobalSumPool needs at least one position, got {positions}")
+        self.positions = positions
+        self.shift = round(math.log2(positions))
+        self.grid = None
+        if input_grid is not None:
+            low, high, exponent = input_grid.low * positions, input_grid.high * positions, input_grid.exponent
+            self.grid = Grid(low=low, high=high, exponent=exponent - self.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W -> N x C, float32: in bfloat16 sums of codes would round."""
+        if x.shape[-1] * x.shape[-2] != self.positions:
+            raise ConfigError(f"GlobalSumPool was built for {self.positions} positions, got {tuple(x.shape[-2:])}")
+        return x.float().sum((-2, -1)) * 2.0**-self.shift
+
+    def extra_repr(self) -> str:
+        return f"positions={self.positions}, shift={self.shift}"

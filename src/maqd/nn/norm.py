@@ -1,0 +1,224 @@
+"""Normalizations: layer-batch, batch and layer, each usable alone or inside `NormActivation`."""
+
+from abc import abstractmethod
+from collections.abc import Hashable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from maqd.errors import ConfigError
+from maqd.fixedpoint import activation_cuts, input_thresholds
+from maqd.nn.config import Affine, Norm, Quantizer
+from maqd.nn.functional import norm_act
+
+
+def versions(*tensors: Tensor | None) -> Hashable:
+    """A key that changes whenever a tensor is replaced or written to: what a cached value was computed from."""
+    return tuple(None if t is None else (t.data_ptr(), t._version, t.device) for t in tensors)
+
+
+class Normalization(nn.Module):
+    """A normalization followed by scales and offsets.
+
+    Args:
+        num_features: C, the number of channels.
+        affine: One weight and bias per channel, for the whole layer, or none.
+        eps: Added to the variance.
+        channel_dim: Which dimension of the input holds the channels: 1 for N x C and N x C x H x W, -1 for
+            N x T x C.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, num_features: int, *, affine: Affine = Affine.CHANNEL, eps: float = 1e-5, channel_dim: int = 1
+    ) -> None:
+        super().__init__()
+        if num_features < 1 or not eps > 0:
+            raise ConfigError(
+                f"{type(self).__name__} needs at least 1 feature and eps > 0, got {num_features} and {eps}"
+            )
+        self.num_features = num_features
+        self.eps = eps
+        self.channel_dim = channel_dim
+        size = {Affine.CHANNEL: num_features, Affine.LAYER: 1, Affine.NONE: 0}[affine]
+        self.weight = nn.Parameter(torch.ones(size)) if size else None
+        self.bias = nn.Parameter(torch.zeros(size)) if size else None
+
+    def check_input(self, x: Tensor) -> None:
+        """Raises ConfigError unless the channel dimension has `num_features` entries."""
+        if not -x.ndim <= self.channel_dim < x.ndim or x.shape[self.channel_dim] != self.num_features:
+            raise ConfigError(
+                f"{type(self).__name__} expects {self.num_features} channels in dimension {self.channel_dim}, got an "
+                f"input of shape {tuple(x.shape)}; pass channel_dim=-1 for N x T x C"
+            )
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes x, of any shape with C channels in `channel_dim`; same shape and dtype."""
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """A view of x with the channel dimension last; contiguous where x is channels_last in memory."""
+        return x.movedim(self.channel_dim, -1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, channel_dim={self.channel_dim}"
+
+
+class FoldableNorm(Normalization):
+    """A normalization that is a fixed affine map per channel at inference: y = gain * (x - mean) + bias.
+
+    In evaluation the map is followed by the exact comparisons that lowering emits; see `thresholds`.
+
+    Args:
+        momentum: Weight of a new batch in the running statistics.
+        sync: Whether the processes of a distributed run share their statistics.
+        num_features, affine, eps, channel_dim: As in `Normalization`.
+    """
+
+    per_channel: bool
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        affine: Affine = Affine.CHANNEL,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        channel_dim: int = 1,
+        sync: bool = True,
+    ) -> None:
+        super().__init__(num_features, affine=affine, eps=eps, channel_dim=channel_dim)
+        if not 0 < momentum <= 1:
+            raise ConfigError(f"{type(self).__name__} needs 0 < momentum <= 1, got {momentum}")
+        self.momentum = momentum
+        self.sync = sync
+        size = (num_features,) if self.per_channel else ()
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_var", torch.ones(size))
+
+    def _group(self) -> dist.ProcessGroup | None:
+        if self.sync and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return dist.group.WORLD
+        return None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes x: with the statistics of the batch in training, with the running ones in evaluation."""
+        if self.training:
+            return self.normalize(x, None)
+        self.check_input(x)
+        gain, mean, bias = (torch.from_numpy(value).to(x.device) for value in self.affine_map())
+        y = (self.to_rows(x).double() - mean) * gain + bias
+        return y.movedim(-1, self.channel_dim).to(x.dtype)
+
+    def normalize(self, x: Tensor, quantizer: Quantizer | None) -> Tensor:
+        """Batch statistics, normalization and the quantizer (if any) as one operation; updates the running values."""
+        self.check_input(x)
+        out, statistics = norm_act(
+            self.to_rows(x),
+            self.weight,
+            self.bias,
+            per_channel=self.per_channel,
+            eps=self.eps,
+            quantizer=quantizer,
+            group=self._group(),
+        )
+        self._update(statistics)
+        return out.movedim(-1, self.channel_dim)
+
+    @torch.no_grad()
+    def _update(self, statistics: Tensor) -> None:
+        mean, variance, count = statistics
+        unbiased = variance * (count / (count - 1))
+        self.running_mean.lerp_(mean.reshape(self.running_mean.shape).to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(unbiased.reshape(self.running_var.shape).to(self.running_var.dtype), self.momentum)
+
+    def affine_map(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The folded map y = gain * (x - mean) + bias: gain, mean and bias, each float64 of C.
+
+        gain is the float64 nearest to weight * rstd with rstd the float64 nearest to 1 / sqrt(running_var + eps):
+        this defines the function that evaluation and lowering compute exactly.
+        """
+        channels = self.num_features
+
+        def column(tensor: Tensor | None, default: float) -> np.ndarray:
+            value = np.full(1, default) if tensor is None else tensor.detach().double().cpu().numpy().reshape(-1)
+            return np.broadcast_to(value, (channels,)).astype(np.float64)
+
+        rstd = 1.0 / np.sqrt(column(self.running_var, 1.0) + self.eps)
+        return column(self.weight, 1.0) * rstd, column(self.running_mean, 0.0), column(self.bias, 0.0)
+
+    def thresholds(self, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
+        """Thresholds (M-1) x C and signs C, float32 on the CPU; see `maqd.fixedpoint.input_thresholds`."""
+        cuts = activation_cuts(quantizer.states, quantizer.step)
+        thresholds, signs = input_thresholds(*self.affine_map(), cuts)
+        return torch.from_numpy(thresholds), torch.from_numpy(signs)
+
+    def state_key(self) -> Hashable:
+        """Changes when the folded map may have changed."""
+        return versions(self.weight, self.bias, self.running_mean, self.running_var)
+
+
+class LayerBatchNorm(FoldableNorm):
+    """Layer-Batch Normalization (MaQD, arXiv 2403.14999): one mean and variance over batch, channels and space.
+
+        y = weight[c] * (x - mean) / sqrt(var + eps) + bias[c]
+
+    Training takes the mean and the biased variance over all elements of x, in float64 sums; the running statistics
+    are two scalars (the variance unbiased). Works at any mini-batch size, one included, and folds away at inference.
+    In a distributed run the processes share two sums, so that their batches count as one.
+
+    Args:
+        num_features: C, the number of channels.
+        affine: One weight and bias per channel, for the whole layer, or none.
+        eps: Added to the variance.
+        momentum: Weight of a new batch in the running statistics.
+        channel_dim: 1 for N x C, N x C x L, N x C x H x W and N x C x D x H x W; -1 for N x T x C.
+        sync: Whether the processes of a distributed run share their statistics.
+    """
+
+    per_channel = False
+
+
+class BatchNorm(FoldableNorm):
+    """Batch normalization (Ioffe and Szegedy, arXiv 1502.03167): one mean and variance per channel.
+
+    The same function and state as `torch.nn.BatchNorm2d`, for any rank, fused with the activation in training. Folds
+    like LBN, and needs batches large enough for its statistics.
+
+    Args:
+        num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.
+    """
+
+    per_channel = True
+
+
+class LayerNorm(Normalization):
+    """Layer normalization (Ba et al., arXiv 1607.06450): one mean and variance per sample, over channels and space.
+
+    For comparison: its statistics depend on the sample at inference, so it cannot be folded and lowering refuses it.
+
+    Args:
+        num_features, affine, eps, channel_dim: As in `Normalization`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes every sample of x by itself."""
+        self.check_input(x)
+        wide = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(wide, dim=tuple(range(1, x.ndim)), keepdim=True, correction=0)
+        y = self.to_rows((wide - mean) * torch.rsqrt(variance + self.eps))
+        if self.weight is not None and self.bias is not None:
+            y = y * self.weight + self.bias
+        return y.movedim(-1, self.channel_dim).to(x.dtype)
+
+
+def make_norm(kind: Norm, num_features: int, *, affine: Affine = Affine.CHANNEL, channel_dim: int = 1) -> Normalization:
+    """The normalization of that kind."""
+    cls = {Norm.LBN: LayerBatchNorm, Norm.BN: BatchNorm, Norm.LN: LayerNorm}[kind]
+    return cls(num_features, affine=affine, channel_dim=channel_dim)

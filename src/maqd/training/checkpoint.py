@@ -1,0 +1,309 @@
+"""Checkpoints: what is in one, how it is written so that it cannot be lost, and how it is read back.
+
+A checkpoint is a Lightning checkpoint (a zip file of PyTorch's, readable with `weights_only=True`) with one more entry
+"maqd": the schema number, the configuration, the data set's shape, the position in the run and the last test result.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from maqd.errors import CheckpointError, ConfigError
+from maqd.training.config import TrainConfig
+from maqd.training.ema import CHECKPOINT_KEY as EMA_KEY
+from maqd.training.plain import differences, from_plain, to_plain
+
+SCHEMA = 1
+"""Version of the entry "maqd"; a reader refuses any other."""
+
+KEY = "maqd"
+NETWORK_PREFIX = "network."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a run has come: the next batch to train on.
+
+    Args:
+        epoch: Epochs done.
+        batch: Batches done in the current epoch (on each device), less than its length.
+        step: Optimizer steps done in the whole run.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The result on the test set.
+
+    Args:
+        correct: Images classified correctly.
+        total: Images.
+        loss: Mean cross-entropy in nats, without label smoothing.
+    """
+
+    correct: int
+    total: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of images classified correctly."""
+        return self.correct / self.total
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:.2f}% ({self.correct}/{self.total})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a network must know about its data.
+
+    Args:
+        in_channels: Channels of an image.
+        image_size: Its height and width in pixels.
+        num_classes: Number of classes.
+    """
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The entry "maqd" of a checkpoint.
+
+    Args:
+        config: Configuration of the run.
+        shape: Shape of its data.
+        position: Where it continues.
+        evaluation: Result of the weights in this checkpoint; None in the middle of an epoch.
+        best: Best result of the run so far.
+    """
+
+    config: TrainConfig
+    shape: Shape
+    position: Position
+    evaluation: Evaluation | None
+    best: Evaluation | None
+
+    def plain(self) -> dict[str, Any]:
+        """What is stored."""
+        return {"schema": SCHEMA, **to_plain(self)}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and checked.
+
+    Args:
+        path: Where it came from.
+        header: The entry "maqd".
+        tree: All of it, as Lightning wrote it.
+    """
+
+    path: Path
+    header: Header
+    tree: Mapping[str, Any]
+
+    def network_state(self) -> dict[str, Tensor]:
+        """The state of the network to evaluate: the moving average if the run kept one, else the trained weights."""
+        if EMA_KEY in self.tree:
+            return dict(self.tree[EMA_KEY])
+        return self.trained_state()
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The state of the trained network, which training continues with."""
+        return {key.removeprefix(NETWORK_PREFIX): value for key, value in self.tree["state_dict"].items()}
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that at any time, even after a power cut, `path` holds all of the old or all of the new bytes.
+
+    Raises:
+        CheckpointError: It could not be written; the old file is untouched and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = "the previous one is intact; " if path.exists() else ""
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}; {kept}{remedy} and continue with --resume"
+        ) from error
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name == "nt":  # Windows cannot open directories.
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> Checkpoint:
+    """Read a checkpoint with `weights_only=True` and check all of its bytes and its header.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, no checkpoint of this package, or of another schema.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; train first, or pass another run directory") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        # PyTorch does not compare the checksums in the file; zipfile does.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: wrong checksum of {damaged}; use another checkpoint")
+        tree = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} holds more than tensors and plain values, it was not written here") from error
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # A damaged zip or pickle raises nearly anything: BadZipFile, EOFError, RuntimeError, UnicodeDecodeError, ...
+        raise CheckpointError(
+            f"{path} is damaged ({len(data)} bytes, {type(error).__name__}); use another checkpoint"
+        ) from error
+    return Checkpoint(path, read_header(path, tree), tree)
+
+
+def read_header(path: Path, tree: object) -> Header:
+    """The checked entry "maqd" of a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing, incomplete or of another schema.
+    """
+    if not isinstance(tree, Mapping) or not isinstance(tree.get(KEY), Mapping) or "state_dict" not in tree:
+        raise CheckpointError(f"{path} is no checkpoint of a maqd training run; pass one that `maqd train` wrote")
+    entries = dict(tree[KEY])
+    schema = entries.pop("schema", None)
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        remedy = "use the newer version of maqd that wrote it" if newer else "train again"
+        raise CheckpointError(f"{path} has schema {schema!r}, this version of maqd reads schema {SCHEMA}; {remedy}")
+    try:
+        return from_plain(Header, entries)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path} has a header that does not fit schema {SCHEMA}: {error}") from error
+
+
+def check_same_run(checkpoint: Checkpoint, config: TrainConfig, shape: Shape) -> None:
+    """Check that a checkpoint can continue under a configuration.
+
+    Raises:
+        CheckpointError: The network or the shape of the data differ; the message says in what.
+    """
+    stored = checkpoint.header
+    changes = {
+        **{f"model.{key}": pair for key, pair in _changes(stored.config.model, config.model).items()},
+        **_changes(stored.shape, shape),
+    }
+    if changes:
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to another model: {describe(changes)}; "
+            "resume with the model of the checkpoint or start a new run"
+        )
+
+
+def describe(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """One line for differences between what is stored and what was asked for."""
+    return ", ".join(f"{key} is {stored} there, {asked} here" for key, (stored, asked) in changes.items())
+
+
+def _changes(stored: object, asked: object) -> dict[str, tuple[Any, Any]]:
+    return differences(to_plain(stored), to_plain(asked))
+
+
+def load_network_state(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load the evaluated weights of a checkpoint into a network.
+
+    Raises:
+        CheckpointError: Names or shapes of its tensors are others than the network's.
+    """
+    check_tensors(checkpoint.path, network.state_dict(), checkpoint.network_state())
+    network.load_state_dict(checkpoint.network_state())
+
+
+def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint's tensors have the names and shapes of a network's.
+
+    Raises:
+        CheckpointError: They do not; the message names the first one.
+    """
+    for name in sorted(expected.keys() | found.keys()):
+        here = tuple(expected[name].shape) if name in expected else "absent"
+        there = tuple(found[name].shape) if name in found else "absent"
+        if here != there:
+            raise CheckpointError(
+                f"{path} belongs to another model: {name} is {there} there, {here} here; "
+                "use the version of maqd that wrote it or train again"
+            )
+
+
+def load_network(path: Path) -> tuple[nn.Module, Header]:
+    """The network of a checkpoint, on the CPU, in evaluation mode, with the weights to deploy.
+
+    Args:
+        path: A checkpoint, or a run directory for its last checkpoint.
+
+    Raises:
+        CheckpointError: As `read_checkpoint` and `load_network_state`.
+    """
+    from maqd.models import build_model
+    from maqd.training.run_directory import RunDirectory
+
+    checkpoint = read_checkpoint(RunDirectory(path).last if path.is_dir() else path)
+    shape = checkpoint.header.shape
+    network = build_model(
+        checkpoint.header.config.model,
+        in_channels=shape.in_channels,
+        num_classes=shape.num_classes,
+        image_size=shape.image_size,
+    )
+    load_network_state(network, checkpoint)
+    return network.to(memory_format=torch.channels_last).eval(), checkpoint.header  # pyright: ignore[reportCallIssue]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to files: checkpoints appear whole or not at all, and are checked when read."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; see `write_atomically`."""
+        # Into memory first: a failing write inside PyTorch's zip writer cannot be handled cleanly.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint; see `read_checkpoint`."""
+        return dict(read_checkpoint(Path(path), map_location=map_location or "cpu").tree)

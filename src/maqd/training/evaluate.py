@@ -1,0 +1,81 @@
+"""`evaluate_run`: the test accuracy of a checkpoint."""
+
+import enum
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from maqd.data import open_data
+from maqd.errors import CheckpointError
+from maqd.training.checkpoint import Evaluation, load_network
+from maqd.training.config import TrainConfig
+from maqd.training.environment import device_of, resolve_compute
+from maqd.training.metrics import TestCounts
+from maqd.training.run_directory import RunDirectory
+
+
+class Which(enum.Enum):
+    """A checkpoint of a run."""
+
+    LAST = "last"
+    BEST = "best"
+
+
+def checkpoint_path(run: Path, which: Which) -> Path:
+    """The file of a checkpoint.
+
+    Raises:
+        CheckpointError: The directory is missing or is no run.
+    """
+    directory = RunDirectory(run)
+    path = directory.best if which is Which.BEST else directory.last
+    if not path.exists():
+        what = "does not exist" if not run.exists() else f"holds no {which.value} checkpoint"
+        raise CheckpointError(f"{run} {what}; pass the directory of a run of `maqd train`")
+    return path
+
+
+@torch.no_grad()
+def count(network: nn.Module, loader: Any, device: torch.device) -> Evaluation:
+    """The result of a network on the batches of a loader, in fp32 and evaluation mode.
+
+    Args:
+        network: uint8 N x C x H x W images -> logits.
+        loader: Batches of images and int64 labels.
+        device: Where the network is.
+    """
+    network.eval()
+    counts = TestCounts(device)
+    for images, labels in loader:
+        counts.add(network(images.to(device)), labels.to(device))
+    return counts.read()
+
+
+def evaluate_run(config: TrainConfig, path: Path) -> Evaluation:
+    """The test accuracy of a checkpoint.
+
+    Args:
+        config: Data and devices; the model is the checkpoint's.
+        path: The checkpoint.
+
+    Raises:
+        CheckpointError: It is damaged, or its network does not fit the data.
+        DataError: The data set cannot be read.
+    """
+    compute = resolve_compute(replace(config.compute, devices=1, nodes=1))
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
+    network, header = load_network(path)
+    data = open_data(config.data, seed=config.seed)
+    found = (data.info.in_channels, data.info.image_size, data.info.num_classes)
+    stored = (header.shape.in_channels, header.shape.image_size, header.shape.num_classes)
+    if found != stored:
+        raise CheckpointError(
+            f"{path} was trained on images with (channels, size, classes) = {stored}, the data has {found}; "
+            "pass the data it was trained on"
+        )
+    device = device_of(compute)
+    return count(network.to(device), data.test_loader(), device)

@@ -1,0 +1,180 @@
+"""What a run measures: losses during training, exact counts on the test set, both as JSON lines and for TensorBoard."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from maqd.training.checkpoint import Evaluation, Position, write_atomically
+
+
+def distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class LossWindow:
+    """The mean of the losses since it was last read, kept on their device so that nothing waits for them."""
+
+    def __init__(self) -> None:
+        self.sum: Tensor | None = None
+        self.count = 0
+
+    def add(self, loss: Tensor) -> None:
+        """Take a scalar loss."""
+        loss = loss.detach().double()
+        self.sum = loss if self.sum is None else self.sum + loss
+        self.count += 1
+
+    def read(self) -> float:
+        """The mean over all processes; waits for the device, and starts anew."""
+        if self.sum is None:
+            return float("nan")
+        total = torch.stack([self.sum, torch.full_like(self.sum, self.count)])
+        if distributed():
+            dist.all_reduce(total)
+        self.sum, self.count = None, 0
+        value, count = total.tolist()
+        return value / count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sum and count, plain numbers."""
+        return {"sum": None if self.sum is None else self.sum.item(), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue with a saved sum and count."""
+        stored = state["sum"]
+        self.sum = None if stored is None else torch.tensor(stored, dtype=torch.float64, device=device)
+        self.count = state["count"]
+
+
+class TestCounts:
+    """Sums over test batches, on their device: images classified correctly, images, loss."""
+
+    __test__ = False  # The name is not for pytest.
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Take the float logits, N x classes, and int64 labels, N, of a batch."""
+        loss = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
+        correct = (logits.argmax(dim=1) == labels).sum()
+        self.sums += torch.stack([correct.double(), torch.full_like(loss, len(labels)), loss])
+
+    def read(self) -> Evaluation:
+        """The result over all processes."""
+        if distributed():
+            dist.all_reduce(self.sums)
+        correct, total, loss = self.sums.tolist()
+        return Evaluation(correct=round(correct), total=round(total), loss=loss / total)
+
+
+def truncate_metrics(path: Path, position: Position) -> None:
+    """Drop the lines that a run wrote after the checkpoint it is resumed from, and a last line cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry.get("step", 0) <= position.step:
+            kept.append(line)
+    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+class MetricsWriter:
+    """Appends lines to metrics.jsonl and scalars to TensorBoard.
+
+    Args:
+        path: The JSON-lines file.
+        tensorboard: Directory of the event files; None writes none.
+        step: Optimizer steps done before; TensorBoard drops what was written for later ones.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None, *, step: int) -> None:
+        self._file = path.open("a", buffering=1)
+        self._board = None
+        if tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None)
+
+    def write(self, event: str, *, step: int, **values: object) -> None:
+        """Write one line; its numbers also go to TensorBoard as EVENT/NAME."""
+        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+class MetricsCallback(pl.Callback):
+    """Reads the losses every `log_every` optimizer steps and writes metrics.
+
+    Args:
+        writer: Where to; None on processes that do not write.
+        log_every: Optimizer steps between two lines of event "train".
+    """
+
+    def __init__(self, writer: MetricsWriter | None, log_every: int) -> None:
+        self.writer = writer
+        self.log_every = log_every
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._started = time.perf_counter()
+        self._images = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Leave validation and saving out of the rate."""
+        self._restart_clock()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write a line where one is due."""
+        self._images += len(batch[1]) * trainer.world_size
+        position: Position = pl_module.position
+        if not pl_module.stepped or position.step % self.log_every:
+            return
+        loss = pl_module.losses.read()
+        pl_module.check_loss(loss, batch)
+        rate = self._images / (time.perf_counter() - self._started)
+        pl_module.last_loss, pl_module.images_per_second = loss, rate
+        if self.writer is not None:
+            self.writer.write(
+                "train",
+                step=position.step,
+                epoch=trainer.current_epoch + pl_module.start.epoch + 1,
+                loss=loss,
+                lr=pl_module.learning_rate,
+                images_per_second=round(rate, 1),
+            )
+        self._restart_clock()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the result."""
+        result: Evaluation = pl_module.evaluation
+        if self.writer is not None:
+            self.writer.write(
+                "validation",
+                step=pl_module.position.step,
+                epoch=pl_module.position.epoch,
+                test_accuracy=result.accuracy,
+                test_loss=result.loss,
+                correct=result.correct,
+                total=result.total,
+                train_loss=pl_module.train_loss,
+            )

@@ -1,0 +1,247 @@
+"""The Lightning module: one training step, one test step, the loaders of each epoch."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maqd.errors import NonFiniteError
+from maqd.training.checkpoint import KEY, Evaluation, Header, Position, Shape
+from maqd.training.config import TrainConfig
+from maqd.training.metrics import LossWindow, TestCounts, distributed
+from maqd.training.nonfinite import locate_nonfinite
+from maqd.training.optim import build_optimizer, build_scheduler, learning_rate
+
+
+class TrainLoader(Protocol):
+    """Batches of a training set, a function of (seed, epoch, batch)."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def load_state_dict(self, state: dict[str, int], /) -> None:
+        """Continue at state["batch"] of state["epoch"]."""
+        ...
+
+
+class EpochLoader:
+    """The batches of one epoch that are still to come.
+
+    Lightning's own bookkeeping of unfinished epochs is not used: each `Trainer.fit` starts at its batch 0, and this
+    loader starts where the run is.
+    """
+
+    def __init__(self, loader: TrainLoader, epoch: int, batch: int) -> None:
+        self.loader = loader
+        self.epoch = epoch
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.loader) - self.batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.loader.load_state_dict({"epoch": self.epoch, "batch": self.batch})
+        yield from self.loader
+
+
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """The seed of the global random generator in a step: what is random in a layer survives resuming."""
+    # Odd multipliers modulo 2**63 keep neighbouring steps, ranks and seeds apart.
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63
+
+
+class TrainingModule(pl.LightningModule):
+    """A network in training.
+
+    Args:
+        config: The run.
+        network: uint8 N x C x H x W images -> float N x classes logits.
+        shape: Shape of the data.
+        train_loader: Training batches of this process.
+        test_loader: Test batches of this process.
+        start: Where the run starts or continues.
+        best: Best result so far.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        *,
+        shape: Shape,
+        train_loader: TrainLoader,
+        test_loader: Any,
+        start: Position,
+        best: Evaluation | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.shape = shape
+        self.start = start
+        self.best = best
+        self.evaluation: Evaluation | None = None
+        self.losses = LossWindow()
+        self.epoch_losses = LossWindow()
+        self.last_loss = math.nan
+        self.train_loss = math.nan
+        self.images_per_second = 0.0
+        self.learning_rate = math.nan
+        self._loaders = (train_loader, test_loader)
+        self._batch = start.batch
+        self._seen_step = 0
+        # In lists, so that they are no further submodules with parameters of their own.
+        self._evaluated = [network]
+        self._forward = [torch.compile(network) if config.compute.compile else network]
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches of this process per epoch."""
+        return len(self._loaders[0])
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run; an epoch's last batches make a step of their own."""
+        return self.config.epochs * math.ceil(self.batches_per_epoch / self.config.optim.accumulate)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done before the current one."""
+        return self.start.epoch + self.trainer.current_epoch
+
+    @property
+    def epoch_done(self) -> bool:
+        """Whether the current epoch has no batch left."""
+        return self._batch >= self.batches_per_epoch
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the last batch completed an optimizer step."""
+        return self.trainer.global_step != self._seen_step
+
+    @property
+    def position(self) -> Position:
+        """Where the run would continue if it stopped after the last batch."""
+        step = self.start.step + self.trainer.global_step
+        if self.epoch_done:
+            return Position(epoch=self.epoch + 1, batch=0, step=step)
+        return Position(epoch=self.epoch, batch=self._batch, step=step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.position.epoch >= self.config.epochs
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that validation evaluates: the trained one unless `evaluate_with` was called."""
+        return self._evaluated[0]
+
+    def evaluate_with(self, network: nn.Module) -> None:
+        """Let validation evaluate another network, such as a moving average."""
+        self._evaluated[0] = network
+
+    def header(self) -> Header:
+        """What a checkpoint written now has to say."""
+        return Header(
+            config=self.config,
+            shape=self.shape,
+            position=self.position,
+            evaluation=self.evaluation,
+            best=self.best,
+        )
+
+    def train_dataloader(self) -> EpochLoader:
+        """The rest of the current epoch; Lightning asks before each."""
+        current = self.trainer.current_epoch
+        return EpochLoader(self._loaders[0], self.epoch, self.start.batch if current == 0 else 0)
+
+    def val_dataloader(self) -> Any:
+        """The test set."""
+        return self._loaders[1]
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule of the configuration."""
+        optimizer = build_optimizer(self.network.parameters(), self.config.optim)
+        scheduler = build_scheduler(optimizer, self.config.optim, steps=self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Lightning limits the threads of several processes; the configuration decides."""
+        if self.config.compute.threads is not None:
+            torch.set_num_threads(self.config.compute.threads)
+
+    def on_train_epoch_start(self) -> None:
+        """Start counting batches."""
+        self._batch = self.start.batch if self.trainer.current_epoch == 0 else 0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed what is random in a layer, and note the learning rate of this step."""
+        step = self.start.step + self.trainer.global_step
+        batch_number = self.epoch * self.batches_per_epoch + self._batch
+        torch.manual_seed(step_seed(self.config.seed, self.global_rank, batch_number))
+        self.learning_rate = learning_rate(step, self.config.optim, steps=self.steps)
+        self._seen_step = self.trainer.global_step
+        self.evaluation = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of a batch, in fp32."""
+        images, labels = batch
+        with self._autocast():
+            logits = self._forward[0](images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        self.losses.add(loss)
+        self.epoch_losses.add(loss)
+        if loss.device.type == "cpu" and not distributed():
+            # Nothing waits on a CPU, so a bad loss is found before it reaches the parameters.
+            self.check_loss(loss.item(), batch)
+        self._batch += 1
+        return loss
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.compute.bf16)
+
+    def check_loss(self, loss: float, batch: tuple[Tensor, Tensor]) -> None:
+        """Check a loss that was already read.
+
+        Raises:
+            NonFiniteError: It is infinite or not a number; the message names the layer where that began.
+        """
+        if math.isfinite(loss):
+            return
+        # Several processes cannot repeat a batch: a layer that waits for the others would wait for ever.
+        with self._autocast():
+            where = locate_nonfinite(self.network, None if distributed() else batch[0])
+        raise NonFiniteError(
+            f"the training loss became {loss} at step {self.start.step + self.trainer.global_step}: {where}; "
+            "the last checkpoint is kept; lower optim.lr or set optim.gradient_clip and start again"
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Evaluate the exact function: fp32, evaluation mode."""
+        self.evaluated.eval()
+        self._counts = TestCounts(self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch."""
+        images, labels = batch
+        self._counts.add(self.evaluated(images), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Sum the counts of all processes."""
+        self.evaluation = self._counts.read()
+        self.train_loss = self.epoch_losses.read()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say where the run is; Lightning's own loop counters would say something else after resuming."""
+        checkpoint.pop("loops")
+        checkpoint[KEY] = self.header().plain()
+        checkpoint["losses"] = [window.state_dict() for window in (self.losses, self.epoch_losses)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the unfinished means of losses."""
+        for window, state in zip((self.losses, self.epoch_losses), checkpoint["losses"], strict=True):
+            window.load_state_dict(state, self.device)

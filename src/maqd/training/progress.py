@@ -1,0 +1,126 @@
+"""What a person sees while a network trains: a bar on a terminal, sparse lines anywhere else."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+LINE_EVERY = 30.0
+"""Seconds between two lines within an epoch where there is no terminal."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Output:
+    """Where messages go.
+
+    Args:
+        stream: The text stream; standard output by default.
+        silent: Whether to show nothing; for all processes but the first.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, silent: bool = False) -> None:
+        self.stream = stream or sys.stdout
+        self.silent = silent
+        self.console = Console(file=self.stream, highlight=False, soft_wrap=True)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person watches."""
+        return self.console.is_terminal
+
+    def line(self, text: str) -> None:
+        """Print one line, above the bar if there is one."""
+        if self.silent:
+            return
+        if self.terminal:
+            self.console.print(text, markup=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+
+class ProgressCallback(pl.Callback):
+    """Shows step, loss, learning rate, images per second and the time that is left.
+
+    Only the first process has one. Nothing here waits for the device: losses are those the metrics have read.
+
+    Args:
+        output: Where to.
+        label: Put before each line, for several trainings in one go.
+    """
+
+    def __init__(self, output: Output, label: str = "") -> None:
+        self.output = output
+        self.label = f"{label}  " if label else ""
+        self._bar: Progress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show the bar."""
+        self._begin = self._last_line = time.monotonic()
+        self._first = self._done = pl_module.position.step
+        if self.output.terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[rest]}"),
+                console=self.output.console,
+                refresh_per_second=4,
+                transient=True,
+                expand=True,
+            )
+            self._task = self._bar.add_task(
+                f"{self.label}training", total=pl_module.steps, completed=self._first, rest=""
+            )
+            self._bar.start()
+
+    def _figures(self, pl_module: Any) -> str:
+        done = max(self._done - self._first, 1)
+        left = (time.monotonic() - self._begin) / done * (pl_module.steps - self._done)
+        return (
+            f"loss {pl_module.last_loss:.4f}  lr {pl_module.learning_rate:.2e}  "
+            f"{pl_module.images_per_second:,.0f} img/s  left {duration(left)}"
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Move on."""
+        if not pl_module.stepped:
+            return
+        self._done = pl_module.position.step
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._last_line > 0.2:
+                self._last_line = now
+                self._bar.update(self._task, completed=self._done, rest=self._figures(pl_module))
+        elif now - self._last_line > LINE_EVERY:
+            self._last_line = now
+            self.output.line(f"{self.label}step {self._done}/{pl_module.steps}  {self._figures(pl_module)}")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Start the epoch's clock."""
+        self._epoch_begin = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Print the epoch's line."""
+        self._last_line = time.monotonic()
+        epochs = pl_module.config.epochs
+        self.output.line(
+            f"{self.label}epoch {pl_module.position.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"loss {pl_module.train_loss:.4f}  test {pl_module.evaluation}  "
+            f"{time.monotonic() - self._epoch_begin:.1f} s"
+        )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,347 @@
+"""`train`: a run from a configuration to a run directory with a trained network."""
+
+import contextlib
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.strategies import DDPStrategy
+
+import maqd
+from maqd.data import open_data
+from maqd.errors import CheckpointError, ConfigError, NonFiniteError
+from maqd.models import build_model
+from maqd.training.checkpoint import (
+    AtomicCheckpointIO,
+    Checkpoint,
+    Evaluation,
+    Position,
+    Shape,
+    check_same_run,
+    check_tensors,
+    describe,
+    read_checkpoint,
+    write_atomically,
+)
+from maqd.training.config import Device, TrainConfig
+from maqd.training.ema import WeightAverage
+from maqd.training.environment import Processes, processes, resolve_compute
+from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
+from maqd.training.metrics import MetricsCallback, MetricsWriter, truncate_metrics
+from maqd.training.module import TrainingModule
+from maqd.training.nonfinite import all_finite, locate_nonfinite
+from maqd.training.plain import differences, to_plain
+from maqd.training.progress import Output, ProgressCallback
+from maqd.training.run_directory import RunDirectory, locked
+
+RESUMABLE_CHANGES = (
+    "run",
+    "epochs",
+    "log_every",
+    "compute.",
+    "data.path",
+    "data.cache_dir",
+    "data.workers",
+    "data.stream",
+    "data.eval_batch_size",
+)
+"""Options that may differ when a run is resumed: all others would make it another run under the same name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run came to.
+
+    Args:
+        run: Its directory.
+        evaluation: Result of the last epoch's weights on the test set.
+        best: Best result of any epoch.
+        steps: Optimizer steps.
+        seconds: Wall time of this call.
+    """
+
+    run: Path
+    evaluation: Evaluation
+    best: Evaluation
+    steps: int
+    seconds: float
+
+
+class CheckpointCallback(pl.Callback):
+    """Saves the last and the best checkpoint after each validation.
+
+    Args:
+        run: Where to.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save; the newest of equally good results is the best."""
+        if pl_module.best is None or pl_module.evaluation.correct >= pl_module.best.correct:
+            pl_module.best = pl_module.evaluation
+            save(trainer, self.run.best)
+        save(trainer, self.run.last)
+
+
+def save(trainer: pl.Trainer, path: Path) -> None:
+    """Save a checkpoint; called by all processes, written by the first.
+
+    Raises:
+        NonFiniteError: A parameter is not finite: the file on disk is worth more.
+        CheckpointError: It could not be written.
+    """
+    network: Any = trainer.lightning_module.network
+    if not all_finite(network):
+        raise NonFiniteError(
+            f"{locate_nonfinite(network, None)} at step {trainer.lightning_module.position.step}; "  # pyright: ignore[reportAttributeAccessIssue]
+            "the last checkpoint is kept; lower optim.lr or set optim.gradient_clip and start again"
+        )
+    trainer.save_checkpoint(path)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    output: Output | None = None,
+    label: str = "",
+) -> TrainResult:
+    """Train a network, or continue to.
+
+    Args:
+        config: The run; `config.run` must name its directory.
+        resume: Continue the run in that directory.
+        overwrite: Replace the run in that directory.
+        output: Where progress goes; standard output by default.
+        label: Put before each line of progress.
+
+    Raises:
+        ConfigError: Options do not go together, or the directory is in use or holds another run.
+        CheckpointError: The checkpoint to resume from is damaged or belongs to another model; or none can be written.
+        DataError: The data set cannot be read.
+        NonFiniteError: The loss became infinite or not a number.
+        Interrupted: Ctrl-C or SIGTERM, after the checkpoint was saved.
+    """
+    if config.run is None:
+        raise ConfigError("run is not set: name the directory of the run with --run DIR")
+    config = replace(config, compute=resolve_compute(config.compute))
+    place = processes(config.compute)
+    run = RunDirectory(Path(config.run))
+    output = output or Output()
+    request = StopRequest()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if place.rank == 0:
+            stack.enter_context(locked(run))
+            run.prepare(resume=resume, overwrite=overwrite)
+        else:
+            output = Output(output.stream, silent=True)
+        request.install()
+        stack.callback(request.restore)
+        return _train(config, run, place, request, output, label, resume=resume)
+
+
+def _train(
+    config: TrainConfig,
+    run: RunDirectory,
+    place: Processes,
+    request: StopRequest,
+    output: Output,
+    label: str,
+    *,
+    resume: bool,
+) -> TrainResult:
+    begin = time.monotonic()
+    checkpoint = read_checkpoint(run.last) if resume else None
+    if checkpoint is not None:
+        check_resumable(checkpoint, config)
+        if checkpoint.header.position.epoch >= config.epochs:
+            return _already_done(checkpoint, run, output)
+    if config.compute.threads is not None:
+        torch.set_num_threads(config.compute.threads)
+    data = open_data(config.data, seed=config.seed, rank=place.rank, world_size=place.world)
+    shape = Shape(
+        in_channels=data.info.in_channels, image_size=data.info.image_size, num_classes=data.info.num_classes
+    )
+    torch.manual_seed(config.seed)
+    network: Any = build_model(
+        config.model, in_channels=shape.in_channels, num_classes=shape.num_classes, image_size=shape.image_size
+    ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    start = Position()
+    if checkpoint is not None:
+        check_same_run(checkpoint, config, shape)
+        check_tensors(checkpoint.path, network.state_dict(), checkpoint.trained_state())
+        start = checkpoint.header.position
+        output.line(f"resuming {run.path} after step {start.step}")
+    module = TrainingModule(
+        config,
+        network,
+        shape=shape,
+        train_loader=data.train_loader(),
+        test_loader=data.test_loader(),
+        start=start,
+        best=checkpoint.header.best if checkpoint is not None else None,
+    )
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if place.rank == 0:
+            write_atomically(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())
+            truncate_metrics(run.metrics, start)
+            writer = MetricsWriter(run.metrics, run.tensorboard, step=start.step)
+            stack.callback(writer.close)
+            writer.write("start", step=start.step, **_environment(config, place))
+        trainer, callbacks = _trainer(module, run, request, writer, output, label, place)
+        for progress in callbacks:
+            stack.callback(progress.close)
+        _fit(trainer, module, run if resume else None, request)
+    evaluation, best = module.evaluation, module.best
+    if evaluation is None or best is None:
+        raise CheckpointError(f"{run.path}: training ended without a result; resume it with --resume")
+    steps = start.step + trainer.global_step
+    return TrainResult(run=run.path, evaluation=evaluation, best=best, steps=steps, seconds=time.monotonic() - begin)
+
+
+def _trainer(
+    module: TrainingModule,
+    run: RunDirectory,
+    request: StopRequest,
+    writer: MetricsWriter | None,
+    output: Output,
+    label: str,
+    place: Processes,
+) -> tuple[pl.Trainer, list[ProgressCallback]]:
+    config = module.config
+    callbacks: list[pl.Callback] = []
+    if config.ema_decay is not None:
+        average = WeightAverage(module.network, config.ema_decay)
+        module.evaluate_with(average.network)
+        callbacks.append(average)
+    callbacks.append(MetricsCallback(writer, config.log_every))
+    bars = [ProgressCallback(output, label)] if place.rank == 0 else []
+    callbacks += bars
+    callbacks.append(CheckpointCallback(run))
+    trainer: list[pl.Trainer] = []
+    callbacks.append(StopCallback(request, lambda: save(trainer[0], run.last), check_every=config.log_every))
+    trainer.append(
+        pl.Trainer(
+            accelerator=config.compute.device.value,
+            devices=config.compute.devices,
+            num_nodes=config.compute.nodes,
+            strategy=DDPStrategy(broadcast_buffers=False) if place.world > 1 else "auto",
+            max_epochs=config.epochs - module.start.epoch,
+            accumulate_grad_batches=config.optim.accumulate,
+            gradient_clip_val=config.optim.gradient_clip,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run.path,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+            # Layers may keep what they computed in evaluation; inference tensors could not be used in training.
+            inference_mode=False,
+            benchmark=config.compute.device is Device.CUDA,
+        )
+    )
+    return trainer[0], bars
+
+
+def _fit(trainer: pl.Trainer, module: TrainingModule, resumed: RunDirectory | None, request: StopRequest) -> None:
+    try:
+        trainer.fit(module, ckpt_path=resumed.last if resumed is not None else None, weights_only=True)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # Lightning turns the second Ctrl-C into an exit.
+        if request.signum:
+            raise Interrupted(request.signum, saved=False) from error
+        raise
+    except BaseException:
+        launcher = trainer.strategy.launcher
+        if launcher is not None and trainer.is_global_zero and hasattr(launcher, "kill"):
+            _end_children(launcher)
+        raise
+
+
+def _end_children(launcher: Any) -> None:
+    """End the processes that Lightning started, once they had time to end on their own."""
+    children = getattr(launcher, "procs", [])
+    deadline = time.monotonic() + 5
+    for child in children:
+        with contextlib.suppress(Exception):
+            child.wait(timeout=max(deadline - time.monotonic(), 0.1))
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+
+
+def check_resumable(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """Check that a run may continue under a configuration.
+
+    Raises:
+        CheckpointError: Its model is another.
+        ConfigError: Options differ that would make it another run.
+    """
+    check_same_run(checkpoint, config, checkpoint.header.shape)
+    changes = {
+        key: pair
+        for key, pair in differences(to_plain(checkpoint.header.config), to_plain(config)).items()
+        if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in RESUMABLE_CHANGES)
+    }
+    if changes:
+        raise ConfigError(
+            f"{checkpoint.path} was trained with other options: {describe(changes)}; "
+            "resume without changing them or start a new run"
+        )
+
+
+def _already_done(checkpoint: Checkpoint, run: RunDirectory, output: Output) -> TrainResult:
+    header = checkpoint.header
+    if header.evaluation is None or header.best is None:
+        raise CheckpointError(f"{checkpoint.path} says its run is complete but holds no result; train again")
+    output.line(f"{run.path} is complete: nothing to resume")
+    steps = header.position.step
+    return TrainResult(run=run.path, evaluation=header.evaluation, best=header.best, steps=steps, seconds=0.0)
+
+
+def _environment(config: TrainConfig, place: Processes) -> dict[str, object]:
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "maqd": maqd.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": config.compute.device.value,
+        "processes": place.world,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notices, which speak of its own options, away from the user."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
