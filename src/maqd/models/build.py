@@ -1,0 +1,106 @@
+"""Building quantized layers from a configuration, and networks by name."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from maqd.errors import ConfigError
+from maqd.nn import NormActivation, QuantConfig, QuantConv2d, QuantLinear, Quantizer, make_norm
+from maqd.states import Grid, States
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFactory:
+    """Makes the layers of one network; each asks for its states under its own dotted name.
+
+    Args:
+        quant: The network's quantization.
+    """
+
+    quant: QuantConfig
+
+    def weight_states(self, name: str) -> int | None:
+        """M_w of the layer `name` after overrides."""
+        states = self.quant.weight_states
+        for override in self.quant.overrides:
+            if override.weight_states != -1 and fnmatchcase(name, override.pattern):
+                states = override.weight_states
+        return states
+
+    def quantizer(self, name: str) -> Quantizer | None:
+        """The activation `name` after overrides; None for ReLU."""
+        states = self.quant.act_states
+        for override in self.quant.overrides:
+            if override.act_states != -1 and fnmatchcase(name, override.pattern):
+                states = override.act_states
+        if states is None:
+            return None
+        return Quantizer(
+            states=States(count=states, signed=False), step=self.quant.act_step, surrogate=self.quant.surrogate
+        )
+
+    def conv(
+        self, name: str, inputs: int, outputs: int, kernel: int, grid: Grid | None, *, stride: int = 1, gain: float = 1
+    ) -> QuantConv2d:
+        """A convolution that keeps the image's size but for its stride."""
+        return QuantConv2d(
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=(kernel - 1) // 2,
+            states=self.weight_states(name),
+            step=self.quant.weight_step,
+            input_grid=grid,
+            gain=gain,
+        )
+
+    def activation(self, name: str, channels: int) -> NormActivation:
+        """Normalization and activation."""
+        norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
+        return NormActivation(norm, self.quantizer(name))
+
+    def head(self, name: str, inputs: int, classes: int, grid: Grid | None) -> QuantLinear:
+        """The classifier: integer logits with a bias on their grid."""
+        return QuantLinear(
+            inputs,
+            classes,
+            bias=True,
+            states=self.weight_states(name),
+            step=self.quant.weight_step,
+            input_grid=grid,
+            gain=HEAD_GAIN,
+        )
+
+
+HEAD_GAIN = 4.0
+"""Standard deviation of fresh logits: standardized weights cannot grow, so the scale the loss needs is built in."""
+
+
+def grid_of(activation: NormActivation) -> Grid | None:
+    """Where an activation's output lies, None in float."""
+    return None if activation.quantizer is None else activation.quantizer.grid
+
+
+class ConvBlock(nn.Module):
+    """Convolution, normalization, activation, and max pooling if asked for.
+
+    N x I x H x W -> N x O x H/stride/pool x W/stride/pool.
+    """
+
+    def __init__(self, conv: QuantConv2d, act: NormActivation, pool: nn.MaxPool2d | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.act = act
+        self.pool = nn.Identity() if pool is None else pool
+
+    def forward(self, x):  # noqa: ANN001, ANN201
+        return self.pool(self.act(self.conv(x)))
+
+
+def scaled(width: int, multiplier: float) -> int:
+    """A layer's width under the network's multiplier."""
+    if not multiplier > 0:
+        raise ConfigError(f"the width multiplier must be positive, got {multiplier!r}")
+    return max(1, round(width * multiplier))

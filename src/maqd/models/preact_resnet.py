@@ -1,0 +1,140 @@
+"""Residual networks with pre-activation (He et al., arXiv 1603.05027)."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from maqd.models.build import LayerFactory, grid_of, scaled
+from maqd.nn import GlobalSumPool, IntegerInput
+from maqd.states import Grid
+
+LARGE_IMAGE = 96
+"""Images from this size on get the usual 7x7 stem with stride 2 and a max pooling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Widths and numbers of blocks of the stages; bottleneck blocks widen their output four times."""
+
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    bottleneck: bool = False
+
+
+class ResNetPlan(Enum):
+    """The networks."""
+
+    RESNET18 = Stages(widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
+    RESNET34 = Stages(widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
+    RESNET50 = Stages(widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), bottleneck=True)
+    NARROW = Stages(widths=(32, 64, 128), blocks=(2, 2, 2))
+
+
+class PreActBlock(nn.Module):
+    """x -> shortcut + branch, the branch being (activation, convolution) twice or, as a bottleneck, three times.
+
+    The stream is a sum of accumulators, each an integer times a power of two, and so is itself one integer with
+    one exponent. The branch enters with a small power-of-two gain, as in normalizer-free networks
+    (arXiv 2102.06171): it keeps the stream's scale from growing with the depth.
+    """
+
+    def __init__(
+        self, layers: LayerFactory, name: str, inputs: int, width: int, *, stride: int, bottleneck: bool
+    ) -> None:
+        super().__init__()
+        outputs = width * 4 if bottleneck else width
+        self.act1 = layers.activation(f"{name}.act1", inputs)
+        grid = grid_of(self.act1)
+        first = 1 if bottleneck else 3
+        self.conv1 = layers.conv(
+            f"{name}.conv1", inputs, width, first, grid, stride=1 if bottleneck else stride, gain=1.0
+        )
+        self.act2 = layers.activation(f"{name}.act2", width)
+        middle = grid_of(self.act2)
+        if bottleneck:
+            self.conv2 = layers.conv(f"{name}.conv2", width, width, 3, middle, stride=stride)
+            self.act3 = layers.activation(f"{name}.act3", width)
+            self.conv3 = layers.conv(f"{name}.conv3", width, outputs, 1, grid_of(self.act3), gain=BRANCH_GAIN)
+        else:
+            self.conv2 = layers.conv(f"{name}.conv2", width, outputs, 3, middle, gain=BRANCH_GAIN)
+        self.bottleneck = bottleneck
+        self.shortcut = (
+            None
+            if stride == 1 and inputs == outputs
+            else layers.conv(f"{name}.shortcut", inputs, outputs, 1, grid, stride=stride)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x I x H x W -> N x O x H/stride x W/stride."""
+        active = self.act1(x)
+        x = x if self.shortcut is None else self.shortcut(active)
+        y = self.conv2(self.act2(self.conv1(active)))
+        if self.bottleneck:
+            y = self.conv3(self.act3(y))
+        return x + y
+
+
+BRANCH_GAIN = 0.25
+
+
+class PreActResNet(nn.Module):
+    """Stem, stages of pre-activation blocks, a last activation, global pooling, integer head.
+
+    uint8 N x C x S x S -> N x classes.
+
+    Args:
+        plan: Widths and depths.
+        layers: Makes the layers; names are "stem", "stages.I.J.{act1,conv1,act2,conv2,..,shortcut}", "act", "head".
+        width: Multiplier of all widths.
+        in_channels: C.
+        num_classes: Outputs.
+        image_size: S; from 96 on the stem halves the image twice.
+    """
+
+    def __init__(
+        self,
+        plan: ResNetPlan,
+        layers: LayerFactory,
+        *,
+        width: float,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        shape = plan.value
+        large = image_size >= LARGE_IMAGE
+        channels = scaled(shape.widths[0], width)
+        self.input = IntegerInput()
+        kernel, stride = (7, 2) if large else (3, 1)
+        self.stem = layers.conv("stem", in_channels, channels, kernel, IntegerInput.grid, stride=stride)
+        self.stem_pool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
+        size = -(-image_size // 4) if large else image_size
+        stages = []
+        for i, (plain_width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
+            blocks = []
+            for j in range(count):
+                stride = 2 if j == 0 and i > 0 else 1
+                size = -(-size // stride)
+                block = PreActBlock(
+                    layers,
+                    f"stages.{i}.{j}",
+                    channels,
+                    scaled(plain_width, width),
+                    stride=stride,
+                    bottleneck=shape.bottleneck,
+                )
+                channels = scaled(plain_width, width) * (4 if shape.bottleneck else 1)
+                blocks.append(block)
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.act = layers.activation("act", channels)
+        self.pool = GlobalSumPool(size * size, grid_of(self.act))
+        self.head = layers.head("head", channels, num_classes, self.pool.grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = self.stem_pool(self.stem(self.input(x)))
+        return self.head(self.pool(self.act(self.stages(x))))
