@@ -173,7 +173,7 @@ def read(path: Path, fingerprint: str) -> Splits:
         )
     actual = 0
     for start in range(_PREFIX.size, len(data), _CHUNK):
-        actual = zlib.crc32(memoryview(data)[start : start + _CHUNK], actual)
+        actual = zlib.crc32(data[start : start + _CHUNK].data, actual)
     if actual != checksum:
         raise CacheMissError(f"{path}: the cache is damaged, its checksum is {actual:#x} instead of {checksum:#x}")
     # Copied, so that labels are aligned, writable and in the machine's byte order.
