@@ -1,40 +1,172 @@
 """The command line of a configuration: dotted options and YAML files, parsed by jsonargparse."""
 
-import contextlib
 import enum
+import json
 import os
-import sys
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-# Parsers of one process come from here only; the library warns of methods that its older versions lack.
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-
-import argparse
-
 import yaml
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import register_type
 
 from maqd.data.config import Source
 from maqd.errors import ConfigError, MaqdError
 from maqd.models.config import Architecture
 from maqd.nn.config import Affine, Norm, Profile
-from maqd.training.config import Device, Optimizer, Schedule, TrainConfig
+from maqd.training.config import Device, Optimizer, Schedule
 from maqd.training.plain import check_keys, dotted_keys, from_plain, parse_member, unknown_key
 
+# Newer versions warn of methods that are the only ones in older versions.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import register_type
+
 T = TypeVar("T")
-ENUMS: tuple[type[enum.Enum], ...] = (Affine, Architecture, Device, Norm, Optimizer, Profile, Schedule, Source)
+
+_ENUMS: tuple[type[enum.Enum], ...] = (Affine, Architecture, Device, Norm, Optimizer, Profile, Schedule, Source)
 
 
 class UsageError(Exception):
-    """The command line or a configuration file has something the command does not know; exit status 2."""
+    """The command line or a configuration file has something the command does not know: exit status 2."""
 
 
-class CommandParser(argparse.ArgumentParser):
-    """A plain parser whose errors are one line."""
+def _member(cls: type[enum.Enum], value: object) -> enum.Enum:
+    try:
+        return parse_member(cls, value, cls.__name__.lower())
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
-    def error(self, message: str) -> Any:
-        """Raise `UsageError` in place of printing the usage."""
-        raise UsageError(message)
+
+for _enum in _ENUMS:
+    # Members by their values, "adamw", not by their Python names, as jsonargparse would have it.
+    register_type(
+        _enum,
+        serializer=lambda member: member.value if isinstance(member, enum.Enum) else member,
+        deserializer=partial(_member, _enum),
+    )
+
+
+def read_yaml(path: Path, cls: type) -> Mapping[str, Any]:
+    """The tree of a configuration file, its keys checked.
+
+    Raises:
+        ConfigError: It cannot be read.
+        UsageError: It is no YAML or has an unknown key.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {_one_line(str(error))}") from error
+    tree = {} if tree is None else tree
+    try:
+        check_keys(cls, tree, str(path))
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    return tree
+
+
+def parse(
+    cls: type[T],
+    arguments: Sequence[str],
+    *,
+    bases: Sequence[Mapping[str, Any]] = (),
+    flags: Mapping[str, str],
+    usage: str,
+    description: str,
+) -> T:
+    """A configuration from its defaults, trees that override them in turn, and options that override those.
+
+    Args:
+        cls: The configuration dataclass.
+        arguments: Options such as "--optim.lr", "4e-3".
+        bases: Checked trees.
+        flags: Further options of the command and their help; they must not be in `arguments`.
+        usage: First line of the help.
+        description: The line under it.
+
+    Raises:
+        UsageError: An option is unknown or cannot be understood.
+        ConfigError: A value is out of its range.
+        SystemExit: After `--help`.
+    """
+    valid = list(dotted_keys(cls))
+    for argument in arguments:
+        if argument.startswith("--"):
+            key = argument[2:].partition("=")[0]
+            if key.rstrip("+") not in valid and key not in ("help", "print_config") and not key.endswith(".help"):
+                known = [*valid, *(name[2:].partition(" ")[0] for name in flags)]
+                raise UsageError(unknown_key(key, known).replace("'", "'--", 1).replace("mean '", "mean '--"))
+    parser = ArgumentParser(exit_on_error=False, usage=usage, description=description, add_help=True)
+    parser.add_argument("--config", action="config", help="YAML file of options; may be repeated, the last one wins.")
+    for flag, text in flags.items():
+        if (name := flag.partition(" ")[0]) != "--config":
+            parser.add_argument(name, help=text, default=None)
+    parser.add_class_arguments(cls, None)
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            action.metavar = "{" + ",".join(str(member.value) for member in hint) + "}"
+    config_arguments = [part for base in bases for part in ("--config", json.dumps(base))]
+    try:
+        namespace = parser.parse_args([*config_arguments, *arguments])
+    except MaqdError:
+        raise
+    except Exception as error:
+        # jsonargparse raises ArgumentError, TypeError, ValueError or its own, as the case may be.
+        raise UsageError(_readable(str(error))) from error
+    tree = _tree(namespace)
+    return from_plain(cls, {key: value for key, value in tree.items() if key in valid})
+
+
+def _tree(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return {key: _tree(inner) for key, inner in vars(value).items()}
+    if isinstance(value, list):
+        return [_tree(item) for item in value]
+    return value
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _readable(message: str) -> str:
+    text = re.sub(r'Parser key "([^"]*)": ', r"--\1: ", _one_line(message))
+    text = re.sub(r"<class '([\w.]*)'>", r"\1", text)
+    return re.sub(r"Not of type \w+: ", "", text)
+
+
+def take_flag(arguments: list[str], flag: str) -> bool:
+    """Remove a flag without a value; whether it was there."""
+    found = flag in arguments
+    while flag in arguments:
+        arguments.remove(flag)
+    return found
+
+
+def take_values(arguments: list[str], option: str) -> list[str]:
+    """Remove an option wherever it is, as "--option value" or "--option=value"; its values in turn.
+
+    Raises:
+        UsageError: A value is missing.
+    """
+    values: list[str] = []
+    index = 0
+    while index < len(arguments):
+        argument = arguments[index]
+        if argument == option:
+            if index + 1 == len(arguments) or arguments[index + 1].startswith("--"):
+                raise UsageError(f"{option} needs a value")
+            values.append(arguments[index + 1])
+            del arguments[index : index + 2]
+        elif argument.startswith(f"{option}="):
+            values.append(argument.partition("=")[2])
+            del arguments[index]
+        else:
+            index += 1
+    return values

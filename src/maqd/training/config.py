@@ -145,3 +145,16 @@ class TrainConfig:
         _require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)", self.label_smoothing)
         _require(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", "in (0, 1) or null", self.ema_decay)
         _require(self.log_every >= 1, "log_every", "at least 1", self.log_every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What may differ between a run and the evaluation of its checkpoint.
+
+    Args:
+        data: The data set.
+        compute: Device and threads; a single process evaluates.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)

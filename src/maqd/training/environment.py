@@ -45,7 +45,9 @@ def resolve_compute(config: ComputeConfig) -> ComputeConfig:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         config = replace(config, devices=local, nodes=world // local)
     if device is Device.CUDA and config.devices > torch.cuda.device_count():
-        raise ConfigError(f"compute.devices is {config.devices}, but there are {torch.cuda.device_count()} CUDA devices")
+        raise ConfigError(
+            f"compute.devices is {config.devices}, but there are {torch.cuda.device_count()} CUDA devices"
+        )
     return config
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from maqd.data import open_data
+from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError
 from maqd.training.checkpoint import Evaluation, load_network
-from maqd.training.config import TrainConfig
+from maqd.training.config import ComputeConfig
 from maqd.training.environment import device_of, resolve_compute
 from maqd.training.metrics import TestCounts
 from maqd.training.run_directory import RunDirectory
@@ -54,22 +54,23 @@ def count(network: nn.Module, loader: Any, device: torch.device) -> Evaluation:
     return counts.read()
 
 
-def evaluate_run(config: TrainConfig, path: Path) -> Evaluation:
+def evaluate_run(data_config: DataConfig, compute: ComputeConfig, path: Path) -> Evaluation:
     """The test accuracy of a checkpoint.
 
     Args:
-        config: Data and devices; the model is the checkpoint's.
+        data_config: The data set.
+        compute: Where to compute; a single process does it.
         path: The checkpoint.
 
     Raises:
         CheckpointError: It is damaged, or its network does not fit the data.
         DataError: The data set cannot be read.
     """
-    compute = resolve_compute(replace(config.compute, devices=1, nodes=1))
+    compute = resolve_compute(replace(compute, devices=1, nodes=1))
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     network, header = load_network(path)
-    data = open_data(config.data, seed=config.seed)
+    data = open_data(data_config, seed=header.config.seed)
     found = (data.info.in_channels, data.info.image_size, data.info.num_classes)
     stored = (header.shape.in_channels, header.shape.image_size, header.shape.num_classes)
     if found != stored:
