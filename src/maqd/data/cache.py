@@ -38,6 +38,8 @@ from maqd.errors import DataError
 
 MAGIC = b"MAQDDATA"
 SCHEMA = 1
+"""Version of the layout and of the decoding: to be raised when the same source comes to give other bytes."""
+
 ALIGNMENT = 64
 MAX_HEADER = 1 << 26
 
@@ -80,7 +82,8 @@ def find(path: Path, fingerprint: str) -> Splits | None:
     try:
         return read(path, fingerprint)
     except CacheMissError as reason:
-        log.log(logging.WARNING if path.exists() else logging.INFO, "%s; building it from the source", reason)
+        absent = isinstance(reason.__cause__, FileNotFoundError)
+        log.log(logging.INFO if absent else logging.WARNING, "%s; building it from the source", reason)
         return None
 
 

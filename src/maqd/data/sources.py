@@ -92,7 +92,10 @@ def _located(
         config.train_split,
         config.test_split,
     ]
-    states = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
+    try:
+        states = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error}); restore or remove it") from error
     name = f"{config.source.value}-{_digest(identity)[:16]}.maqdset"
     return Located(name=name, fingerprint=_digest([identity, states]), open=open_splits)
 
@@ -137,7 +140,8 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     if not classes:
         raise DataError(f"{folder}: there must be a folder per class, got {_contents(folder)}; move images into those")
     found = {
-        name: sorted(file for file in child.rglob("*") if file.name[0] != "." and file.is_file())
+        # A link to nowhere stays in, to be complained about.
+        name: sorted(f for f in child.rglob("*") if not f.is_dir() and not _is_hidden(f.relative_to(folder)))
         for name, child in classes.items()
     }
     for name, files in found.items():
@@ -146,6 +150,10 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
                 f"{folder / name}: a class folder must have images, got none; add some or remove the folder"
             )
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _locate_parquet(config: DataConfig, root: Path, cache_dir: Path) -> Located:
