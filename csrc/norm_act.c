@@ -4,7 +4,7 @@
  * N x C features), float32 or bfloat16. All arithmetic is float32 or wider; nothing allocates per element.
  *
  *   v      = a[c] * x + b[c]                    two roundings, no fused multiply-add
- *   index  = floor(clip(v, 0, M - 1))           thresholds at v = 1, 2, .., M - 1; NaN stays NaN
+ *   index  = clip(floor(v), 0, M - 1)           thresholds at v = 1, 2, .., M - 1; NaN stays NaN
  *   output = offset + step * index
  *   phi    = surrogate(max(1 - v, v - (M - 1), 0))
  *
@@ -20,7 +20,7 @@
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define MULTIVERSION __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define MULTIVERSION
 #endif
@@ -129,10 +129,8 @@ static void forward_tile(const float *restrict x, const float *restrict a, const
         return;
     }
     for (int64_t i = 0; i < n; i++) {
-        float v = a[i] * x[i] + b[i];
-        v = v < 0.0f ? 0.0f : v;
-        v = v > top ? top : v;
-        out[i] = floorf(v) * step + offset;
+        float index = positive(floorf(a[i] * x[i] + b[i]));
+        out[i] = (top - positive(top - index)) * step + offset;
     }
 }
 

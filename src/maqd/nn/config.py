@@ -12,6 +12,8 @@ class Norm(enum.Enum):
 
     LBN = "lbn"
     """Layer-Batch Normalization: one mean and variance over batch, channels and space (MaQD)."""
+    LEVELLED_LBN = "levelled_lbn"
+    """LBN of channels levelled by running averages: for residual networks."""
     BN = "bn"
     """Batch normalization: one mean and variance per channel, over batch and space."""
     LN = "ln"

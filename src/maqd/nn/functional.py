@@ -3,6 +3,7 @@
 Forward passes are exact where DESIGN asks for it; gradients are written out, not traced.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -239,12 +240,31 @@ def _steps(quantizer: Quantizer | None) -> tuple[int, float, float, float]:
     return quantizer.states.count, quantizer.step, quantizer.offset, quantizer.states.origin + 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What a normalization subtracts and divides by, from the current batch: xhat = (x - mean) * rstd.
+
+    Args:
+        mean: C, or 1 for all channels, float64.
+        rstd: Like mean.
+        count: Number of values behind each statistic, one value, float64.
+        per_channel: Whether each channel has a statistic of its own (BN), or all share one (LBN).
+        group: Processes that share them.
+    """
+
+    mean: Tensor
+    rstd: Tensor
+    count: Tensor
+    per_channel: bool
+    group: dist.ProcessGroup | None = None
+
+
 class _NormAct(torch.autograd.Function):
-    """act(weight * (x - mean) * rstd + bias) with batch statistics; saves x and a few values a channel.
+    """act(weight * xhat + bias) with xhat = (x - mean) * rstd from batch statistics; saves x and a few values a channel.
 
     Backward. With g the gradient of the output, phi the surrogate, h = scale g phi the gradient of y and n the
     number of values a statistic sees:
-        d bias = sum h,   d weight = sum h xhat,   xhat = (x - mean) rstd
+        d bias = sum h,   d weight = sum h xhat
         d x    = rstd (weight h - m1 - xhat m2),   m1 = sum(weight h) / n,   m2 = sum(weight h xhat) / n
     where m1, m2 sum over what the statistic sees: everything (LBN) or one channel (BN). Both follow from the two
     sums per channel that d bias and d weight need, so x and g are read twice and nothing else is stored.
@@ -255,48 +275,37 @@ class _NormAct(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        mean: Tensor,
+        rstd: Tensor,
+        count: Tensor,
         per_channel: bool,
-        eps: float,
         quantizer: Quantizer | None,
         group: dist.ProcessGroup | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         channels = x.shape[-1]
-        moments = kernels.channel_moments(x)
-        if not per_channel:
-            moments = moments.sum(1, keepdim=True)
-        count = moments.new_full((1, moments.shape[1]), x.numel() / (channels if per_channel else 1))
-        moments = _all_reduce(torch.cat([moments, count]), group)
-        count = moments[2]
-        mean = moments[0] / count
-        variance = torch.clamp_min(moments[1] / count - mean * mean, 0)
-        rstd = torch.rsqrt(variance + eps)
         states, step, offset, shift = _steps(quantizer)
         gain = (rstd if weight is None else weight.double() * rstd) / step
-        centre = -gain * mean + shift
+        centre = shift - gain * mean
         if bias is not None:
             centre = centre + bias.double() / step
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         params = torch.stack([gain.expand(channels), centre.expand(channels)]).to(dtype)
-        out = kernels.affine_act(x, params, states, step, offset)
-        return out, torch.stack([mean, variance, count]), params
+        return kernels.affine_act(x, params, states, step, offset), params
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, _, eps, quantizer, group = inputs
-        _, statistics, params = output
-        ctx.mark_non_differentiable(statistics, params)
+        x, weight, bias, mean, rstd, count, per_channel, quantizer, group = inputs
+        ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, bias, statistics, params)
-        ctx.eps, ctx.quantizer, ctx.group = eps, quantizer, group
+        ctx.save_for_backward(x, weight, bias, mean, rstd, count, output[1])
+        ctx.per_channel, ctx.quantizer, ctx.group = per_channel, quantizer, group
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        grad = grads[0]
+        grad, nothing = grads[0], (None,) * 6
         if grad is None:
-            return None, None, None, None, None, None, None
-        x, weight, bias, statistics, params = ctx.saved_tensors
-        mean, variance, count = statistics
-        rstd = torch.rsqrt(variance + ctx.eps)
+            return None, None, None, *nothing
+        x, weight, bias, mean, rstd, count, params = ctx.saved_tensors
         surrogate = Surrogate() if ctx.quantizer is None else ctx.quantizer.surrogate
         scale = 1.0 if ctx.quantizer is None else surrogate.scale
         states = _steps(ctx.quantizer)[0]
@@ -305,17 +314,16 @@ class _NormAct(torch.autograd.Function):
         sums = kernels.backward_sums(x, grad, params, states, surrogate) * scale
         grad_bias = sums[0]
         grad_weight = rstd * (sums[1] - mean * sums[0])
-        gain = rstd if weight is None else weight.double() * rstd
-        # sum(weight h) and sum(weight h xhat), over a channel (BN) or over all (LBN)
         totals = torch.stack([grad_bias, grad_weight]) * (1.0 if weight is None else weight.double())
-        if mean.shape[0] == 1:
+        if not ctx.per_channel:
             totals = totals.sum(1, keepdim=True)
         m1, m2 = _all_reduce(totals, ctx.group) / count
+        gain = rstd if weight is None else weight.double() * rstd
         slope = -rstd * rstd * m2
         rows = [gain * scale, slope, -rstd * m1 - slope * mean]
         packed = torch.cat([params, torch.stack([row.expand(x.shape[-1]) for row in rows]).to(params.dtype)])
         grad_x = kernels.backward_input(x, grad, packed, states, surrogate)
-        return grad_x, _like(grad_weight, weight), _like(grad_bias, bias), None, None, None, None
+        return grad_x, _like(grad_weight, weight), _like(grad_bias, bias), *nothing
 
 
 def _like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
@@ -325,39 +333,38 @@ def _like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
     return (gradient.sum(0, keepdim=True) if parameter.numel() == 1 else gradient).to(parameter.dtype)
 
 
+def channel_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """The sums of x and of x^2 per channel, 2 x C, and the number of values per channel, all float64.
+
+    Args:
+        x: ... x C.
+        group: Processes whose batches count as one; None for this one alone.
+    """
+    moments = kernels.channel_moments(x.detach().contiguous())
+    count = moments.new_full((1,), x.numel() / x.shape[-1])
+    if group is not None:
+        moments, count = torch.split(_all_reduce(torch.cat([moments.flatten(), count]), group), [moments.numel(), 1])
+        moments = moments.reshape(2, -1)
+    return moments, count
+
+
 def norm_act(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    *,
-    per_channel: bool,
-    eps: float,
-    quantizer: Quantizer | None,
-    group: dist.ProcessGroup | None = None,
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Statistics, quantizer: Quantizer | None
+) -> Tensor:
     """Normalization with the statistics of the batch, fused with a quantizing activation.
+
+    The gradient goes through the statistics, as if they had been computed from x here.
 
     Args:
         x: ... x C, float32, bfloat16 or float64.
         weight: C or 1, or None for 1.
         bias: C or 1, or None for 0.
-        per_channel: One mean and variance per channel (BN), or one for everything (LBN).
-        eps: Added to the variance.
+        statistics: Of x, over the whole group.
         quantizer: The activation; None for the normalization alone.
-        group: Processes whose batches count as one; None for this one alone.
 
     Returns:
-        The output, like x, and the statistics: 3 x C or 3 x 1, float64: mean, biased variance, number of values.
-
-    Raises:
-        ConfigError: A statistic would see fewer than two values.
+        Like x.
     """
-    values = x.numel() // (x.shape[-1] if per_channel else 1) if x.shape[-1] else 0
-    if values < 2 and group is None:
-        raise ConfigError(
-            f"{'batch' if per_channel else 'layer-batch'} normalization needs at least 2 values per statistic in "
-            f"training, got {values} from an input of shape {tuple(x.shape)} (channels last); use a larger batch"
-            + (" or layer-batch normalization" if per_channel else "")
-        )
-    out, statistics, _ = _NormAct.apply(x.contiguous(), weight, bias, per_channel, eps, quantizer, group)  # pyright: ignore[reportGeneralTypeIssues]
-    return out, statistics
+    s = statistics
+    arguments = (s.mean, s.rstd, s.count, s.per_channel, quantizer, s.group)
+    return _NormAct.apply(x.contiguous(), weight, bias, *arguments)[0]  # pyright: ignore[reportOptionalSubscript]

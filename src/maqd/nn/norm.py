@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maqd.errors import ConfigError
 from maqd.fixedpoint import activation_cuts, input_thresholds
 from maqd.nn.config import Affine, Norm, Quantizer
-from maqd.nn.functional import norm_act
+from maqd.nn.functional import Statistics, channel_moments, norm_act
 
 
 def versions(*tensors: Tensor | None) -> Hashable:
@@ -119,21 +119,24 @@ class FoldableNorm(Normalization):
     def normalize(self, x: Tensor, quantizer: Quantizer | None) -> Tensor:
         """Batch statistics, normalization and the quantizer (if any) as one operation; updates the running values."""
         self.check_input(x)
-        out, statistics = norm_act(
-            self.to_rows(x),
-            self.weight,
-            self.bias,
-            per_channel=self.per_channel,
-            eps=self.eps,
-            quantizer=quantizer,
-            group=self._group(),
-        )
-        self._update(statistics)
+        rows, group = self.to_rows(x), self._group()
+        values = rows.numel() // (self.num_features if self.per_channel else 1)
+        if values < 2 and group is None:
+            raise ConfigError(
+                f"{type(self).__name__} needs at least 2 values per statistic in training, got {values} from an input "
+                f"of shape {tuple(x.shape)}; use a larger batch" + (" or LayerBatchNorm" if self.per_channel else "")
+            )
+        with torch.no_grad():
+            statistics = self.update(*channel_moments(rows, group), group)
+        out = norm_act(rows, self.weight, self.bias, statistics, quantizer)
         return out.movedim(-1, self.channel_dim)
 
-    @torch.no_grad()
-    def _update(self, statistics: Tensor) -> None:
-        mean, variance, count = statistics
+    @abstractmethod
+    def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """Statistics from the sums of a batch (2 x C) and its values per channel; moves the running ones."""
+
+    def move_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Exponential moving average of the mean and the unbiased variance."""
         unbiased = variance * (count / (count - 1))
         self.running_mean.lerp_(mean.reshape(self.running_mean.shape).to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased.reshape(self.running_var.shape).to(self.running_var.dtype), self.momentum)
@@ -184,6 +187,87 @@ class LayerBatchNorm(FoldableNorm):
 
     per_channel = False
 
+    def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """One mean and variance for all channels."""
+        return self.scalar_statistics(moments, count, group)
+
+    def scalar_statistics(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """Mean and variance of everything; moves the running scalars."""
+        count = count * moments.shape[1]
+        mean, square = moments.sum(1, keepdim=True) / count
+        variance = torch.clamp_min(square - mean * mean, 0)
+        self.move_running(mean, variance, count)
+        return Statistics(
+            mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, per_channel=False, group=group
+        )
+
+
+class LevelledLayerBatchNorm(LayerBatchNorm):
+    """Layer-Batch Normalization of levelled channels, for residual networks.
+
+        z = (x - level_mean[c]) / sqrt(level_var[c] + eps),   y = weight[c] * (z - mean(z)) / sqrt(var(z) + eps) + bias[c]
+
+    The levels are running averages of each channel's mean and variance, constants to the gradient. Along a residual
+    stream the channels drift apart in mean and scale, which one scalar mean and variance cannot undo and which the
+    affine parameters follow too slowly. The levels do that; the statistics of the batch remain LBN's two scalars, so
+    it trains at any mini-batch size, and it folds into the same thresholds.
+
+    Args:
+        num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.
+    """
+
+    level_mean: Tensor
+    level_var: Tensor
+    batches: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        affine: Affine = Affine.CHANNEL,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        channel_dim: int = 1,
+        sync: bool = True,
+    ) -> None:
+        super().__init__(
+            num_features, affine=affine, eps=eps, momentum=momentum, channel_dim=channel_dim, sync=sync
+        )
+        self.register_buffer("level_mean", torch.zeros(num_features))
+        self.register_buffer("level_var", torch.ones(num_features))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """Levels the channels with what was known before this batch, then one mean and variance for all."""
+        channel_mean, channel_square = moments / count
+        channel_var = torch.clamp_min(channel_square - channel_mean * channel_mean, 0)
+        self.batches += 1
+        blend = torch.clamp_min(1 / self.batches, self.momentum)
+        first = self.batches == 1  # levels of the first batch are its own, or it would not be levelled at all
+        level_mean = torch.where(first, channel_mean, self.level_mean.double())
+        level_rstd = torch.rsqrt(torch.where(first, channel_var, self.level_var.double()) + self.eps)
+        self.level_mean.lerp_(channel_mean.to(self.level_mean.dtype), blend)
+        self.level_var.lerp_(channel_var.to(self.level_var.dtype), blend)
+        shifted = channel_mean - level_mean
+        levelled = torch.stack([shifted * level_rstd, (channel_var + shifted * shifted) * level_rstd**2]) * count
+        scalar = self.scalar_statistics(levelled, count, group)
+        return Statistics(
+            mean=level_mean + scalar.mean / level_rstd,
+            rstd=level_rstd * scalar.rstd,
+            count=scalar.count,
+            per_channel=False,
+            group=group,
+        )
+
+    def affine_map(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As in `FoldableNorm`, with the levels folded in."""
+        gain, mean, bias = super().affine_map()
+        rstd = 1.0 / np.sqrt(self.level_var.detach().double().cpu().numpy() + self.eps)
+        return gain * rstd, self.level_mean.detach().double().cpu().numpy() + mean / rstd, bias
+
+    def state_key(self) -> Hashable:
+        return super().state_key(), versions(self.level_mean, self.level_var)
+
 
 class BatchNorm(FoldableNorm):
     """Batch normalization (Ioffe and Szegedy, arXiv 1502.03167): one mean and variance per channel.
@@ -196,6 +280,13 @@ class BatchNorm(FoldableNorm):
     """
 
     per_channel = True
+
+    def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """A mean and variance for each channel."""
+        mean, square = moments / count
+        variance = torch.clamp_min(square - mean * mean, 0)
+        self.move_running(mean, variance, count)
+        return Statistics(mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, per_channel=True, group=group)
 
 
 class LayerNorm(Normalization):
@@ -220,5 +311,5 @@ class LayerNorm(Normalization):
 
 def make_norm(kind: Norm, num_features: int, *, affine: Affine = Affine.CHANNEL, channel_dim: int = 1) -> Normalization:
     """The normalization of that kind."""
-    cls = {Norm.LBN: LayerBatchNorm, Norm.BN: BatchNorm, Norm.LN: LayerNorm}[kind]
+    cls = {Norm.LBN: LayerBatchNorm, Norm.LEVELLED_LBN: LevelledLayerBatchNorm, Norm.BN: BatchNorm, Norm.LN: LayerNorm}[kind]
     return cls(num_features, affine=affine, channel_dim=channel_dim)

@@ -44,7 +44,7 @@ class WeightAverage(pl.Callback):
                 weights.append(weight.detach())
             else:
                 average.copy_(weight)
-        torch._foreach_lerp_(averages, weights, 1 - ema_decay(self.step, self.decay))
+        torch._foreach_lerp_(averages, weights, 1 - ema_decay(self.step, self.decay))  # pyright: ignore[reportPrivateImportUsage]
         self.step += 1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,7 +52,7 @@ class WeightAverage(pl.Callback):
         self.network.to(pl_module.device)
         self._seen = trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update after every optimizer step, not after every accumulated batch."""
         if trainer.global_step != self._seen:
             self._seen = trainer.global_step

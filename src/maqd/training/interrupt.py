@@ -72,7 +72,7 @@ class StopCallback(pl.Callback):
         """Lightning has put its own handler on SIGTERM, which would wait for the end of the epoch."""
         self.request.install()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop between two optimizer steps; after an epoch's last one only once it is validated and saved."""
         if pl_module.stepped and not pl_module.epoch_done and self._requested(trainer, pl_module.position.step):
             self.save()

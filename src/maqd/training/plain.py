@@ -91,7 +91,7 @@ def parse_member(cls: type[E_], value: object, where: str) -> E_:
         ConfigError: There is none; `where` names the option in the message.
     """
     for member in cls:
-        if value is member or value == member.value or value == member.name:
+        if value is member or value in (member.value, member.name):
             return member
     choices = [str(member.value) for member in cls]
     raise ConfigError(f"{where} must be one of {', '.join(choices)}, got {value!r}{_hint(str(value), choices)}")
@@ -130,11 +130,15 @@ def check_keys(cls: type, tree: object, source: str) -> None:
 def unknown_key(key: str, valid: list[str]) -> str:
     """One line that names an unknown key and the closest valid one."""
     # Most typos keep the section; a forgotten section shows as an equal last part.
-    leaf = key.rpartition(".")[2]
+    section, _, leaf = key.rpartition(".")
     same_leaf = [name for name in valid if name.rpartition(".")[2] == leaf]
-    section = key.rpartition(".")[0]
     siblings = [name for name in valid if name.rpartition(".")[0] == section]
-    close = same_leaf or difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(key, valid, n=1)
+    close = (
+        same_leaf
+        or difflib.get_close_matches(key, siblings, n=1)
+        or difflib.get_close_matches(key, valid, n=1)
+        or difflib.get_close_matches(key, siblings or valid, n=1, cutoff=0.0)
+    )
     return f"unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 

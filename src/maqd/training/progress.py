@@ -91,7 +91,7 @@ class ProgressCallback(pl.Callback):
             f"{pl_module.images_per_second:,.0f} img/s  left {duration(left)}"
         )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move on."""
         if not pl_module.stepped:
             return

@@ -135,9 +135,9 @@ def train(
     """
     if config.run is None:
         raise ConfigError("run is not set: name the directory of the run with --run DIR")
+    run = RunDirectory(Path(config.run))
     config = replace(config, compute=resolve_compute(config.compute))
     place = processes(config.compute)
-    run = RunDirectory(Path(config.run))
     output = output or Output()
     request = StopRequest()
     with contextlib.ExitStack() as stack:
@@ -149,17 +149,17 @@ def train(
             output = Output(output.stream, silent=True)
         request.install()
         stack.callback(request.restore)
-        return _train(config, run, place, request, output, label, resume=resume)
+        return _train(config, run, place, request=request, output=output, label=label, resume=resume)
 
 
 def _train(
     config: TrainConfig,
     run: RunDirectory,
     place: Processes,
+    *,
     request: StopRequest,
     output: Output,
     label: str,
-    *,
     resume: bool,
 ) -> TrainResult:
     begin = time.monotonic()
@@ -199,7 +199,7 @@ def _train(
             writer = MetricsWriter(run.metrics, run.tensorboard, step=start.step)
             stack.callback(writer.close)
             writer.write("start", step=start.step, **_environment(config, place))
-        trainer, callbacks = _trainer(module, run, request, writer, output, label, place)
+        trainer, callbacks = _trainer(module, run, place, request=request, writer=writer, output=output, label=label)
         for progress in callbacks:
             stack.callback(progress.close)
         _fit(trainer, module, run if resume else None, request)
@@ -213,11 +213,12 @@ def _train(
 def _trainer(
     module: TrainingModule,
     run: RunDirectory,
+    place: Processes,
+    *,
     request: StopRequest,
     writer: MetricsWriter | None,
     output: Output,
     label: str,
-    place: Processes,
 ) -> tuple[pl.Trainer, list[ProgressCallback]]:
     config = module.config
     callbacks: list[pl.Callback] = []
