@@ -55,10 +55,12 @@ class ProgressCallback(pl.Callback):
     Args:
         output: Where to.
         label: Put before each line, for several trainings in one go.
+        epochs_per_line: Epochs between two lines that stay.
     """
 
-    def __init__(self, output: Output, label: str = "") -> None:
+    def __init__(self, output: Output, label: str = "", epochs_per_line: int = 1) -> None:
         self.output = output
+        self.epochs_per_line = epochs_per_line
         self.label = f"{label}  " if label else ""
         self._bar: Progress | None = None
 
@@ -112,9 +114,11 @@ class ProgressCallback(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the epoch's line."""
         self._last_line = time.monotonic()
-        epochs = pl_module.config.epochs
+        epoch, epochs = pl_module.position.epoch, pl_module.config.epochs
+        if epoch % self.epochs_per_line and epoch != epochs:
+            return
         self.output.line(
-            f"{self.label}epoch {pl_module.position.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"{self.label}epoch {epoch:>{len(str(epochs))}}/{epochs}  "
             f"loss {pl_module.train_loss:.4f}  test {pl_module.evaluation}  "
             f"{time.monotonic() - self._epoch_begin:.1f} s"
         )

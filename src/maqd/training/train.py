@@ -116,6 +116,7 @@ def train(
     overwrite: bool = False,
     output: Output | None = None,
     label: str = "",
+    epochs_per_line: int = 1,
 ) -> TrainResult:
     """Train a network, or continue to.
 
@@ -125,6 +126,7 @@ def train(
         overwrite: Replace the run in that directory.
         output: Where progress goes; standard output by default.
         label: Put before each line of progress.
+        epochs_per_line: Epochs between two lines of progress that stay.
 
     Raises:
         ConfigError: Options do not go together, or the directory is in use or holds another run.
@@ -149,7 +151,10 @@ def train(
             output = Output(output.stream, silent=True)
         request.install()
         stack.callback(request.restore)
-        return _train(config, run, place, request=request, output=output, label=label, resume=resume)
+        progress = [ProgressCallback(output, label, epochs_per_line)] if place.rank == 0 else []
+        for bar in progress:
+            stack.callback(bar.close)
+        return _train(config, run, place, request=request, output=output, progress=progress, resume=resume)
 
 
 def _train(
@@ -159,7 +164,7 @@ def _train(
     *,
     request: StopRequest,
     output: Output,
-    label: str,
+    progress: list[ProgressCallback],
     resume: bool,
 ) -> TrainResult:
     begin = time.monotonic()
@@ -199,9 +204,7 @@ def _train(
             writer = MetricsWriter(run.metrics, run.tensorboard, step=start.step)
             stack.callback(writer.close)
             writer.write("start", step=start.step, **_environment(config, place))
-        trainer, callbacks = _trainer(module, run, place, request=request, writer=writer, output=output, label=label)
-        for progress in callbacks:
-            stack.callback(progress.close)
+        trainer = _trainer(module, run, place, request=request, writer=writer, progress=progress)
         _fit(trainer, module, run if resume else None, request)
     evaluation, best = module.evaluation, module.best
     if evaluation is None or best is None:
@@ -217,9 +220,8 @@ def _trainer(
     *,
     request: StopRequest,
     writer: MetricsWriter | None,
-    output: Output,
-    label: str,
-) -> tuple[pl.Trainer, list[ProgressCallback]]:
+    progress: list[ProgressCallback],
+) -> pl.Trainer:
     config = module.config
     callbacks: list[pl.Callback] = []
     if config.ema_decay is not None:
@@ -227,8 +229,7 @@ def _trainer(
         module.evaluate_with(average.network)
         callbacks.append(average)
     callbacks.append(MetricsCallback(writer, config.log_every))
-    bars = [ProgressCallback(output, label)] if place.rank == 0 else []
-    callbacks += bars
+    callbacks += progress
     callbacks.append(CheckpointCallback(run))
     trainer: list[pl.Trainer] = []
     callbacks.append(StopCallback(request, lambda: save(trainer[0], run.last), check_every=config.log_every))
@@ -256,7 +257,7 @@ def _trainer(
             benchmark=config.compute.device is Device.CUDA,
         )
     )
-    return trainer[0], bars
+    return trainer[0]
 
 
 def _fit(trainer: pl.Trainer, module: TrainingModule, resumed: RunDirectory | None, request: StopRequest) -> None:
