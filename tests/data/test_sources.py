@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import png, random_pixels, write_parquet
+from image_sets import png, random_pixels, write_parquet
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -238,7 +238,6 @@ def test_large_parquet_is_mapped_and_gives_the_same(parquet_config, monkeypatch,
     read = open_data(parquet_config(cache_dir=str(tmp_path / "a")), seed=0)
     monkeypatch.setattr(sources_module, "MAPPED_BYTES", 0)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    datasets.disable_progress_bars()
     mapped = open_data(parquet_config(cache_dir=str(tmp_path / "b")), seed=0)
     assert mapped.info == read.info
     for a, b in zip(read.test_loader(), mapped.test_loader(), strict=True):
@@ -271,6 +270,25 @@ def test_hub_data_set(tmp_path, monkeypatch):
     assert calls == [("someone/things", str(tmp_path / "hugging_face"))]
     with pytest.raises(DataError, match="there must be a split 'holdout', the set has 'train', 'validation'"):
         open_data(DataConfig(source=Source.HUGGING_FACE, path="someone/things", test_split="holdout"), seed=0)
+
+
+def test_hub_data_set_whose_images_are_files(tmp_path, monkeypatch):
+    pixels = random_pixels(3)
+    for i, image in enumerate(pixels):
+        (tmp_path / f"{i}.png").write_bytes(png(image))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    cells = [{"bytes": None, "path": str(tmp_path / f"{i}.png")} for i in range(3)]
+
+    def load_dataset(*_, **__):
+        split = datasets.Dataset.from_dict({"image": cells, "label": [0, 1, 2]}, features=features)
+        return datasets.DatasetDict({"train": split, "test": split})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    config = DataConfig(source=Source.HUGGING_FACE, path="someone/files", cache_dir=str(tmp_path / "cache"))
+    np.testing.assert_array_equal(all_images(open_data(config, seed=0).test_loader())[0], pixels)
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError, match=r"row 1, column 'image': has no image bytes, and its file cannot be read"):
+        open_data(DataConfig(source=Source.HUGGING_FACE, path="someone/files", image_size=4), seed=0)
 
 
 def test_hub_that_cannot_be_reached(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import png, random_pixels, write_parquet
+from image_sets import png, random_pixels, write_parquet
 
 from maqd.data import AugmentConfig, DataConfig, Source, open_data
 from maqd.data import dataset as dataset_module

@@ -69,7 +69,8 @@ class TableImages(EncodedImages):
 
     Args:
         table: A `pyarrow.Table`, or the `data` of a `datasets.Dataset`, which is mapped from disk.
-        column: Name of the image column: binary, or a struct with a binary field "bytes".
+        column: Name of the image column: binary, or a struct with a binary field "bytes", and for images that are files
+            of their own a string field "path".
         files: Name and row count of each file that the rows come from, in order.
         labels: int64, N.
         class_names: Names of the classes.
@@ -96,20 +97,22 @@ class TableImages(EncodedImages):
 
     def read(self, index: int) -> bytes:
         """Reads the cell."""
-        if self._starts is None:
-            compute = require("pyarrow.compute", "reading tables")
-            types = require("pyarrow.types", "reading tables")
-            chunks = self._table.column(self._column).chunks
-            # The field carries the struct's nulls, and nothing is copied.
-            self._chunks = [compute.struct_field(c, "bytes") if types.is_struct(c.type) else c for c in chunks]
-            self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
-        value = self._chunks[chunk][index - int(self._starts[chunk])].as_py()
-        if not value:
-            raise DataError(
-                f"{self.where(index)}: has no image bytes; save the table with the images embedded or drop the row"
-            )
-        return value
+        value = self._cell(index, "bytes")
+        if value:
+            return value
+        path = self._cell(index, "path")
+        if path:
+            # How `datasets` refers to images that are files of their own.
+            try:
+                return Path(path).read_bytes()
+            except OSError as error:
+                raise DataError(
+                    f"{self.where(index)}: has no image bytes, and its file cannot be read ({error}); "
+                    "save the table with the images embedded"
+                ) from error
+        raise DataError(
+            f"{self.where(index)}: has no image bytes; save the table with the images embedded or drop the row"
+        )
 
     def where(self, index: int) -> str:
         """File, row and column of the cell."""
@@ -119,3 +122,21 @@ class TableImages(EncodedImages):
                 return f"{name}, row {row}, column {self._column!r}"
             row -= count
         return f"row {index}, column {self._column!r}"
+
+    def _cell(self, index: int, field: str) -> Any:
+        if self._starts is None:
+            chunks = self._table.column(self._column).chunks
+            self._chunks = [_fields(chunk) for chunk in chunks]
+            self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        cells = self._chunks[chunk].get(field)
+        return cells[index - int(self._starts[chunk])].as_py() if cells is not None else None
+
+
+def _fields(chunk: Any) -> dict[str, Any]:
+    compute = require("pyarrow.compute", "reading tables")
+    if not require("pyarrow.types", "reading tables").is_struct(chunk.type):
+        return {"bytes": chunk}
+    # The fields carry the struct's nulls, and nothing is copied.
+    names = {chunk.type.field(i).name for i in range(chunk.type.num_fields)} & {"bytes", "path"}
+    return {name: compute.struct_field(chunk, name) for name in names}

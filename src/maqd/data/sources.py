@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,10 @@ def _locate_hub(config: DataConfig, name: str, cache_dir: Path) -> Located:
 
 
 def _hugging_face(datasets: Any, what: str, path: str, cache_dir: Path, **options: Any) -> Any:
+    quiet = not sys.stderr.isatty() and datasets.is_progress_bar_enabled()
     try:
+        if quiet:
+            datasets.disable_progress_bars()
         return datasets.load_dataset(path, cache_dir=str(cache_dir / "hugging_face"), **options)
     # Anything can be raised between a name and a downloaded, converted table: by the network, the hub, the builder.
     except Exception as error:
@@ -229,6 +233,9 @@ def _hugging_face(datasets: Any, what: str, path: str, cache_dir: Path, **option
             f"{what}: must be a local folder or a data set that `datasets` can load, "
             f"got {type(error).__name__}: {error}; check the name and the network, or set path to a local folder"
         ) from error
+    finally:
+        if quiet:
+            datasets.enable_progress_bars()
 
 
 def _contents(folder: Path) -> str:
