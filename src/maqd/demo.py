@@ -302,7 +302,7 @@ def _draw_activity(axis: Any, rows: Sequence[Row]) -> None:
     axis.set_ylabel("non-zero activations")
     axis.set_title("activity over the test set\n(with 2 states a network of single spikes)")
     axis.margins(y=0.2)
-    axis.legend(ncols=len(rows), loc="upper center")
+    axis.legend(ncols=len(rows), loc="upper center", fontsize=9)
 
 
 def _draw_cost(axis: Any, rows: Sequence[Row]) -> None:

@@ -24,7 +24,7 @@ def activation_cuts(states: States, step: float) -> NDArray[np.float64]:
     Returns:
         The M-1 cuts, ascending: the code is states.low + spacing * #{k: y >= cut[k]}.
     """
-    return (np.arange(1, states.count) - 0.5 - states.origin) * step
+    return ((np.arange(1, states.count) - 0.5 - states.origin) * step).astype(np.float64)
 
 
 def float32_at_least(value: Fraction) -> np.float32:
@@ -87,7 +87,8 @@ def input_thresholds(
         spacing = np.abs(np.spacing(near)).astype(np.float64)
         clear = (np.abs(near - approximate) > slack) & (slack < spacing / 8) & np.isfinite(near)
     thresholds[:, dead] = np.where(bias[dead] >= cuts[:, None], -np.inf, np.inf)
-    for k, c in np.argwhere(~clear & ~dead):
-        exact = Fraction(cuts[k]) - Fraction(bias[c])
-        thresholds[k, c] = float32_at_least(Fraction(signs[c] * mean[c]) + exact / Fraction(abs(gain[c])))
+    for k, c in np.argwhere(~clear & ~dead).tolist():
+        distance = Fraction(float(cuts[k])) - Fraction(float(bias[c]))
+        exact = Fraction(float(signs[c] * mean[c])) + distance / Fraction(abs(float(gain[c])))
+        thresholds[k, c] = float32_at_least(exact)
     return thresholds.astype(np.float32), signs.astype(np.float32)

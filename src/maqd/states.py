@@ -9,6 +9,7 @@ power of two. Unsigned codes are 0 .. M-1. Signed codes are symmetric around zer
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from maqd.errors import ConfigError
 
@@ -131,7 +132,7 @@ def gaussian_step(count: int) -> float:
     def error(step: float) -> float:
         # E[(x - q(x))^2] = 1 - 2 E[x q] + E[q^2] with levels l_j = (j - (M-1)/2) step and cuts halfway between them.
         levels = [(j - (count - 1) / 2) * step for j in range(count)]
-        cuts = [-math.inf, *((a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)), math.inf]
+        cuts = [-math.inf, *((a + b) / 2 for a, b in pairwise(levels)), math.inf]
         density = [math.exp(-c * c / 2) / math.sqrt(2 * math.pi) for c in cuts]
         mass = [math.erf(c / math.sqrt(2)) / 2 for c in cuts]
         return 1 + sum(

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from maqd.errors import ConfigError
-from maqd.nn import NormActivation, QuantConfig, QuantConv2d, QuantLinear, Quantizer, make_norm
+from maqd.nn import MaxPool2d, NormActivation, QuantConfig, QuantConv2d, Quantizer, QuantLinear, make_norm
 from maqd.states import Grid, States
 
 
@@ -89,13 +89,13 @@ class ConvBlock(nn.Module):
     N x I x H x W -> N x O x H/stride/pool x W/stride/pool.
     """
 
-    def __init__(self, conv: QuantConv2d, act: NormActivation, pool: nn.MaxPool2d | None = None) -> None:
+    def __init__(self, conv: QuantConv2d, act: NormActivation, pool: MaxPool2d | None = None) -> None:
         super().__init__()
         self.conv = conv
         self.act = act
         self.pool = nn.Identity() if pool is None else pool
 
-    def forward(self, x):  # noqa: ANN001, ANN201
+    def forward(self, x):
         return self.pool(self.act(self.conv(x)))
 
 

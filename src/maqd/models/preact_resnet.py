@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
 from torch import Tensor, nn
 
 from maqd.models.build import LayerFactory, grid_of, scaled
-from maqd.nn import GlobalSumPool, IntegerInput
-from maqd.states import Grid
+from maqd.nn import GlobalSumPool, IntegerInput, MaxPool2d
 
 LARGE_IMAGE = 96
 """Images from this size on get the usual 7x7 stem with stride 2 and a max pooling."""
@@ -110,7 +108,7 @@ class PreActResNet(nn.Module):
         self.input = IntegerInput()
         kernel, stride = (7, 2) if large else (3, 1)
         self.stem = layers.conv("stem", in_channels, channels, kernel, IntegerInput.grid, stride=stride)
-        self.stem_pool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
+        self.stem_pool = MaxPool2d(3, 2, 1) if large else nn.Identity()
         size = -(-image_size // 4) if large else image_size
         stages = []
         for i, (plain_width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):

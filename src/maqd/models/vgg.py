@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from maqd.errors import ConfigError
 from maqd.models.build import ConvBlock, LayerFactory, grid_of, scaled
-from maqd.nn import GlobalSumPool, IntegerInput
+from maqd.nn import GlobalSumPool, IntegerInput, MaxPool2d
 
 
 class VGGPlan(Enum):
@@ -61,7 +61,7 @@ class VGG(nn.Module):
                 outputs = scaled(plain_width, width)
                 conv = layers.conv(f"{name}.conv", channels, outputs, 3, grid)
                 act = layers.activation(f"{name}.act", outputs)
-                pool = nn.MaxPool2d(2) if place == len(stage) - 1 else None
+                pool = MaxPool2d(2) if place == len(stage) - 1 else None
                 blocks.append(ConvBlock(conv, act, pool))
                 channels, grid = outputs, grid_of(act)
         self.stem = blocks[0]

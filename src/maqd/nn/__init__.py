@@ -2,8 +2,9 @@
 
 from maqd.nn.activation import NormActivation, QuantActivation
 from maqd.nn.config import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
-from maqd.nn.layers import GlobalSumPool, IntegerInput, QuantConv1d, QuantConv2d, QuantLinear
-from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, Normalization, make_norm
+from maqd.nn.layers import IntegerInput, QuantConv1d, QuantConv2d, QuantLinear
+from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
+from maqd.nn.pooling import GlobalSumPool, MaxPool2d
 
 __all__ = [
     "Affine",
@@ -12,6 +13,8 @@ __all__ = [
     "IntegerInput",
     "LayerBatchNorm",
     "LayerNorm",
+    "LevelledLayerBatchNorm",
+    "MaxPool2d",
     "Norm",
     "NormActivation",
     "Normalization",

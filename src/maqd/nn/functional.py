@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from maqd.errors import ConfigError
 from maqd.nn import kernels
 from maqd.nn.config import Quantizer, Surrogate
 from maqd.nn.surrogate import surrogate_gradient
@@ -28,7 +27,9 @@ def round_half_up(x: Tensor) -> Tensor:
 
 
 def state_index(y: Tensor, states: States, step: float) -> Tensor:
-    """clip(floor(y / step + origin + 1/2), 0, M-1), the number of the state of y, ties up; exact for a power-of-two step.
+    """The number of the state of y: clip(floor(y / step + origin + 1/2), 0, M-1), ties up.
+
+    Exact for every float when the step is a power of two.
 
     Args:
         y: Real values, any shape.
@@ -260,7 +261,7 @@ class Statistics:
 
 
 class _NormAct(torch.autograd.Function):
-    """act(weight * xhat + bias) with xhat = (x - mean) * rstd from batch statistics; saves x and a few values a channel.
+    """act(weight * xhat + bias) with xhat = (x - mean) * rstd; saves x and a few values a channel.
 
     Backward. With g the gradient of the output, phi the surrogate, h = scale g phi the gradient of y and n the
     number of values a statistic sees:

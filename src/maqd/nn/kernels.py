@@ -14,7 +14,6 @@ pointers: it depends on no PyTorch ABI. Both sides give the same codes bit for b
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,8 +28,7 @@ _PROFILES = {profile: number for number, profile in enumerate(Profile)}  # the o
 _PROFILE_OF = list(Profile)
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
+def _load_library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where the package was installed without a C compiler."""
     for folder in maqd.__path__:
         path = Path(folder) / "maqd_train.so"
@@ -48,9 +46,12 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
+_LIBRARY = _load_library()  # at import, so that torch.compile finds a constant
+
+
 def has_compiled_kernels() -> bool:
     """Whether the C kernels were built and are used for float32 and bfloat16 tensors on the CPU."""
-    return _library() is not None
+    return _LIBRARY is not None
 
 
 def _check(status: int) -> None:
@@ -59,7 +60,7 @@ def _check(status: int) -> None:
 
 
 def _uses_library(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in _DTYPES and _library() is not None
+    return x.device.type == "cpu" and x.dtype in _DTYPES and _LIBRARY is not None
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:
@@ -129,22 +130,20 @@ def backward_input_expression(
 
 
 def _moments_cpu(x: Tensor) -> Tensor:
-    library = _library()
-    if library is None or x.dtype not in _DTYPES:
+    if _LIBRARY is None or x.dtype not in _DTYPES:
         return channel_moments_expression(x)
     sums = torch.empty(2, x.shape[-1], dtype=torch.float64)
-    _check(library.maqd_channel_moments(x.data_ptr(), *_shape(x), sums.data_ptr(), torch.get_num_threads()))
+    _check(_LIBRARY.maqd_channel_moments(x.data_ptr(), *_shape(x), sums.data_ptr(), torch.get_num_threads()))
     return sums
 
 
 def _affine_act_cpu(x: Tensor, params: Tensor, states: int, step: float, offset: float) -> Tensor:
-    library = _library()
-    if library is None or x.dtype not in _DTYPES:
+    if _LIBRARY is None or x.dtype not in _DTYPES:
         return affine_act_expression(x, params, states, step, offset)
     out = torch.empty_like(x)
     threads = torch.get_num_threads()
     _check(
-        library.maqd_affine_act(
+        _LIBRARY.maqd_affine_act(
             x.data_ptr(), *_shape(x), params.data_ptr(), states, step, offset, out.data_ptr(), threads
         )
     )
@@ -152,22 +151,20 @@ def _affine_act_cpu(x: Tensor, params: Tensor, states: int, step: float, offset:
 
 
 def _backward_sums_cpu(x: Tensor, grad: Tensor, params: Tensor, states: int, profile: int, width: float) -> Tensor:
-    library = _library()
-    if library is None or x.dtype not in _DTYPES:
+    if _LIBRARY is None or x.dtype not in _DTYPES:
         return backward_sums_expression(x, grad, params, states, profile, width)
     sums = torch.empty(2, x.shape[-1], dtype=torch.float64)
     arguments = (x.data_ptr(), grad.data_ptr(), *_shape(x), params.data_ptr(), states, profile, width)
-    _check(library.maqd_affine_act_backward_sums(*arguments, sums.data_ptr(), torch.get_num_threads()))
+    _check(_LIBRARY.maqd_affine_act_backward_sums(*arguments, sums.data_ptr(), torch.get_num_threads()))
     return sums
 
 
 def _backward_input_cpu(x: Tensor, grad: Tensor, params: Tensor, states: int, profile: int, width: float) -> Tensor:
-    library = _library()
-    if library is None or x.dtype not in _DTYPES:
+    if _LIBRARY is None or x.dtype not in _DTYPES:
         return backward_input_expression(x, grad, params, states, profile, width)
     out = torch.empty_like(x)
     arguments = (x.data_ptr(), grad.data_ptr(), *_shape(x), params.data_ptr(), states, profile, width)
-    _check(library.maqd_affine_act_backward_input(*arguments, out.data_ptr(), torch.get_num_threads()))
+    _check(_LIBRARY.maqd_affine_act_backward_input(*arguments, out.data_ptr(), torch.get_num_threads()))
     return out
 
 
@@ -211,7 +208,7 @@ def channel_moments(x: Tensor) -> Tensor:
 
 
 def affine_act(x: Tensor, params: Tensor, states: int, step: float, offset: float) -> Tensor:
-    """offset + step * floor(clip(a x + b, 0, M-1)).
+    """Offset + step * floor(clip(a x + b, 0, M-1)).
 
     Args:
         x: ... x C, contiguous.
@@ -243,7 +240,7 @@ def backward_sums(x: Tensor, grad: Tensor, params: Tensor, states: int, surrogat
 
 
 def backward_input(x: Tensor, grad: Tensor, params: Tensor, states: int, surrogate: Surrogate) -> Tensor:
-    """g phi A[c] + x B[c] + C[c], like x.
+    """G phi A[c] + x B[c] + C[c], like x.
 
     Args:
         x: ... x C, contiguous: the input of `affine_act`.

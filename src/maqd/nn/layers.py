@@ -1,4 +1,4 @@
-"""Layers whose weights have a few states: convolutions, linear maps, the integer input, exact pooling."""
+"""Layers whose weights have a few states: convolutions, linear maps, the integer input."""
 
 import math
 from collections.abc import Hashable
@@ -125,9 +125,12 @@ class _QuantLayer(nn.Module):
         if not torch.compiler.is_compiling():
             self.fold()
         bias = None if self.bias is None else self.eval_bias
-        # No reduced precision, and none of cuDNN's algorithms (Winograd, FFT) that are not exact on integers.
-        with torch.autocast(x.device.type, enabled=False), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
-            return self._apply_weight(x.float(), self.eval_weight, bias)
+        with torch.autocast(x.device.type, enabled=False):
+            if not x.is_cuda or torch.compiler.is_compiling():
+                return self._apply_weight(x.float(), self.eval_weight, bias)
+            # Some of cuDNN's algorithms (Winograd, FFT, TF32) are not exact on integers; the plain ones are.
+            with torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
+                return self._apply_weight(x.float(), self.eval_weight, bias)
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -317,34 +320,3 @@ class IntegerInput(nn.Module):
                 f"the input layer takes uint8 pixels 0..255, got {x.dtype}; do not scale or normalize images before"
             )
         return (x.float() - 128) * PIXELS.unit
-
-
-class GlobalSumPool(nn.Module):
-    """Average pooling over all positions as an exact sum: sum(x) * 2**-shift with 2**shift nearest to their number.
-
-    N x C x H x W -> N x C, a mean up to a power-of-two rounding of its divisor (exact for 1, 4, 16, 64 positions).
-
-    Args:
-        positions: H * W.
-        input_grid: Where the input lies, if it is quantized.
-    """
-
-    def __init__(self, positions: int, input_grid: Grid | None = None) -> None:
-        super().__init__()
-        if positions < 1:
-            raise ConfigError(f"GlobalSumPool needs at least one position, got {positions}")
-        self.positions = positions
-        self.shift = round(math.log2(positions))
-        self.grid = None
-        if input_grid is not None:
-            low, high, exponent = input_grid.low * positions, input_grid.high * positions, input_grid.exponent
-            self.grid = Grid(low=low, high=high, exponent=exponent - self.shift)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W -> N x C, float32: in bfloat16 sums of codes would round."""
-        if x.shape[-1] * x.shape[-2] != self.positions:
-            raise ConfigError(f"GlobalSumPool was built for {self.positions} positions, got {tuple(x.shape[-2:])}")
-        return x.float().sum((-2, -1)) * 2.0**-self.shift
-
-    def extra_repr(self) -> str:
-        return f"positions={self.positions}, shift={self.shift}"

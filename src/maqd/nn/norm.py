@@ -197,15 +197,14 @@ class LayerBatchNorm(FoldableNorm):
         mean, square = moments.sum(1, keepdim=True) / count
         variance = torch.clamp_min(square - mean * mean, 0)
         self.move_running(mean, variance, count)
-        return Statistics(
-            mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, per_channel=False, group=group
-        )
+        return Statistics(mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, per_channel=False, group=group)
 
 
 class LevelledLayerBatchNorm(LayerBatchNorm):
     """Layer-Batch Normalization of levelled channels, for residual networks.
 
-        z = (x - level_mean[c]) / sqrt(level_var[c] + eps),   y = weight[c] * (z - mean(z)) / sqrt(var(z) + eps) + bias[c]
+        z = (x - level_mean[c]) / sqrt(level_var[c] + eps)
+        y = weight[c] * (z - mean(z)) / sqrt(var(z) + eps) + bias[c]
 
     The levels are running averages of each channel's mean and variance, constants to the gradient. Along a residual
     stream the channels drift apart in mean and scale, which one scalar mean and variance cannot undo and which the
@@ -230,9 +229,7 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
         channel_dim: int = 1,
         sync: bool = True,
     ) -> None:
-        super().__init__(
-            num_features, affine=affine, eps=eps, momentum=momentum, channel_dim=channel_dim, sync=sync
-        )
+        super().__init__(num_features, affine=affine, eps=eps, momentum=momentum, channel_dim=channel_dim, sync=sync)
         self.register_buffer("level_mean", torch.zeros(num_features))
         self.register_buffer("level_var", torch.ones(num_features))
         self.register_buffer("batches", torch.zeros(()))
@@ -311,5 +308,10 @@ class LayerNorm(Normalization):
 
 def make_norm(kind: Norm, num_features: int, *, affine: Affine = Affine.CHANNEL, channel_dim: int = 1) -> Normalization:
     """The normalization of that kind."""
-    cls = {Norm.LBN: LayerBatchNorm, Norm.LEVELLED_LBN: LevelledLayerBatchNorm, Norm.BN: BatchNorm, Norm.LN: LayerNorm}[kind]
-    return cls(num_features, affine=affine, channel_dim=channel_dim)
+    classes = {
+        Norm.LBN: LayerBatchNorm,
+        Norm.LEVELLED_LBN: LevelledLayerBatchNorm,
+        Norm.BN: BatchNorm,
+        Norm.LN: LayerNorm,
+    }
+    return classes[kind](num_features, affine=affine, channel_dim=channel_dim)

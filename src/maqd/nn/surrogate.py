@@ -34,7 +34,7 @@ def distance(v: Tensor, states: int) -> Tensor:
 
 
 def surrogate_gradient(v: Tensor, states: int, surrogate: Surrogate) -> Tensor:
-    """phi at v, without the factor `surrogate.scale`.
+    """Phi at v, without the factor `surrogate.scale`.
 
     Args:
         v: Position in steps; thresholds at 1 .. states-1. Any float dtype and shape.

@@ -1,0 +1,96 @@
+"""What every benchmark shares: alternating repeats, ratios with their spread, the machine, one JSON object."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a figure was measured."""
+
+    cpu: str
+    threads: int
+    python: str
+    torch: str
+    maqd: str
+    device: str
+
+
+def machine(device: torch.device | None = None) -> Machine:
+    """This machine; `device` adds the name of an accelerator."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        cpu = f"{fields.get('model name', cpu)} (family {fields.get('cpu family')}, model {fields.get('model')})"
+    cuda = device is not None and device.type == "cuda"
+    return Machine(
+        cpu=cpu,
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        maqd=version("maqd"),
+        device=torch.cuda.get_device_name(device) if cuda else "cpu",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Median and quartiles of repeats."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.4g} [{self.low:.4g} .. {self.high:.4g}] (n={self.repeats})"
+
+
+def spread(values: list[float]) -> Spread:
+    """Median and quartiles."""
+    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return Spread(median=statistics.median(values), low=quartiles[0], high=quartiles[2], repeats=len(values))
+
+
+def seconds(call: Callable[[], object], device: torch.device | None = None) -> float:
+    """Wall time of one call, an accelerator's queue drained."""
+    cuda = device is not None and device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if cuda:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def alternate(
+    ours: Callable[[], object], peer: Callable[[], object], *, repeats: int, device: torch.device | None = None
+) -> tuple[Spread, Spread, Spread]:
+    """Seconds of ours, of the peer, and the ratio ours / peer of neighbouring runs, in alternation after a warm-up."""
+    for _ in range(3):
+        ours()
+        peer()
+    times = [(seconds(ours, device), seconds(peer, device)) for _ in range(repeats)]
+    return spread([a for a, _ in times]), spread([b for _, b in times]), spread([a / b for a, b in times])
+
+
+def print_machine(where: Machine) -> None:
+    """One line."""
+    print(", ".join(f"{key} {value}" for key, value in asdict(where).items()))
+
+
+def print_json(where: Machine, figures: dict[str, object]) -> None:
+    """One object: the machine and the figures; judged ratios have keys ending in _ratio."""
+    plain = {key: asdict(value) if isinstance(value, Spread) else value for key, value in figures.items()}
+    print(json.dumps({"machine": asdict(where), **plain}))
