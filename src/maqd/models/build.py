@@ -7,6 +7,7 @@ from torch import nn
 
 from maqd.errors import ConfigError
 from maqd.nn import MaxPool2d, NormActivation, QuantConfig, QuantConv2d, Quantizer, QuantLinear, make_norm
+from maqd.nn.config import UNCHANGED
 from maqd.states import Grid, States
 
 
@@ -24,7 +25,7 @@ class LayerFactory:
         """M_w of the layer `name` after overrides."""
         states = self.quant.weight_states
         for override in self.quant.overrides:
-            if override.weight_states != -1 and fnmatchcase(name, override.pattern):
+            if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
                 states = override.weight_states
         return states
 
@@ -32,7 +33,7 @@ class LayerFactory:
         """The activation `name` after overrides; None for ReLU."""
         states = self.quant.act_states
         for override in self.quant.overrides:
-            if override.act_states != -1 and fnmatchcase(name, override.pattern):
+            if override.act_states != UNCHANGED and fnmatchcase(name, override.pattern):
                 states = override.act_states
         if states is None:
             return None

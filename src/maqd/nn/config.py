@@ -59,19 +59,28 @@ class Surrogate:
             raise ConfigError(f"a surrogate needs width > 0 and scale > 0, got {self.width!r} and {self.scale!r}")
 
 
+UNCHANGED = -1
+"""In an override: keep the network's number of states."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Override:
     """Other states for the layers whose name matches.
 
     Args:
         pattern: Shell-style pattern of the layer's dotted name in the model, e.g. "stem.*" or "*.shortcut".
-        weight_states: M_w of those layers; None keeps them in float.
-        act_states: M_a of those layers' activations; None keeps them in float. -1 leaves the network's value.
+        weight_states: M_w of those layers; None keeps them in float, -1 (`UNCHANGED`) leaves the network's value.
+        act_states: M_a of those layers' activations; likewise.
     """
 
     pattern: str
-    weight_states: int | None = -1
-    act_states: int | None = -1
+    weight_states: int | None = UNCHANGED
+    act_states: int | None = UNCHANGED
+
+    def __post_init__(self) -> None:
+        for count in (self.weight_states, self.act_states):
+            if count is not None and count != UNCHANGED:
+                States(count=count, signed=False)
 
 
 @dataclass(frozen=True, kw_only=True)

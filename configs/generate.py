@@ -1,0 +1,130 @@
+"""Writes the CIFAR configurations beside this file; `--check` only says whether they are what it would write.
+
+    python configs/generate.py [--check]
+
+Two data sets, two networks, six quantizations, and two budgets: a full-length run for a GPU, and a short one of a
+narrow network for two CPU cores (docs/recipes.md says what was measured with which).
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from maqd.data.config import AugmentConfig, DataConfig, Source
+from maqd.models.config import Architecture, ModelConfig
+from maqd.nn.config import UNCHANGED, Norm, Override, QuantConfig
+from maqd.training.config import ComputeConfig, OptimConfig, TrainConfig
+from maqd.training.plain import differences, to_plain
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """A quantization and the activation step measured best for its number of states."""
+
+    name: str
+    weight: int | None
+    act: int | None
+    act_step: float = 1.0
+
+
+STATES = (
+    States(name="float", weight=None, act=None),
+    States(name="w3a4", weight=3, act=4, act_step=1.0),
+    States(name="w3a2", weight=3, act=2, act_step=2.0),
+    States(name="w2a2", weight=2, act=2, act_step=2.0),
+    States(name="w5a8", weight=5, act=8, act_step=0.5),
+    States(name="w7a16", weight=7, act=16, act_step=0.25),
+)
+
+FULL = {"vgg16": Architecture.VGG16, "preact_resnet18": Architecture.PREACT_RESNET18}
+NARROW = {"vgg16": Architecture.VGG_NARROW, "preact_resnet18": Architecture.PREACT_RESNET_NARROW}
+
+
+def quantization(states: States, network: str) -> QuantConfig:
+    """First layer and head are a fraction of a percent of the weights, and are worth more states."""
+    if states.weight is None:
+        return QuantConfig(weight_states=None, act_states=None, norm=Norm.BN)
+    return QuantConfig(
+        weight_states=states.weight,
+        act_states=states.act,
+        act_step=states.act_step,
+        norm=Norm.LBN if network == "vgg16" else Norm.LEVELLED_LBN,
+        overrides=[
+            Override(pattern="stem*", weight_states=max(15, states.weight)),
+            Override(pattern="head", weight_states=max(15, states.weight)),
+        ],
+    )
+
+
+def configuration(source: Source, network: str, states: States, *, cpu: bool) -> TrainConfig:
+    """One run."""
+    quantized = states.weight is not None
+    return TrainConfig(
+        epochs=4 if cpu else 200,
+        label_smoothing=0.1,
+        model=ModelConfig(
+            architecture=(NARROW if cpu else FULL)[network],
+            quant=quantization(states, network),
+        ),
+        data=DataConfig(
+            source=source,
+            samples_per_epoch=25_600 if cpu else None,
+            augment=AugmentConfig(crop_padding=4, flip=True, cutout=0 if cpu else 8),
+        ),
+        # Quantized weights want twice the float learning rate: only what crosses a threshold changes the network.
+        optim=OptimConfig(lr=(4e-3 if quantized else 2e-3) if cpu else (2e-3 if quantized else 1e-3)),
+        compute=ComputeConfig(bf16=True),
+    )
+
+
+def text(config: TrainConfig, title: str) -> str:
+    """YAML of what differs from the defaults, under a line that says what it is."""
+    tree: dict[str, object] = {}
+    for key, (value, _) in differences(to_plain(config), to_plain(TrainConfig())).items():
+        *parents, leaf = key.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})  # pyright: ignore[reportAssignmentType]
+        branch[leaf] = value
+    for override in tree.get("model", {}).get("quant", {}).get("overrides", []):  # pyright: ignore
+        if override["act_states"] == UNCHANGED:
+            del override["act_states"]
+    return f"# {title}\n" + yaml.safe_dump(tree, sort_keys=False)
+
+
+def configurations() -> dict[str, str]:
+    """File names and texts."""
+    files = {}
+    for source in (Source.CIFAR10, Source.CIFAR100):
+        for network in FULL:
+            for states in STATES:
+                for cpu in (False, True):
+                    budget = "a short schedule on two CPU cores, narrow network" if cpu else "full length, for a GPU"
+                    title = f"{source.value}, {network}, {states.name}: {budget}. Written by configs/generate.py."
+                    name = f"{source.value}_{network}_{states.name}{'_cpu' if cpu else ''}.yaml"
+                    files[name] = text(configuration(source, network, states, cpu=cpu), title)
+    return files
+
+
+def main() -> int:
+    """Writes or checks."""
+    wanted = configurations()
+    present = {path.name: path.read_text() for path in FOLDER.glob("*.yaml")}
+    if "--check" in sys.argv[1:]:
+        stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+        if stale:
+            print("out of date, run python configs/generate.py:", *stale, file=sys.stderr)
+        return 1 if stale else 0
+    for name in present.keys() - wanted.keys():
+        (FOLDER / name).unlink()
+    for name, content in wanted.items():
+        (FOLDER / name).write_text(content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
