@@ -241,8 +241,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes: Any = top.subplots(1, 2 + len(codes), width_ratios=(0.8, *([1.2] * len(codes)), 0.8))
     axes[0].imshow(image[0, 0].numpy(), cmap="gray")
     axes[0].set_title(f"input: uint8 pixels\n(a {label})")
-    colors = mpl.colormaps["viridis"].resampled(4)
-    colors.set_bad("white")
+    colors = mpl.colormaps["viridis"].resampled(4).with_extremes(bad="white")
     mesh = None
     for axis, (name, maps) in zip(axes[1:-1], codes.items(), strict=True):
         channels = maps.shape[0]

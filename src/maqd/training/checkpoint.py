@@ -91,6 +91,7 @@ class Header:
     Args:
         config: Configuration of the run.
         shape: Shape of its data.
+        processes: Number of processes that shared each epoch.
         position: Where it continues.
         evaluation: Result of the weights in this checkpoint; None in the middle of an epoch.
         best: Best result of the run so far.
@@ -98,6 +99,7 @@ class Header:
 
     config: TrainConfig
     shape: Shape
+    processes: int
     position: Position
     evaluation: Evaluation | None
     best: Evaluation | None

@@ -149,6 +149,7 @@ class TrainingModule(pl.LightningModule):
         return Header(
             config=self.config,
             shape=self.shape,
+            processes=self.trainer.world_size,
             position=self.position,
             evaluation=self.evaluation,
             best=self.best,

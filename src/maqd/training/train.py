@@ -170,8 +170,8 @@ def _train(
     begin = time.monotonic()
     checkpoint = read_checkpoint(run.last) if resume else None
     if checkpoint is not None:
-        check_resumable(checkpoint, config)
-        if checkpoint.header.position.epoch >= config.epochs:
+        check_resumable(checkpoint, config, place.world)
+        if checkpoint.header.position == replace(checkpoint.header.position, epoch=config.epochs, batch=0):
             return _already_done(checkpoint, run, output)
     if config.compute.threads is not None:
         torch.set_num_threads(config.compute.threads)
@@ -287,7 +287,7 @@ def _end_children(launcher: Any) -> None:
             child.kill()
 
 
-def check_resumable(checkpoint: Checkpoint, config: TrainConfig) -> None:
+def check_resumable(checkpoint: Checkpoint, config: TrainConfig, world: int) -> None:
     """Check that a run may continue under a configuration.
 
     Raises:
@@ -304,6 +304,16 @@ def check_resumable(checkpoint: Checkpoint, config: TrainConfig) -> None:
         raise ConfigError(
             f"{checkpoint.path} was trained with other options: {describe(changes)}; "
             "resume without changing them or start a new run"
+        )
+    header = checkpoint.header
+    if header.processes != world:
+        raise ConfigError(
+            f"{checkpoint.path} was trained by {header.processes} processes, this run has {world}; "
+            f"resume with compute.devices x compute.nodes = {header.processes}"
+        )
+    if (header.position.epoch, header.position.batch) > (config.epochs, 0):
+        raise ConfigError(
+            f"{checkpoint.path} has done {header.position.epoch} epochs, epochs is {config.epochs}; ask for more epochs"
         )
 
 
@@ -339,8 +349,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            # A convolution of one channel has two layouts with the same meaning; DDP copies its few numbers.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
