@@ -9,6 +9,7 @@ narrow network for two CPU cores (docs/recipes.md says what was measured with wh
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -83,14 +84,14 @@ def configuration(source: Source, network: str, states: States, *, cpu: bool) ->
 
 def text(config: TrainConfig, title: str) -> str:
     """YAML of what differs from the defaults, under a line that says what it is."""
-    tree: dict[str, object] = {}
+    tree: dict[str, Any] = {}
     for key, (value, _) in differences(to_plain(config), to_plain(TrainConfig())).items():
         *parents, leaf = key.split(".")
         branch = tree
         for parent in parents:
-            branch = branch.setdefault(parent, {})  # pyright: ignore[reportAssignmentType]
+            branch = branch.setdefault(parent, {})
         branch[leaf] = value
-    for override in tree.get("model", {}).get("quant", {}).get("overrides", []):  # pyright: ignore
+    for override in tree.get("model", {}).get("quant", {}).get("overrides", []):
         if override["act_states"] == UNCHANGED:
             del override["act_states"]
     return f"# {title}\n" + yaml.safe_dump(tree, sort_keys=False)
