@@ -1,0 +1,172 @@
+"""The direction of dependencies, from the import statements of every module."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import maqd
+
+ROOT = Path(maqd.__file__).parent
+MODULES = {
+    ".".join(("maqd", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+TORCH_SIDE = {"convert", "demo", "lower"}
+"""Modules directly in the package that may import torch; every other one must run with NumPy alone."""
+TORCH_PACKAGES = {"nn", "models", "training", "data", "report"}
+"""Packages that may import torch; the others (engines, exports) must not."""
+FORBIDDEN = {
+    "nn": {"models", "training", "data", "report"},
+    "models": {"training", "data", "report"},
+    "data": {"nn", "models", "training", "report"},
+    "report": {"training"},
+}
+"""What a package must not import, not even inside of a function."""
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def statements(node: ast.AST, *, nested: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements that run: those of functions only if `nested`, those for type checkers never."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif is_type_checking(child):
+            yield from (found for other in child.orelse for found in statements(other, nested=nested))
+        elif nested or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from statements(child, nested=nested)
+
+
+@cache
+def imports(module: str, *, nested: bool) -> set[str]:
+    """Full names of the modules that a module imports."""
+    found = set()
+    for statement in statements(ast.parse(MODULES[module].read_text()), nested=nested):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+            continue
+        assert statement.level == 0, f"{module} imports relatively"
+        source = statement.module or ""
+        for alias in statement.names:
+            full = f"{source}.{alias.name}"
+            found.add(full if full in MODULES else source)
+    return found
+
+
+def own(names: set[str]) -> set[str]:
+    return {name for name in names if name in MODULES}
+
+
+def with_packages(names: set[str]) -> set[str]:
+    """The modules and the packages that importing them runs."""
+    return {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
+
+
+def part(module: str) -> str:
+    """The package or module directly below `maqd` that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def loads_torch(module: str) -> list[str] | None:
+    """A chain of module-level imports from `module` to torch, or None."""
+    chains, seen = [[module]], {module}
+    for chain in chains:  # breadth first: grows while it is read
+        for name in sorted(with_packages(imports(chain[-1], nested=False))):
+            if name == "torch":
+                return [*chain, name]
+            if name in MODULES and name not in seen:
+                seen.add(name)
+                chains.append([*chain, name])
+    return None
+
+
+TORCH_FREE = [name for name in MODULES if part(name) not in TORCH_SIDE | TORCH_PACKAGES]
+
+
+def test_the_lists_of_this_file_see_the_package():
+    assert {"maqd", "maqd.states", "maqd.fixedpoint", "maqd.errors"} <= set(TORCH_FREE)
+    assert loads_torch("maqd.nn.functional") == ["maqd.nn.functional", "torch"]
+    assert "maqd.errors" in imports("maqd.states", nested=False)
+    assert part("maqd.nn.functional") == "nn"
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_torch_free_modules_never_load_torch(module: str):
+    assert loads_torch(module) is None
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_import_only_in_one_direction(package: str):
+    members = [module for module in MODULES if part(module) == package]
+    assert members
+    wrong = {
+        (module, name)
+        for module in members
+        for name in own(imports(module, nested=True))
+        if part(name) in FORBIDDEN[package]
+    }
+    assert not wrong
+
+
+def test_numbers_depend_on_nothing_but_errors():
+    assert own(imports("maqd.errors", nested=True)) == set()
+    assert own(imports("maqd.states", nested=True)) == {"maqd.errors"}
+    assert own(imports("maqd.fixedpoint", nested=True)) <= {"maqd.errors", "maqd.states"}
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str] | None:
+    """A cycle of the graph, by depth-first search, or None."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str] | None:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return None
+        for successor in sorted(graph.get(node, set())):
+            if found := visit(successor, [*path, node]):
+                return found
+        done.add(node)
+        return None
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), None)
+
+
+def test_the_search_for_cycles_finds_them():
+    assert cycle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_modules_do_not_import_each_other_in_a_circle(nested: bool):
+    assert cycle({module: own(imports(module, nested=nested)) - {module} for module in MODULES}) is None
+
+
+def test_packages_do_not_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        outside = {part(name) for name in own(imports(module, nested=True))} - {part(module), ""}
+        graph.setdefault(part(module), set()).update(outside)
+    assert cycle(graph) is None
+
+
+def loaded_after(statement: str) -> list[str]:
+    """Which of some heavy packages a fresh interpreter has loaded after a statement."""
+    heavy = ["torch", "lightning", "sklearn", "datasets", "PIL", "matplotlib", "pandas"]
+    code = f"{statement}\nimport json, sys\nprint(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("statement", ["import maqd", "import maqd.states, maqd.fixedpoint, maqd.errors"])
+def test_importing_the_package_loads_nothing_heavy(statement: str):
+    assert loaded_after(statement) == []
