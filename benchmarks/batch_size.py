@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from harness import machine, print_json, print_machine, spread
 
+from harness import machine, print_json, print_machine, spread
 from maqd.data import DataConfig, Source, open_data
 from maqd.errors import ConfigError
 from maqd.models import Architecture, ModelConfig, build_model

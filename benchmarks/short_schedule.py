@@ -1,0 +1,95 @@
+"""Accuracy of configurations over several seeds: a distribution, with machine and time.
+
+    python benchmarks/short_schedule.py --path DIR [--configs cifar10_vgg16_w3a4_cpu ...] [--seeds 3] [--json]
+
+Trains each configuration of configs/ with each seed through the same code as `maqd train`, evaluates the exact
+integer function on the whole test set, and prints the test accuracies in percent with their mean and standard
+deviation. `--append FILE` adds one JSON line per run as it ends, and skips the runs that FILE already holds.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from harness import machine, print_json, print_machine
+from maqd.training.arguments import read_yaml
+from maqd.training.config import TrainConfig
+from maqd.training.plain import from_plain
+from maqd.training.progress import Output
+from maqd.training.train import train
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+DEFAULT = tuple(f"cifar10_vgg16_{states}_cpu" for states in ("float", "w3a4", "w3a2"))
+
+
+def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: int) -> dict[str, object]:
+    """One training: its accuracy and what produced it."""
+    config = from_plain(TrainConfig, read_yaml(CONFIGS / f"{name}.yaml", TrainConfig))
+    with tempfile.TemporaryDirectory() as folder:
+        config = replace(
+            config,
+            seed=seed,
+            run=f"{folder}/run",
+            data=replace(config.data, path=path, cache_dir=cache),
+            compute=replace(config.compute, threads=threads),
+        )
+        result = train(config, output=Output(sys.stderr), label=f"{name} seed {seed}")
+    return {
+        "config": name,
+        "seed": seed,
+        "epochs": config.epochs,
+        "samples_per_epoch": config.data.samples_per_epoch,
+        "correct": result.evaluation.correct,
+        "total": result.evaluation.total,
+        "seconds": round(result.seconds, 1),
+        "machine": asdict(machine()),
+    }
+
+
+def main() -> None:
+    """Trains all configurations with all seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", help="directory of the data set")
+    parser.add_argument("--cache-dir", help="directory of decoded data sets")
+    parser.add_argument("--configs", nargs="+", default=list(DEFAULT), help="names in configs/, without .yaml")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--append", type=Path, help="file of JSON lines, one per run")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    done: dict[tuple[object, object], dict[str, object]] = {}
+    if options.append is not None and options.append.exists():
+        lines = [json.loads(line) for line in options.append.read_text().splitlines()]
+        done = {(line["config"], line["seed"]): line for line in lines}
+    figures: dict[str, object] = {"seeds": options.seeds}
+    for name in options.configs:
+        accuracies = []
+        for seed in range(options.seeds):
+            line = done.get((name, seed))
+            if line is None:
+                line = run(name, seed, path=options.path, cache=options.cache_dir, threads=options.threads)
+                if options.append is not None:
+                    with options.append.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+            accuracies.append(100 * int(str(line["correct"])) / int(str(line["total"])))
+        mean = statistics.mean(accuracies)
+        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        figures[name] = {"accuracies": accuracies, "mean": mean, "standard_deviation": deviation}
+        if not options.json:
+            print(f"{name}: {mean:.2f} +- {deviation:.2f} ({', '.join(f'{a:.2f}' for a in accuracies)})", flush=True)
+    if options.json:
+        print_json(machine(), figures)
+    else:
+        print_machine(machine())
+
+
+if __name__ == "__main__":
+    main()
