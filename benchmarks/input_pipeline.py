@@ -11,10 +11,10 @@ import argparse
 import tempfile
 
 import torch
-from harness import machine, print_json, print_machine, seconds, spread
-from train_step import BATCH, make_step, quantized_vgg
 
+from harness import machine, print_json, print_machine, seconds, spread
 from maqd.data import AugmentConfig, DataConfig, Source, open_data
+from train_step import BATCH, make_step, quantized_vgg
 
 
 def main() -> None:
