@@ -27,11 +27,11 @@ def test_average_matches_the_formula() -> None:
         decay = min(0.8, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value.double()
-    for name, value in average.network.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            assert value == 100
-        else:
-            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+        for name, value in average.network.state_dict().items():
+            if name.endswith("num_batches_tracked"):
+                assert value == step + 1
+            else:
+                torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
 
 
 def test_evaluation_of_an_updated_average_is_not_stale() -> None:

@@ -32,30 +32,28 @@ class WeightAverage(pl.Callback):
         self.decay = decay
         self.step = 0
         self.network = copy.deepcopy(network).requires_grad_(False)
+        self._pairs: _Pairs | None = None
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take one step towards the weights of `network`."""
-        averages: list[Tensor] = []
-        weights: list[Tensor] = []
-        for average, weight in zip(_tensors(self.network), _tensors(network), strict=True):
-            if average.is_floating_point():
-                averages.append(average)
-                weights.append(weight.detach())
-            else:
-                average.copy_(weight)
+        averages, weights, others = self._pairs or _pairs(self.network, network)
         torch._foreach_lerp_(averages, weights, 1 - ema_decay(self.step, self.decay))  # pyright: ignore[reportPrivateImportUsage]
+        for average, value in others:
+            average.copy_(value)
         self.step += 1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move the average to the device of the trained network."""
         self.network.to(pl_module.device)
-        self._seen = trainer.global_step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Collect the tensors once: training changes them in place, and collecting takes longer than averaging."""
+        self._pairs = _pairs(self.network, pl_module.network)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update after every optimizer step, not after every accumulated batch."""
-        if trainer.global_step != self._seen:
-            self._seen = trainer.global_step
+        if pl_module.stepped:
             self.update(pl_module.network)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -69,6 +67,14 @@ class WeightAverage(pl.Callback):
         self.step = checkpoint["ema_step"]
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
-    # Not network.buffers(): those that are not saved are caches, which layers compute anew.
-    return list(network.state_dict(keep_vars=True).values())
+_Pairs = tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]
+"""Averages, the weights they follow, and pairs of what is copied."""
+
+
+def _pairs(average: nn.Module, network: nn.Module) -> _Pairs:
+    # Not their buffers: those that are not saved are caches, which layers compute anew.
+    states = (module.state_dict(keep_vars=True).values() for module in (average, network))
+    pairs = [(mean, value.detach()) for mean, value in zip(*states, strict=True)]
+    means = [mean for mean, _ in pairs if mean.is_floating_point()]
+    values = [value for mean, value in pairs if mean.is_floating_point()]
+    return means, values, [pair for pair in pairs if not pair[0].is_floating_point()]
