@@ -1,10 +1,11 @@
 """Accuracy of configurations over several seeds: a distribution, with machine and time.
 
-    python benchmarks/short_schedule.py --path DIR [--configs cifar10_vgg16_w3a4_cpu ...] [--seeds 3] [--json]
+    python benchmarks/short_schedule.py --path DIR [--configs NAME[:NORM] ...] [--seeds 3] [--json]
 
-Trains each configuration of configs/ with each seed through the same code as `maqd train`, evaluates the exact
-integer function on the whole test set, and prints the test accuracies in percent with their mean and standard
-deviation. `--append FILE` adds one JSON line per run as it ends, and skips the runs that FILE already holds.
+Trains each configuration of configs/, with another normalization (lbn, levelled_lbn, bn) if asked, with each seed
+through the same code as `maqd train`, evaluates the exact integer function on the whole test set, and prints the test
+accuracies in percent with their mean and standard deviation. `--append FILE` adds one JSON line per run as it ends,
+and skips the runs that FILE already holds.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from harness import machine, print_json, print_machine
+from maqd.nn import Norm
 from maqd.training.arguments import read_yaml
 from maqd.training.config import TrainConfig
 from maqd.training.plain import from_plain
@@ -30,7 +32,11 @@ DEFAULT = tuple(f"cifar10_vgg16_{states}_cpu" for states in ("float", "w3a4", "w
 
 def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: int) -> dict[str, object]:
     """One training: its accuracy and what produced it."""
-    config = from_plain(TrainConfig, read_yaml(CONFIGS / f"{name}.yaml", TrainConfig))
+    file, _, norm = name.partition(":")
+    config = from_plain(TrainConfig, read_yaml(CONFIGS / f"{file}.yaml", TrainConfig))
+    if norm:
+        quant = replace(config.model.quant, norm=Norm(norm))
+        config = replace(config, model=replace(config.model, quant=quant))
     with tempfile.TemporaryDirectory() as folder:
         config = replace(
             config,
@@ -57,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", help="directory of the data set")
     parser.add_argument("--cache-dir", help="directory of decoded data sets")
-    parser.add_argument("--configs", nargs="+", default=list(DEFAULT), help="names in configs/, without .yaml")
+    parser.add_argument("--configs", nargs="+", default=list(DEFAULT), help="NAME or NAME:NORM, in configs/")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--append", type=Path, help="file of JSON lines, one per run")

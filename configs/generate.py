@@ -43,6 +43,8 @@ STATES = (
 
 FULL = {"vgg16": Architecture.VGG16, "preact_resnet18": Architecture.PREACT_RESNET18}
 NARROW = {"vgg16": Architecture.VGG_NARROW, "preact_resnet18": Architecture.PREACT_RESNET_NARROW}
+SHORT = {"vgg16": 25_600, "preact_resnet18": 12_800}
+"""Images per epoch of the short schedule: a minute or two of training either way."""
 
 
 def quantization(states: States, network: str) -> QuantConfig:
@@ -73,7 +75,7 @@ def configuration(source: Source, network: str, states: States, *, cpu: bool) ->
         ),
         data=DataConfig(
             source=source,
-            samples_per_epoch=25_600 if cpu else None,
+            samples_per_epoch=SHORT[network] if cpu else None,
             augment=AugmentConfig(crop_padding=4, flip=True, cutout=0 if cpu else 8),
         ),
         # Quantized weights want twice the float learning rate: only what crosses a threshold changes the network.
