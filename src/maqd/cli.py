@@ -186,7 +186,7 @@ def _run_training(config: "TrainConfig", *, resume: bool, overwrite: bool, as_js
 
 def _eval(arguments: list[str]) -> int:
     from maqd.errors import ConfigError
-    from maqd.training.arguments import UsageError, parse, take_flag, take_values
+    from maqd.training.arguments import UsageError, parse, take_flag, take_positional, take_values
     from maqd.training.checkpoint import read_checkpoint
     from maqd.training.config import EvalConfig
     from maqd.training.evaluate import Which, checkpoint_path, evaluate_run
@@ -202,11 +202,11 @@ def _eval(arguments: list[str]) -> int:
         which = parse_member(Which, whiches[-1], "--checkpoint") if whiches else Which.LAST
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    positional = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
+    run = take_positional(arguments)
     base: dict[str, Any] = {}
     path = None
-    if positional:
-        path = checkpoint_path(Path(positional[0]), which)
+    if run is not None:
+        path = checkpoint_path(Path(run), which)
         header = read_checkpoint(path).header
         base = {"data": to_plain(header.config.data), "compute": to_plain(header.config.compute)}
     options = parse(
@@ -221,13 +221,9 @@ def _eval(arguments: list[str]) -> int:
         raise UsageError("eval needs the directory of a run")
     result = evaluate_run(options.data, options.compute, path)
     if as_json:
-        print(
-            json.dumps(
-                {"run": positional[0], "checkpoint": which.value, "test_accuracy": result.accuracy, **asdict(result)}
-            )
-        )
+        print(json.dumps({"run": run, "checkpoint": which.value, "test_accuracy": result.accuracy, **asdict(result)}))
     else:
-        print(f"test accuracy {result} in {positional[0]}")
+        print(f"test accuracy {result} in {run}")
     return 0
 
 

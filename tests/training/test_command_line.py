@@ -41,7 +41,7 @@ def test_eval_repeats_what_train_says(here: Path, capsys: pytest.CaptureFixture[
     assert main(["eval", "runs/small"]) == 0
     assert capsys.readouterr().out.splitlines() == [said]
     for which in ("last", "best"):
-        assert main(["eval", "runs/small", "--checkpoint", which, "--json", "--data.eval_batch_size", "7"]) == 0
+        assert main(["eval", "--checkpoint", which, "--json", "--data.eval_batch_size", "7", "runs/small"]) == 0
         found = json.loads(capsys.readouterr().out)
         results = entries(here / "runs/small", "validation")
         expected = results[-1] if which == "last" else max(results, key=lambda entry: entry["correct"])

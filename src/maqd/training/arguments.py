@@ -21,7 +21,7 @@ from maqd.training.plain import check_keys, dotted_keys, from_plain, parse_membe
 # Newer versions warn of methods that are the only ones in older versions.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
 T = TypeVar("T")
@@ -98,14 +98,17 @@ def parse(
     for argument in arguments:
         if argument.startswith("--"):
             key = argument[2:].partition("=")[0]
-            if key.rstrip("+") not in valid and key not in ("help", "print_config") and not key.endswith(".help"):
+            if key.rstrip("+") not in valid and key != "help" and not key.endswith(".help"):
                 known = [*valid, *(name[2:].partition(" ")[0] for name in flags)]
                 raise UsageError(unknown_key(key, known).replace("'", "'--", 1).replace("mean '", "mean '--"))
-    parser = ArgumentParser(exit_on_error=False, usage=usage, description=description, add_help=True)
-    parser.add_argument("--config", action="config", help="YAML file of options; may be repeated, the last one wins.")
+    parser = ArgumentParser(exit_on_error=False, usage=usage, description=description, print_config=None)
+    parser.add_argument("--config", action="config", help=flags.get("--config FILE", SUPPRESS))
     for flag, text in flags.items():
-        if (name := flag.partition(" ")[0]) != "--config":
-            parser.add_argument(name, help=text, default=None)
+        name, _, value = flag.partition(" ")
+        if name != "--config" and not value:
+            parser.add_argument(name, help=text, action="store_true")
+        elif name != "--config":
+            parser.add_argument(name, help=text, metavar=value)
     parser.add_class_arguments(cls, None)
     for action in parser._actions:
         hint = getattr(action, "_typehint", None)
@@ -170,3 +173,13 @@ def take_values(arguments: list[str], option: str) -> list[str]:
         else:
             index += 1
     return values
+
+
+def take_positional(arguments: list[str]) -> str | None:
+    """Remove the first argument that is neither an option nor its value, and return it."""
+    index = 0
+    while index < len(arguments):
+        if not arguments[index].startswith("-"):
+            return arguments.pop(index)
+        index += 1 if "=" in arguments[index] or arguments[index] in ("-h", "--help") else 2
+    return None

@@ -13,6 +13,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 import maqd
@@ -33,7 +35,7 @@ from maqd.training.checkpoint import (
 )
 from maqd.training.config import Device, TrainConfig
 from maqd.training.ema import WeightAverage
-from maqd.training.environment import Processes, processes, resolve_compute
+from maqd.training.environment import Processes, below_torchrun, processes, resolve_compute
 from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
 from maqd.training.metrics import MetricsCallback, MetricsWriter, truncate_metrics
 from maqd.training.module import TrainingModule
@@ -243,7 +245,8 @@ def _trainer(
             accumulate_grad_batches=config.optim.accumulate,
             gradient_clip_val=config.optim.gradient_clip,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            # Named, so that what Lightning finds in the environment, such as SLURM, cannot say otherwise.
+            plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if below_torchrun() else LightningEnvironment()],
             default_root_dir=run.path,
             logger=False,
             enable_checkpointing=False,
