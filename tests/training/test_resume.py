@@ -120,6 +120,27 @@ def test_a_killed_run_loses_what_it_wrote_after_its_checkpoint(config: TrainConf
     assert_same_run(whole, parts)
 
 
+def test_the_second_ctrl_c_stops_at_once(config: TrainConfig, run: Silent) -> None:
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    original, seen = TrainingModule.training_step, [0]
+
+    def step(self: TrainingModule, batch: Any, batch_idx: int) -> Tensor:
+        seen[0] += 1
+        if seen[0] == 10:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", step)
+        with pytest.raises(Interrupted) as stop:
+            run(config)
+    assert not stop.value.saved
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert read_checkpoint(last(config)).header.position.step == 7
+    assert run(config, resume=True).steps == 14
+
+
 def test_seeds_reproduce_runs(config: TrainConfig, run: Silent) -> None:
     one, two, other = (elsewhere(config, name) for name in ("one", "two", "other"))
     run(one)

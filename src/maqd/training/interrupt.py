@@ -37,7 +37,6 @@ class StopRequest:
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum:
-            self.restore()
             raise KeyboardInterrupt
         self.signum = signum
 
