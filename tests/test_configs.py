@@ -1,0 +1,61 @@
+"""The configuration files: complete, up to date, loadable, and of networks that can be built."""
+
+import runpy
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from maqd.models import build_model
+from maqd.training.arguments import read_yaml
+from maqd.training.config import TrainConfig
+from maqd.training.plain import from_plain
+
+FOLDER = Path(__file__).parent.parent / "configs"
+NAMES = [
+    f"{data}_{network}_{states}{budget}"
+    for data, network, states, budget in product(
+        ("cifar10", "cifar100"),
+        ("vgg16", "preact_resnet18"),
+        ("float", "w3a4", "w3a2", "w2a2", "w5a8", "w7a16"),
+        ("", "_cpu"),
+    )
+]
+
+
+def load(name: str) -> TrainConfig:
+    return from_plain(TrainConfig, read_yaml(FOLDER / f"{name}.yaml", TrainConfig))
+
+
+def test_every_combination_has_a_file_and_no_other_file_exists():
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(NAMES)
+
+
+def test_files_are_what_the_generator_writes():
+    wanted = runpy.run_path(str(FOLDER / "generate.py"))["configurations"]()
+    assert {name: (FOLDER / name).read_text() for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_says_what_its_name_says(name: str):
+    data, rest = name.split("_", 1)
+    config = load(name)
+    assert config.data.source.value == data
+    assert config.model.architecture.value.startswith("vgg" if rest.startswith("vgg16") else "preact_resnet")
+    assert (config.epochs < 10) == name.endswith("_cpu")
+    if "float" not in name:
+        states = next(part for part in name.split("_") if part.startswith("w") and "a" in part)
+        assert f"w{config.model.quant.weight_states}a{config.model.quant.act_states}" == states
+    else:
+        assert (config.model.quant.weight_states, config.model.quant.act_states) == (None, None)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar10_") and name.endswith("_cpu")])
+def test_short_configuration_builds_a_network_that_classifies(name: str):
+    torch.manual_seed(0)
+    model = build_model(load(name).model, in_channels=3, num_classes=10, image_size=32).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    logits = model(images)
+    assert logits.shape == (2, 10)
+    assert torch.isfinite(logits).all()
