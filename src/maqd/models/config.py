@@ -30,6 +30,6 @@ class ModelConfig:
         quant: How its layers are quantized.
     """
 
-    architecture: Architecture = Architecture.VGG16
+    architecture: Architecture = Architecture.DIGITS
     width: float = 1.0
     quant: QuantConfig = field(default_factory=QuantConfig)
