@@ -20,8 +20,8 @@ from maqd.nn import (
     MaxPool2d,
     NormActivation,
     QuantConv2d,
-    QuantLinear,
     Quantizer,
+    QuantLinear,
 )
 from maqd.states import PIXELS
 
