@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maqd import Grid
 from maqd.errors import ConfigError, DataError
-from maqd.models import Architecture, LayerFactory, ModelConfig, build_model
+from maqd.models import Architecture, LayerFactory, ModelConfig, ResNetPlan, VGGPlan, build_model
 from maqd.nn import (
     Affine,
     GlobalSumPool,
@@ -183,9 +183,14 @@ def test_float_networks_are_plain_pytorch_in_evaluation(architecture: Architectu
     torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", [Architecture.VGG16, Architecture.PREACT_RESNET18], ids=lambda a: a.value)
-def test_large_images_reach_the_head(architecture: Architecture):
-    model = small(architecture, size=224)
+# With fewer than 12 channels, oneDNN's weight gradient of a channels_last 1x1 convolution of stride 2 writes out of
+# bounds on images of 56 x 56 (torch 2.13.0 on AVX2 and AVX-512).
+LARGE = [(Architecture.VGG16, 1 / 16), (Architecture.PREACT_RESNET18, 1 / 4)]
+
+
+@pytest.mark.parametrize(("architecture", "width"), LARGE, ids=str)
+def test_large_images_reach_the_head(architecture: Architecture, width: float):
+    model = small(architecture, width=width, size=224)
     x = images(architecture, 2, size=224)
     train_a_little(model, x, steps=1)
     logits = model.eval()(x)
@@ -274,8 +279,7 @@ def test_the_factorys_names_are_those_of_the_modules(architecture: Architecture)
         "preact_resnet18": "RESNET18", "preact_resnet34": "RESNET34", "preact_resnet50": "RESNET50",
         "preact_resnet_narrow": "NARROW",
     }[architecture.value]  # fmt: skip
-    plans = __import__("maqd.models", fromlist=["VGGPlan"])
-    kinds = plans.ResNetPlan if architecture in RESNETS else plans.VGGPlan
+    kinds = ResNetPlan if architecture in RESNETS else VGGPlan
     type(model)(kinds[plan], Recorder(quant=QuantConfig()), width=1 / 16, in_channels=1, num_classes=2, image_size=32)
     assert asked == quantized_layers(model).keys() | activations(model).keys()
 
