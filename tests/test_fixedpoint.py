@@ -167,6 +167,18 @@ def test_thresholds_are_exact_where_mean_and_quotient_cancel(gain: float, mean: 
     check_thresholds([gain], [mean], [cut + gain * mean + rest], [cut])
 
 
+@pytest.mark.parametrize("cut", [0.5, 100.3])
+def test_thresholds_are_exact_within_roundings_of_a_float32(cut: float):
+    """Real thresholds a unit of float64 or so from a float32, on the side that rounding may not tell."""
+    random = np.random.default_rng(11)
+    gain = random.uniform(0.1, 10, 3000) * random.choice([-1, 1], 3000)
+    bias = random.uniform(-1e4, 1e4, 3000)
+    target = random.uniform(-4, 4, 3000).astype(np.float32).astype(np.float64)
+    mean = target - (cut - bias) / np.abs(gain)
+    mean += random.integers(-2, 3, 3000) * np.spacing(mean)
+    check_thresholds(gain.tolist(), (np.sign(gain) * mean).tolist(), bias.tolist(), [cut])
+
+
 HARD = {
     "subnormal gain": (5e-324, 0.0, 0.0),
     "subnormal negative gain": (-5e-324, 1.0, 0.25),

@@ -98,6 +98,8 @@ def test_training_and_evaluation_equal_the_float64_formulas(
 ):
     """Over several steps, so that the running statistics count."""
     norm = randomize(kind(C, affine=affine, channel_dim=dim)).double()
+    if isinstance(norm, FoldableNorm):
+        norm.momentum = 0.4  # of the third batch on, more than its share: levels stop being plain averages
     sizes = {Affine.CHANNEL: C, Affine.LAYER: 1, Affine.NONE: 0}
     assert sum(p.numel() for p in norm.parameters()) == 2 * sizes[affine]
     reference = Reference(norm)
