@@ -75,6 +75,7 @@ def configuration(source: Source, network: str, states: States, *, cpu: bool) ->
         ),
         data=DataConfig(
             source=source,
+            batch_size=64 if cpu else 128,
             samples_per_epoch=SHORT[network] if cpu else None,
             augment=AugmentConfig(crop_padding=4, flip=True, cutout=0 if cpu else 8),
         ),

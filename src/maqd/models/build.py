@@ -1,5 +1,6 @@
 """Building quantized layers from a configuration, and networks by name."""
 
+import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -62,8 +63,12 @@ class LayerFactory:
         norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
         return NormActivation(norm, self.quantizer(name))
 
-    def head(self, name: str, inputs: int, classes: int, grid: Grid | None) -> QuantLinear:
-        """The classifier: integer logits with a bias on their grid."""
+    def head(self, name: str, inputs: int, classes: int, grid: Grid | None, *, positions: int = 1) -> QuantLinear:
+        """The classifier: integer logits with a bias on their grid.
+
+        Standardized weights cannot grow, so the scale that the loss needs is built in: a sum over `positions` divided
+        by their number varies by up to its root less than what it sums.
+        """
         return QuantLinear(
             inputs,
             classes,
@@ -71,12 +76,8 @@ class LayerFactory:
             states=self.weight_states(name),
             step=self.quant.weight_step,
             input_grid=grid,
-            gain=HEAD_GAIN,
+            gain=math.sqrt(positions),
         )
-
-
-HEAD_GAIN = 4.0
-"""Standard deviation of fresh logits: standardized weights cannot grow, so the scale the loss needs is built in."""
 
 
 def grid_of(activation: NormActivation) -> Grid | None:

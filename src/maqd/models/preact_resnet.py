@@ -130,7 +130,7 @@ class PreActResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.act = layers.activation("act", channels)
         self.pool = GlobalSumPool(size * size, grid_of(self.act))
-        self.head = layers.head("head", channels, num_classes, self.pool.grid)
+        self.head = layers.head("head", channels, num_classes, self.pool.grid, positions=size * size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""

@@ -67,12 +67,14 @@ class VGG(nn.Module):
         self.stem = blocks[0]
         self.features = nn.Sequential(*blocks[1:])
         if len(stages) == 5:
-            self.pool = GlobalSumPool(size * size, grid)
+            positions = size * size
+            self.pool = GlobalSumPool(positions, grid)
             grid = self.pool.grid
         else:
+            positions = 1
             self.pool = nn.Flatten()
             channels *= size * size
-        self.head = layers.head("head", channels, num_classes, grid)
+        self.head = layers.head("head", channels, num_classes, grid, positions=positions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""

@@ -248,27 +248,28 @@ class Statistics:
     Args:
         mean: C, or 1 for all channels, float64.
         rstd: Like mean.
-        count: Number of values behind each statistic, one value, float64.
-        per_channel: Whether each channel has a statistic of its own (BN), or all share one (LBN).
+        count: Number of values per channel, one value, float64.
+        own: Share of each channel in its own statistics, one value in 0 .. 1, float64: 1 where they are the
+            channel's alone (BN). None where all channels share them (LBN), which is 0 and saves the sums per channel.
         group: Processes that share them.
     """
 
     mean: Tensor
     rstd: Tensor
     count: Tensor
-    per_channel: bool
+    own: Tensor | None = None
     group: dist.ProcessGroup | None = None
 
 
 class _NormAct(torch.autograd.Function):
     """act(weight * xhat + bias) with xhat = (x - mean) * rstd; saves x and a few values a channel.
 
-    Backward. With g the gradient of the output, phi the surrogate, h = scale g phi the gradient of y and n the
-    number of values a statistic sees:
+    Backward. With g the gradient of the output, phi the surrogate and h = scale g phi the gradient of y:
         d bias = sum h,   d weight = sum h xhat
-        d x    = rstd (weight h - m1 - xhat m2),   m1 = sum(weight h) / n,   m2 = sum(weight h xhat) / n
-    where m1, m2 sum over what the statistic sees: everything (LBN) or one channel (BN). Both follow from the two
-    sums per channel that d bias and d weight need, so x and g are read twice and nothing else is stored.
+        d x    = rstd (weight h - m1 - xhat m2),   m1 = mean(weight h),   m2 = mean(weight h xhat)
+    where m1, m2 are means over what the statistics see: everything (LBN), one channel (BN), or the blend
+    own * channel + (1 - own) * everything. All follow from the two sums per channel that d bias and d weight need, so
+    x and g are read twice and nothing else is stored.
     """
 
     @staticmethod
@@ -279,7 +280,7 @@ class _NormAct(torch.autograd.Function):
         mean: Tensor,
         rstd: Tensor,
         count: Tensor,
-        per_channel: bool,
+        own: Tensor | None,
         quantizer: Quantizer | None,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor]:
@@ -295,18 +296,18 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, mean, rstd, count, per_channel, quantizer, group = inputs
+        x, weight, bias, mean, rstd, count, own, quantizer, group = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, bias, mean, rstd, count, output[1])
-        ctx.per_channel, ctx.quantizer, ctx.group = per_channel, quantizer, group
+        ctx.save_for_backward(x, weight, bias, mean, rstd, count, own, output[1])
+        ctx.quantizer, ctx.group = quantizer, group
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         grad, nothing = grads[0], (None,) * 6
         if grad is None:
             return None, None, None, *nothing
-        x, weight, bias, mean, rstd, count, params = ctx.saved_tensors
+        x, weight, bias, mean, rstd, count, own, params = ctx.saved_tensors
         surrogate = Surrogate() if ctx.quantizer is None else ctx.quantizer.surrogate
         scale = 1.0 if ctx.quantizer is None else surrogate.scale
         states = _steps(ctx.quantizer)[0]
@@ -316,9 +317,11 @@ class _NormAct(torch.autograd.Function):
         grad_bias = sums[0]
         grad_weight = rstd * (sums[1] - mean * sums[0])
         totals = torch.stack([grad_bias, grad_weight]) * (1.0 if weight is None else weight.double())
-        if not ctx.per_channel:
-            totals = totals.sum(1, keepdim=True)
-        m1, m2 = _all_reduce(totals, ctx.group) / count
+        if own is None:
+            m1, m2 = _all_reduce(totals.sum(1, keepdim=True), ctx.group) / (count * x.shape[-1])
+        else:
+            totals = _all_reduce(totals, ctx.group) / count
+            m1, m2 = torch.lerp(totals.mean(1, keepdim=True), totals, own)
         gain = rstd if weight is None else weight.double() * rstd
         slope = -rstd * rstd * m2
         rows = [gain * scale, slope, -rstd * m1 - slope * mean]
@@ -354,7 +357,7 @@ def norm_act(
 ) -> Tensor:
     """Normalization with the statistics of the batch, fused with a quantizing activation.
 
-    The gradient goes through the statistics, as if they had been computed from x here.
+    The gradient goes through the statistics as if they had been computed from x, as `Statistics.own` says.
 
     Args:
         x: ... x C, float32, bfloat16 or float64.
@@ -367,5 +370,5 @@ def norm_act(
         Like x.
     """
     s = statistics
-    arguments = (s.mean, s.rstd, s.count, s.per_channel, quantizer, s.group)
+    arguments = (s.mean, s.rstd, s.count, s.own, quantizer, s.group)
     return _NormAct.apply(x.contiguous(), weight, bias, *arguments)[0]  # pyright: ignore[reportOptionalSubscript]

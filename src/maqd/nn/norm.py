@@ -193,11 +193,11 @@ class LayerBatchNorm(FoldableNorm):
 
     def scalar_statistics(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
         """Mean and variance of everything; moves the running scalars."""
-        count = count * moments.shape[1]
-        mean, square = moments.sum(1, keepdim=True) / count
+        values = count * moments.shape[1]
+        mean, square = moments.sum(1, keepdim=True) / values
         variance = torch.clamp_min(square - mean * mean, 0)
-        self.move_running(mean, variance, count)
-        return Statistics(mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, per_channel=False, group=group)
+        self.move_running(mean, variance, values)
+        return Statistics(mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, group=group)
 
 
 class LevelledLayerBatchNorm(LayerBatchNorm):
@@ -206,10 +206,15 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
         z = (x - level_mean[c]) / sqrt(level_var[c] + eps)
         y = weight[c] * (z - mean(z)) / sqrt(var(z) + eps) + bias[c]
 
-    The levels are running averages of each channel's mean and variance, constants to the gradient. Along a residual
-    stream the channels drift apart in mean and scale, which one scalar mean and variance cannot undo and which the
-    affine parameters follow too slowly. The levels do that; the statistics of the batch remain LBN's two scalars, so
-    it trains at any mini-batch size, and it folds into the same thresholds.
+    The levels are running averages of each channel's mean and variance: along a residual stream the channels drift
+    apart in both, which one scalar mean and variance cannot undo and which the affine parameters follow too slowly.
+    The statistics of the batch that the output depends on remain LBN's two scalars, so it trains at any mini-batch
+    size, and it folds into the same thresholds.
+
+    The gradient is that of batch normalization with the levels for its statistics (as in batch renormalization,
+    arXiv 1702.03275): it leaves out what would shift or scale a whole channel, since the levels will take that back.
+    With n values per channel it is blended with LBN's in the ratio 1 - 1/n to 1/n, so a single value is no special
+    case: there it is LBN's.
 
     Args:
         num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.
@@ -251,8 +256,8 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
         return Statistics(
             mean=level_mean + scalar.mean / level_rstd,
             rstd=level_rstd * scalar.rstd,
-            count=scalar.count,
-            per_channel=False,
+            count=count,
+            own=1 - 1 / count,
             group=group,
         )
 
@@ -283,7 +288,8 @@ class BatchNorm(FoldableNorm):
         mean, square = moments / count
         variance = torch.clamp_min(square - mean * mean, 0)
         self.move_running(mean, variance, count)
-        return Statistics(mean=mean, rstd=torch.rsqrt(variance + self.eps), count=count, per_channel=True, group=group)
+        rstd = torch.rsqrt(variance + self.eps)
+        return Statistics(mean=mean, rstd=rstd, count=count, own=torch.ones_like(count), group=group)
 
 
 class LayerNorm(Normalization):
