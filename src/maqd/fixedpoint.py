@@ -27,6 +27,7 @@ def activation_cuts(states: States, step: float) -> NDArray[np.float64]:
     return ((np.arange(1, states.count) - 0.5 - states.origin) * step).astype(np.float64)
 
 
+@np.errstate(over="ignore")
 def float32_at_least(value: Fraction) -> np.float32:
     """The smallest float32 that is not below `value`; infinity beyond the largest one."""
     try:
@@ -75,7 +76,7 @@ def input_thresholds(
             )
     signs = np.where(gain < 0, -1.0, 1.0)
     dead = gain == 0
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # a dead channel divides by zero, and thresholds may lie beyond float32
         quotient = (cuts[:, None] - bias) / np.where(dead, 1.0, np.abs(gain))
         approximate = signs * mean + quotient
         near = approximate.astype(np.float32)

@@ -115,7 +115,7 @@ def power_of_two_exponent(value: float, what: str) -> int:
     """
     mantissa, exponent = math.frexp(value) if value > 0 and math.isfinite(value) else (0.0, 0)
     if mantissa != 0.5:
-        near = f"{2.0 ** round(math.log2(value)):g}" if value > 0 and math.isfinite(value) else "1"
+        near = f"{math.ldexp(1.0, min(round(math.log2(value)), 1023)):g}" if mantissa else "1"
         raise ConfigError(f"{what} must be a positive power of two, got {value!r}; the nearest one is {near}")
     return exponent - 1
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from maqd.nn.config import Quantizer
+from maqd.nn.folding import Folded
 from maqd.nn.functional import quantize_activation, threshold_activation
 from maqd.nn.norm import FoldableNorm, Normalization
 from maqd.states import States
@@ -37,7 +38,7 @@ class QuantActivation(nn.Module):
         return describe(self.quantizer)
 
 
-class NormActivation(nn.Module):
+class NormActivation(Folded):
     """A normalization and the activation behind it.
 
     Training fuses the two and stores nothing but its input for the backward pass. Evaluation compares the input, an
@@ -58,27 +59,23 @@ class NormActivation(nn.Module):
         self.quantizer = quantizer
         self.register_buffer("thresholds", torch.empty(0), persistent=False)
         self.register_buffer("signs", torch.empty(0), persistent=False)
-        self._computed_from: Hashable = None
 
     @property
     def states(self) -> States | None:
         """The states of the output, or None in float."""
         return None if self.quantizer is None else self.quantizer.states
 
-    def train(self, mode: bool = True) -> "NormActivation":
-        super().train(mode)
-        if not mode:
-            self.fold()
-        return self
-
-    def fold(self) -> None:
-        """Computes the thresholds from the parameters, unless they are up to date."""
+    def state_key(self) -> Hashable:
+        """The normalization's, if it is folded."""
         if self.quantizer is None or not isinstance(self.norm, FoldableNorm):
-            return
-        if (key := self.norm.state_key()) != self._computed_from:
+            return None
+        return self.norm.state_key()
+
+    def compute_integers(self) -> None:
+        """The thresholds."""
+        if self.quantizer is not None and isinstance(self.norm, FoldableNorm):
             device = self.norm.running_mean.device
             self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(self.quantizer))
-            self._computed_from = key
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation of the normalized x; x has its channels in `norm.channel_dim`."""
@@ -88,7 +85,8 @@ class NormActivation(nn.Module):
         if not isinstance(norm, FoldableNorm):
             return quantize_activation(norm(x), quantizer)
         if self.training:
-            return norm.normalize(x, quantizer)
+            # A normalization set to evaluation by itself is frozen: its running statistics, with gradients.
+            return norm.normalize(x, quantizer) if norm.training else quantize_activation(norm(x), quantizer)
         norm.check_input(x)
         if not torch.compiler.is_compiling():
             self.fold()

@@ -40,7 +40,11 @@ def state_index(y: Tensor, states: States, step: float) -> Tensor:
         Integers in 0 .. M-1, in y's dtype. Not-a-number stays not-a-number.
     """
     u = y / step
-    index = torch.floor(u) + states.count // 2 if states.spacing == 2 else round_half_up(u) + states.origin
+    if states.spacing == 2:
+        # A quotient that underflows to zero must not hide that y is negative.
+        index = torch.floor(u) - ((u == 0) & (y < 0)).to(u.dtype) + states.count // 2
+    else:
+        index = round_half_up(u) + states.origin
     return torch.clamp(index, 0, states.count - 1)
 
 
@@ -218,6 +222,7 @@ def threshold_activation(x: Tensor, thresholds: Tensor, signs: Tensor, quantizer
     if thresholds.shape[0] > 16:  # a binary search a channel beats that many passes
         columns = signed.reshape(-1, signed.shape[-1]).t().contiguous()
         counts = torch.searchsorted(thresholds.t().contiguous(), columns, right=True)
+        counts = counts.masked_fill(columns.isnan(), 0)  # as comparisons would have it
         return (counts.t().to(x.dtype) * quantizer.step + quantizer.offset).reshape(x.shape)
     count = torch.zeros_like(signed)
     for threshold in thresholds:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair, _single
 
 from maqd.errors import ConfigError, DataError
+from maqd.nn.folding import Folded, versions
 from maqd.nn.functional import quantize_bias, quantize_weight, weight_codes
-from maqd.nn.norm import versions
 from maqd.states import PIXELS, Grid, States, gaussian_step
 
 EXACT_LIMIT = 2**24
@@ -20,7 +20,7 @@ UNIT_INPUT = Grid(low=0, high=1, exponent=0)
 """What a layer assumes of its input when it is not told."""
 
 
-class _QuantLayer(nn.Module):
+class _QuantLayer(Folded):
     """What convolutions and linear layers share: a weight of a few states, and a bias on the accumulator's grid.
 
     Training quantizes the weight in every step (`quantize_weight`). Evaluation uses codes computed once, in float64
@@ -52,8 +52,8 @@ class _QuantLayer(nn.Module):
         super().__init__()
         if min(shape) < 1:
             raise ConfigError(f"{type(self).__name__} needs positive sizes, got a weight of shape {shape}")
-        if not gain > 0 or (step is not None and not step > 0):
-            raise ConfigError(f"{type(self).__name__} needs gain > 0 and step > 0, got {gain} and {step}")
+        if not 0 < gain < math.inf or (step is not None and not 0 < step < math.inf):
+            raise ConfigError(f"{type(self).__name__} needs finite gain > 0 and step > 0, got {gain} and {step}")
         self.states = None if states is None else States(count=states, signed=True)
         self.input_grid = UNIT_INPUT if input_grid is None else input_grid
         self.weight = nn.Parameter(torch.empty(shape))
@@ -63,7 +63,6 @@ class _QuantLayer(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.register_buffer("eval_weight", torch.empty(0), persistent=False)
         self.register_buffer("eval_bias", torch.empty(0), persistent=False)
-        self._computed_from: Hashable = None
         self.step = self.exponent = None
         if self.states is None:
             return
@@ -71,7 +70,7 @@ class _QuantLayer(nn.Module):
         fan_in = math.prod(shape[1:])
         scale = gain / (math.sqrt(fan_in) * self.input_grid.magnitude * self.input_grid.unit)
         self.exponent = round(math.log2(scale * self.step / self.states.spacing))
-        largest = fan_in * self.states.high * self.input_grid.magnitude
+        largest = self.largest_product_sum = fan_in * self.states.high * self.input_grid.magnitude
         if largest >= EXACT_LIMIT:
             raise ConfigError(
                 f"{type(self).__name__} with fan-in {fan_in}, {states} weight states and input codes up to "
@@ -96,24 +95,30 @@ class _QuantLayer(nn.Module):
             raise ConfigError(f"{type(self).__name__} has float weights, and so no codes; set its states")
         return weight_codes(self.weight, self.states, self.step)
 
-    def train(self, mode: bool = True) -> "_QuantLayer":
-        super().train(mode)
-        if not mode:
-            self.fold()
-        return self
+    def state_key(self) -> Hashable:
+        """Of weight and bias, if they are quantized."""
+        return None if self.exponent is None else versions(self.weight, self.bias)
 
-    def fold(self) -> None:
-        """Computes the codes that evaluation uses, unless they are up to date."""
+    def compute_integers(self) -> None:
+        """The codes that evaluation uses.
+
+        Raises:
+            ConfigError: The bias takes the accumulator out of the range that float32 holds exactly.
+        """
         if self.exponent is None:
             return
-        if (key := versions(self.weight, self.bias)) != self._computed_from:
-            codes = self.weight_codes().to(self.weight.device, torch.float32)
-            self.eval_weight = codes * math.ldexp(1.0, self.exponent)
-            if self.weight.ndim == 4:
-                self.eval_weight = self.eval_weight.contiguous(memory_format=torch.channels_last)
-            if self.bias is not None:
-                self.eval_bias = quantize_bias(self.bias.detach(), self.accumulator_unit)
-            self._computed_from = key
+        codes = self.weight_codes().to(self.weight.device, torch.float32)
+        self.eval_weight = codes * math.ldexp(1.0, self.exponent)
+        if self.weight.ndim == 4:
+            self.eval_weight = self.eval_weight.contiguous(memory_format=torch.channels_last)
+        if self.bias is not None:
+            self.eval_bias = quantize_bias(self.bias, self.accumulator_unit)
+            largest = self.largest_product_sum + float(self.eval_bias.abs().max()) / self.accumulator_unit
+            if not largest < EXACT_LIMIT:
+                raise ConfigError(
+                    f"{type(self).__name__} with its bias can accumulate {largest:g} >= 2**24, which float32 does not "
+                    "hold exactly; keep the bias smaller or use a coarser input grid"
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output; in evaluation exact integers times `accumulator_unit`, in float32."""
@@ -163,6 +168,9 @@ class _QuantConv(_QuantLayer):
                 f"{type(self).__name__} needs groups that divide both channel counts, got {groups} groups of "
                 f"{in_channels} -> {out_channels} channels"
             )
+        for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+            if not all(isinstance(value, int) and value >= least for value in values):
+                raise ConfigError(f"{type(self).__name__} needs whole numbers >= {least} for {name}, got {values}")
         super().__init__(
             (out_channels, in_channels // groups, *kernel_size),
             bias=bias,
@@ -224,7 +232,12 @@ class QuantConv2d(_QuantConv):
         )
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # pyright: ignore
+        stride = self.stride
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+            # The same sums. oneDNN's weight gradient of a strided 1x1 convolution of few channels overruns its buffer
+            # (PyTorch 2.13, channels_last, 4 channels on 56 x 56: a crash within some 25 steps).
+            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+        return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, self.groups)  # pyright: ignore
 
 
 class QuantConv1d(_QuantConv):

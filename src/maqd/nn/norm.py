@@ -11,12 +11,8 @@ from torch import Tensor, nn
 from maqd.errors import ConfigError
 from maqd.fixedpoint import activation_cuts, input_thresholds
 from maqd.nn.config import Affine, Norm, Quantizer
+from maqd.nn.folding import versions
 from maqd.nn.functional import Statistics, channel_moments, norm_act
-
-
-def versions(*tensors: Tensor | None) -> Hashable:
-    """A key that changes whenever a tensor is replaced or written to: what a cached value was computed from."""
-    return tuple(None if t is None else (t.data_ptr(), t._version, t.device) for t in tensors)
 
 
 class Normalization(nn.Module):
@@ -112,8 +108,10 @@ class FoldableNorm(Normalization):
         if self.training:
             return self.normalize(x, None)
         self.check_input(x)
-        gain, mean, bias = (torch.from_numpy(value).to(x.device) for value in self.affine_map())
-        y = (self.to_rows(x).double() - mean) * gain + bias
+        mean, rstd = self.running_statistics()
+        y = (self.to_rows(x).double() - mean) * rstd
+        if self.weight is not None and self.bias is not None:
+            y = y * self.weight.double() + self.bias.double()
         return y.movedim(-1, self.channel_dim).to(x.dtype)
 
     def normalize(self, x: Tensor, quantizer: Quantizer | None) -> Tensor:
@@ -141,20 +139,22 @@ class FoldableNorm(Normalization):
         self.running_mean.lerp_(mean.reshape(self.running_mean.shape).to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased.reshape(self.running_var.shape).to(self.running_var.dtype), self.momentum)
 
+    def running_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and reciprocal standard deviation of inference, float64, C or one value."""
+        # A square root and a division are correctly rounded on every device; rsqrt need not be.
+        return self.running_mean.double(), 1 / torch.sqrt(self.running_var.double() + self.eps)
+
     def affine_map(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The folded map y = gain * (x - mean) + bias: gain, mean and bias, each float64 of C.
 
         gain is the float64 nearest to weight * rstd with rstd the float64 nearest to 1 / sqrt(running_var + eps):
         this defines the function that evaluation and lowering compute exactly.
         """
-        channels = self.num_features
-
-        def column(tensor: Tensor | None, default: float) -> np.ndarray:
-            value = np.full(1, default) if tensor is None else tensor.detach().double().cpu().numpy().reshape(-1)
-            return np.broadcast_to(value, (channels,)).astype(np.float64)
-
-        rstd = 1.0 / np.sqrt(column(self.running_var, 1.0) + self.eps)
-        return column(self.weight, 1.0) * rstd, column(self.running_mean, 0.0), column(self.bias, 0.0)
+        mean, rstd = self.running_statistics()
+        gain = rstd if self.weight is None else rstd * self.weight.detach().double()
+        bias = torch.zeros(()) if self.bias is None else self.bias.detach().double()
+        columns = [value.cpu().double().expand(self.num_features).numpy().copy() for value in (gain, mean, bias)]
+        return columns[0], columns[1], columns[2]
 
     def thresholds(self, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
         """Thresholds (M-1) x C and signs C, float32 on the CPU; see `maqd.fixedpoint.input_thresholds`."""
@@ -261,11 +261,11 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
             group=group,
         )
 
-    def affine_map(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def running_statistics(self) -> tuple[Tensor, Tensor]:
         """As in `FoldableNorm`, with the levels folded in."""
-        gain, mean, bias = super().affine_map()
-        rstd = 1.0 / np.sqrt(self.level_var.detach().double().cpu().numpy() + self.eps)
-        return gain * rstd, self.level_mean.detach().double().cpu().numpy() + mean / rstd, bias
+        mean, rstd = super().running_statistics()
+        deviation = torch.sqrt(self.level_var.double() + self.eps)
+        return self.level_mean.double() + mean * deviation, rstd / deviation
 
     def state_key(self) -> Hashable:
         return super().state_key(), versions(self.level_mean, self.level_var)
