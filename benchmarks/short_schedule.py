@@ -30,22 +30,21 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 DEFAULT = tuple(f"cifar10_vgg16_{states}_cpu" for states in ("float", "w3a4", "w3a2"))
 
 
-def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: int) -> dict[str, object]:
+def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: int, runs: Path) -> dict[str, object]:
     """One training: its accuracy and what produced it."""
     file, _, norm = name.partition(":")
     config = from_plain(TrainConfig, read_yaml(CONFIGS / f"{file}.yaml", TrainConfig))
     if norm:
         quant = replace(config.model.quant, norm=Norm(norm))
         config = replace(config, model=replace(config.model, quant=quant))
-    with tempfile.TemporaryDirectory() as folder:
-        config = replace(
-            config,
-            seed=seed,
-            run=f"{folder}/run",
-            data=replace(config.data, path=path, cache_dir=cache),
-            compute=replace(config.compute, threads=threads),
-        )
-        result = train(config, output=Output(sys.stderr), label=f"{name} seed {seed}")
+    config = replace(
+        config,
+        seed=seed,
+        run=str(runs / f"{file}_{norm or 'as_is'}_seed{seed}"),
+        data=replace(config.data, path=path, cache_dir=cache),
+        compute=replace(config.compute, threads=threads),
+    )
+    result = train(config, overwrite=True, output=Output(sys.stderr), label=f"{name} seed {seed}")
     return {
         "config": name,
         "seed": seed,
@@ -66,6 +65,7 @@ def main() -> None:
     parser.add_argument("--configs", nargs="+", default=list(DEFAULT), help="NAME or NAME:NORM, in configs/")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=Path, help="keep the run directories here")
     parser.add_argument("--append", type=Path, help="file of JSON lines, one per run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -81,7 +81,15 @@ def main() -> None:
         for seed in range(options.seeds):
             line = done.get((name, seed))
             if line is None:
-                line = run(name, seed, path=options.path, cache=options.cache_dir, threads=options.threads)
+                with tempfile.TemporaryDirectory() as folder:
+                    line = run(
+                        name,
+                        seed,
+                        path=options.path,
+                        cache=options.cache_dir,
+                        threads=options.threads,
+                        runs=options.runs or Path(folder),
+                    )
                 if options.append is not None:
                     with options.append.open("a") as file:
                         file.write(json.dumps(line) + "\n")
