@@ -1,5 +1,8 @@
 """Networks of MaQD layers."""
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
 from maqd.models.build import LayerFactory
@@ -9,18 +12,16 @@ from maqd.models.vgg import VGG, VGGPlan
 
 __all__ = ["VGG", "Architecture", "LayerFactory", "ModelConfig", "PreActResNet", "ResNetPlan", "VGGPlan", "build_model"]
 
-_VGG = {
-    Architecture.VGG11: VGGPlan.VGG11,
-    Architecture.VGG16: VGGPlan.VGG16,
-    Architecture.VGG19: VGGPlan.VGG19,
-    Architecture.VGG_NARROW: VGGPlan.NARROW,
-    Architecture.DIGITS: VGGPlan.DIGITS,
-}
-_RESNET = {
-    Architecture.PREACT_RESNET18: ResNetPlan.RESNET18,
-    Architecture.PREACT_RESNET34: ResNetPlan.RESNET34,
-    Architecture.PREACT_RESNET50: ResNetPlan.RESNET50,
-    Architecture.PREACT_RESNET_NARROW: ResNetPlan.NARROW,
+_NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
+    Architecture.VGG11: partial(VGG, VGGPlan.VGG11),
+    Architecture.VGG16: partial(VGG, VGGPlan.VGG16),
+    Architecture.VGG19: partial(VGG, VGGPlan.VGG19),
+    Architecture.VGG_NARROW: partial(VGG, VGGPlan.NARROW),
+    Architecture.DIGITS: partial(VGG, VGGPlan.DIGITS),
+    Architecture.PREACT_RESNET18: partial(PreActResNet, ResNetPlan.RESNET18),
+    Architecture.PREACT_RESNET34: partial(PreActResNet, ResNetPlan.RESNET34),
+    Architecture.PREACT_RESNET50: partial(PreActResNet, ResNetPlan.RESNET50),
+    Architecture.PREACT_RESNET_NARROW: partial(PreActResNet, ResNetPlan.NARROW),
 }
 
 
@@ -30,19 +31,8 @@ def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, imag
     Raises:
         ConfigError: An image too small for the network, or states that do not fit exact accumulation.
     """
-    layers = LayerFactory(quant=config.quant)
-    if config.architecture in _VGG:
-        return VGG(
-            _VGG[config.architecture],
-            layers,
-            width=config.width,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            image_size=image_size,
-        )
-    return PreActResNet(
-        _RESNET[config.architecture],
-        layers,
+    return _NETWORKS[config.architecture](
+        LayerFactory(quant=config.quant),
         width=config.width,
         in_channels=in_channels,
         num_classes=num_classes,

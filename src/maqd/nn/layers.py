@@ -6,7 +6,6 @@ from collections.abc import Hashable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair, _single
 
 from maqd.errors import ConfigError, DataError
 from maqd.nn.folding import Folded, versions
@@ -146,41 +145,54 @@ class _QuantLayer(Folded):
         return "float" if self.states is None else f"states={self.states.count}, step={self.step:.4g}"
 
 
+def _whole_numbers(name: str, value: int | tuple[int, ...], dims: int, least: int) -> tuple[int, ...]:
+    """One number per spatial dimension."""
+    values = value if isinstance(value, tuple) else (value,) * dims
+    if len(values) != dims or not all(isinstance(v, int) and v >= least for v in values):
+        raise ConfigError(f"a {dims}-d convolution needs whole numbers >= {least} for its {name}, got {value!r}")
+    return values
+
+
 class _QuantConv(_QuantLayer):
+    """Convolutions of any number of spatial dimensions; the arguments are documented in `QuantConv2d`."""
+
+    dims: int
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: tuple[int, ...],
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+        bias: bool = False,
         *,
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-        dilation: tuple[int, ...],
-        groups: int,
-        bias: bool,
-        states: int | None,
-        step: float | None,
-        input_grid: Grid | None,
-        gain: float,
+        states: int | None = 3,
+        step: float | None = None,
+        input_grid: Grid | None = None,
+        gain: float = 1.0,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ConfigError(
                 f"{type(self).__name__} needs groups that divide both channel counts, got {groups} groups of "
                 f"{in_channels} -> {out_channels} channels"
             )
-        for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-            if not all(isinstance(value, int) and value >= least for value in values):
-                raise ConfigError(f"{type(self).__name__} needs whole numbers >= {least} for {name}, got {values}")
+        kernel = _whole_numbers("kernel size", kernel_size, self.dims, 1)
         super().__init__(
-            (out_channels, in_channels // groups, *kernel_size),
+            (out_channels, in_channels // groups, *kernel),
             bias=bias,
             states=states,
             step=step,
             input_grid=input_grid,
             gain=gain,
         )
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = kernel
+        self.stride = _whole_numbers("stride", stride, self.dims, 1)
+        self.padding = _whole_numbers("padding", padding, self.dims, 0)
+        self.dilation = _whole_numbers("dilation", dilation, self.dims, 1)
 
     def extra_repr(self) -> str:
         return (
@@ -200,36 +212,7 @@ class QuantConv2d(_QuantConv):
         gain: Wanted standard deviation of the output for inputs that fill their range.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = False,
-        *,
-        states: int | None = 3,
-        step: float | None = None,
-        input_grid: Grid | None = None,
-        gain: float = 1.0,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            _pair(kernel_size),
-            stride=_pair(stride),
-            padding=_pair(padding),
-            dilation=_pair(dilation),
-            groups=groups,
-            bias=bias,
-            states=states,
-            step=step,
-            input_grid=input_grid,
-            gain=gain,
-        )
+    dims = 2
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         stride = self.stride
@@ -237,7 +220,7 @@ class QuantConv2d(_QuantConv):
             # The same sums. oneDNN's weight gradient of a strided 1x1 convolution of few channels overruns its buffer
             # (PyTorch 2.13, channels_last, 4 channels on 56 x 56: a crash within some 25 steps).
             x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-        return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, self.groups)  # pyright: ignore
+        return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, self.groups)
 
 
 class QuantConv1d(_QuantConv):
@@ -248,39 +231,10 @@ class QuantConv1d(_QuantConv):
         states, step, input_grid, gain: As in `QuantConv2d`.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int],
-        stride: int | tuple[int] = 1,
-        padding: int | tuple[int] = 0,
-        dilation: int | tuple[int] = 1,
-        groups: int = 1,
-        bias: bool = False,
-        *,
-        states: int | None = 3,
-        step: float | None = None,
-        input_grid: Grid | None = None,
-        gain: float = 1.0,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            _single(kernel_size),
-            stride=_single(stride),
-            padding=_single(padding),
-            dilation=_single(dilation),
-            groups=groups,
-            bias=bias,
-            states=states,
-            step=step,
-            input_grid=input_grid,
-            gain=gain,
-        )
+    dims = 1
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv1d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # pyright: ignore
+        return F.conv1d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class QuantLinear(_QuantLayer):

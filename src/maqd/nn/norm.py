@@ -94,6 +94,10 @@ class FoldableNorm(Normalization):
             raise ConfigError(f"{type(self).__name__} needs 0 < momentum <= 1, got {momentum}")
         self.momentum = momentum
         self.sync = sync
+        self.register_statistics(num_features)
+
+    def register_statistics(self, num_features: int) -> None:
+        """Makes the buffers of the running statistics."""
         size = (num_features,) if self.per_channel else ()
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_var", torch.ones(size))
@@ -224,17 +228,9 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
     level_var: Tensor
     batches: Tensor
 
-    def __init__(
-        self,
-        num_features: int,
-        *,
-        affine: Affine = Affine.CHANNEL,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        channel_dim: int = 1,
-        sync: bool = True,
-    ) -> None:
-        super().__init__(num_features, affine=affine, eps=eps, momentum=momentum, channel_dim=channel_dim, sync=sync)
+    def register_statistics(self, num_features: int) -> None:
+        """The scalars of LBN, and the levels with the number of batches behind them."""
+        super().register_statistics(num_features)
         self.register_buffer("level_mean", torch.zeros(num_features))
         self.register_buffer("level_var", torch.ones(num_features))
         self.register_buffer("batches", torch.zeros(()))
