@@ -66,7 +66,7 @@ def quantization(states: States, network: str) -> QuantConfig:
 def configuration(source: Source, network: str, states: States, *, cpu: bool) -> TrainConfig:
     """One run."""
     # Quantized weights want a higher learning rate than float: only what crosses a threshold changes the network. Not
-    # so on residual streams, whose channels drift apart all the faster.
+    # so in residual networks, where it costs accuracy with every normalization (docs/recipes.md).
     rate = 4e-3 if states.weight is not None and network == "vgg16" else 2e-3
     return TrainConfig(
         epochs=4 if cpu else 200,

@@ -210,14 +210,12 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
         z = (x - level_mean[c]) / sqrt(level_var[c] + eps)
         y = weight[c] * (z - mean(z)) / sqrt(var(z) + eps) + bias[c]
 
-    The levels are running averages of each channel's mean and variance: along a residual stream the channels drift
-    apart in both, which one scalar mean and variance cannot undo and which the affine parameters follow too slowly.
-    The statistics of the batch that the output depends on remain LBN's two scalars, so it trains at any mini-batch
-    size, and it folds into the same thresholds.
+    The levels are running averages of each channel's mean and variance. The statistics of the batch that the output
+    depends on remain LBN's two scalars, so it trains at any mini-batch size, and it folds into the same thresholds.
 
     The gradient is that of batch normalization with the levels for its statistics (as in batch renormalization,
     arXiv 1702.03275): it leaves out what would shift or scale a whole channel, since the levels will take that back.
-    With n values per channel it is blended with LBN's in the ratio 1 - 1/n to 1/n, so a single value is no special
+    This is what plain LBN lacks on residual networks (docs/recipes.md has the measurements). With n values per channel it is blended with LBN's in the ratio 1 - 1/n to 1/n, so a single value is no special
     case: there it is LBN's.
 
     Args:
