@@ -256,7 +256,7 @@ def test_options_out_of_range_are_refused(kind: str, options: dict[str, Any]):
 
 @pytest.mark.parametrize("make", [lambda: QuantLinear(0, 3), lambda: QuantLinear(3, 0), lambda: QuantConv2d(3, 3, 0)])
 def test_empty_layers_are_refused(make: Callable[[], nn.Module]):
-    with pytest.raises(ConfigError, match="positive sizes|whole numbers"):
+    with pytest.raises(ConfigError, match=r"positive sizes|whole numbers"):
         make()
 
 

@@ -215,8 +215,8 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
 
     The gradient is that of batch normalization with the levels for its statistics (as in batch renormalization,
     arXiv 1702.03275): it leaves out what would shift or scale a whole channel, since the levels will take that back.
-    This is what plain LBN lacks on residual networks (docs/recipes.md has the measurements). With n values per channel it is blended with LBN's in the ratio 1 - 1/n to 1/n, so a single value is no special
-    case: there it is LBN's.
+    This is what plain LBN lacks on residual networks (docs/recipes.md has the measurements). With n values per channel
+    it is blended with LBN's in the ratio 1 - 1/n to 1/n, so a single value is no special case: there it is LBN's.
 
     Args:
         num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.
