@@ -1,4 +1,4 @@
-"""The definitions of DESIGN in exact arithmetic or float64 NumPy, written without the package's own functions."""
+"""The definitions of docs/numerics.md in exact arithmetic or float64 NumPy, independent of the package's functions."""
 
 import math
 from fractions import Fraction

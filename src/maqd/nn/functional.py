@@ -1,6 +1,6 @@
 """The method as functions on tensors: standardization, round-clip quantizers, fused normalization and activation.
 
-Forward passes are exact where DESIGN asks for it; gradients are written out, not traced.
+Forward passes are those of docs/numerics.md; gradients are written out, not traced.
 """
 
 from dataclasses import dataclass
@@ -76,45 +76,37 @@ class _QuantizeWeight(torch.autograd.Function):
     """Standardize, round, clip, scale; saves the weights and two scalars a filter."""
 
     @staticmethod
-    def forward(weight: Tensor, states: States, step: float, unit: float, standardize: bool) -> tuple[Tensor, ...]:
-        if standardize:
-            variance, mean = torch.var_mean(weight.flatten(1), dim=1, correction=0)
-            rstd = torch.rsqrt(variance + EPS_WEIGHT)
-        else:
-            mean, rstd = weight.new_zeros(weight.shape[0]), weight.new_ones(weight.shape[0])
+    def forward(weight: Tensor, states: States, step: float, unit: float) -> tuple[Tensor, ...]:
+        variance, mean = torch.var_mean(weight.flatten(1), dim=1, correction=0)
+        rstd = torch.rsqrt(variance + EPS_WEIGHT)
         normalized = (weight - _per_filter(weight, mean)) * _per_filter(weight, rstd)
         index = state_index(normalized, states, step)
         return (index * states.spacing + states.low) * unit, mean, rstd
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        weight, states, step, unit, standardize = inputs
+        weight, states, step, unit = inputs
         _, mean, rstd = output
         ctx.mark_non_differentiable(mean, rstd)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight, mean, rstd)
         ctx.slope = states.spacing * unit / step
-        ctx.clip = None if standardize else (states.count * step / 2)
-        ctx.standardize = standardize
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         grad = grads[0]
         if grad is None:
-            return None, None, None, None, None
+            return None, None, None, None
         weight, mean, rstd = ctx.saved_tensors
         grad = grad * ctx.slope
-        if not ctx.standardize:
-            # Fixed range: a weight outside of it gets no gradient that would drive it further out.
-            return grad * ((weight.abs() <= ctx.clip) | (weight * grad > 0)), None, None, None, None
         normalized = (weight - _per_filter(weight, mean)) * _per_filter(weight, rstd)
         along = (grad * normalized).flatten(1).mean(1)
         centre = grad.flatten(1).mean(1)
         inner = grad - _per_filter(weight, centre) - normalized * _per_filter(weight, along)
-        return inner * _per_filter(weight, rstd), None, None, None, None
+        return inner * _per_filter(weight, rstd), None, None, None
 
 
-def quantize_weight(weight: Tensor, states: States, step: float, unit: float, *, standardize: bool = True) -> Tensor:
+def quantize_weight(weight: Tensor, states: States, step: float, unit: float) -> Tensor:
     """Scaled round-clip of the weights of a layer (MaQD, section on weight quantization).
 
     code = low + spacing * clip(floor(w' / step + origin + 1/2), 0, M-1) with w' the standardized weight; the
@@ -124,31 +116,27 @@ def quantize_weight(weight: Tensor, states: States, step: float, unit: float, *,
     Args:
         weight: O x ..., float.
         states: Signed states.
-        step: Distance of neighbouring states in standard deviations of a filter (in weight units without
-            standardization).
+        step: Distance of neighbouring states in standard deviations of a filter.
         unit: Value of code 1, a power of two.
-        standardize: Whether to standardize first. Without, weights beyond the range only get gradients back to it.
 
     Returns:
         Like weight: codes times unit, exact.
     """
-    return _QuantizeWeight.apply(weight, states, step, unit, standardize)[0]
+    return _QuantizeWeight.apply(weight, states, step, unit)[0]
 
 
-def weight_codes(weight: Tensor, states: States, step: float, *, standardize: bool = True) -> Tensor:
+def weight_codes(weight: Tensor, states: States, step: float) -> Tensor:
     """The codes that evaluation and lowering use: float64 on the CPU, whatever the device, so there is one answer.
 
     Args:
         weight: O x ..., float.
         states: Signed states.
         step: As in `quantize_weight`.
-        standardize: As in `quantize_weight`.
 
     Returns:
         int16, like weight, on the CPU.
     """
-    exact = weight.detach().to(device="cpu", dtype=torch.float64).contiguous()
-    exact = weight_standardize(exact) if standardize else exact
+    exact = weight_standardize(weight.detach().to(device="cpu", dtype=torch.float64).contiguous())
     return (state_index(exact, states, step) * states.spacing + states.low).to(torch.int16)
 
 
