@@ -26,3 +26,23 @@ class NonFiniteError(MaqdError, ArithmeticError):
 
 class MissingDependencyError(MaqdError, ImportError):
     """An optional dependency is not installed."""
+
+
+class GraphError(MaqdError, ValueError):
+    """An integer graph is inconsistent, or a number in it would not fit."""
+
+
+class LoweringError(MaqdError, ValueError):
+    """A network cannot be turned into an integer graph that gives the same integers."""
+
+
+class FormatError(MaqdError, ValueError):
+    """A .maqd file is damaged, malformed or of a newer schema."""
+
+
+class ExportError(MaqdError, ValueError):
+    """An export format cannot express a graph."""
+
+
+class EngineError(MaqdError, RuntimeError):
+    """An engine is missing, or was given an input that the network does not take."""

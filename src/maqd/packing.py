@@ -1,0 +1,176 @@
+"""Codes of any number of states in nearly as few bytes as the information in them.
+
+A row of codes (one filter, say) is a sequence of *groups*; a group is `digits` state indices written as one number of
+`bytes` bytes in base M, the first index least significant, the number little-endian. For M = 2, 4, 16 and 256 these are
+plain bit fields. Rows start on a whole group; the indices that fill up the last one are 0.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.errors import GraphError
+from maqd.states import States
+
+WASTE = 1.02
+"""A group this close to log2(M) bits per code is good enough: a larger one costs more padding at the ends of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """How many indices in base M share how many bytes."""
+
+    digits: int
+    bytes: int
+
+
+@cache
+def group(count: int) -> Group:
+    """The group for M = `count` states: the smallest one of 1 .. 8 bytes within 2% of log2(M) bits per code.
+
+    Where there is none (M = 6, 7 bytes at best 3.2% off), the one with the fewest bits per code, the smallest first.
+    """
+    candidates = []
+    for size in range(1, 9):
+        digits = 0
+        while count ** (digits + 1) <= 256**size:
+            digits += 1
+        candidates.append(Group(digits=digits, bytes=size))
+    bits = States(count=count, signed=False).bits
+    good = [g for g in candidates if 8 * g.bytes <= WASTE * bits * g.digits]
+    return good[0] if good else min(candidates, key=lambda g: (g.bytes / g.digits, g.bytes))
+
+
+def row_bytes(count: int, length: int) -> int:
+    """Bytes of a row of `length` codes of M = `count` states."""
+    layout = group(count)
+    return -(-length // layout.digits) * layout.bytes
+
+
+@cache
+def _byte_codes(states: States) -> NDArray[np.int16]:
+    """The codes in each of the 256 bytes, 256 x digits, where a group is one byte; wrong bytes hold wrong codes."""
+    digits = group(states.count).digits
+    powers = states.count ** np.arange(digits)
+    codes = np.arange(256)[:, None] // powers % states.count * states.spacing + states.low
+    return codes.astype(code_type(states))
+
+
+def code_type(states: States) -> np.dtype[np.int8] | np.dtype[np.int16]:
+    """int8 if the codes fit, else int16."""
+    return np.dtype(np.int8) if -128 <= states.low and states.high <= 127 else np.dtype(np.int16)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedCodes:
+    """An array of codes, packed row by row.
+
+    Args:
+        states: The states of the codes.
+        shape: Shape of the array; a row is everything behind the first dimension.
+        data: uint8, rows x bytes of a row; read-only.
+
+    Raises:
+        GraphError: The shape is empty, or `data` does not fit it or holds what is no code.
+    """
+
+    states: States
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) < 2 or min(self.shape) < 1:
+            raise GraphError(f"packed codes need at least two dimensions, none of them empty, got shape {self.shape}")
+        expected = (self.shape[0], row_bytes(self.states.count, self.length))
+        if self.data.dtype != np.uint8 or self.data.shape != expected:
+            raise GraphError(
+                f"codes of {self.states.count} states and shape {self.shape} take uint8 {expected[0]} x {expected[1]}, "
+                f"got {self.data.dtype} {' x '.join(map(str, self.data.shape))}"
+            )
+        self.data.flags.writeable = False
+        self._check_groups()
+
+    @property
+    def length(self) -> int:
+        """Codes in a row."""
+        return prod(self.shape[1:])
+
+    @property
+    def size(self) -> int:
+        """Codes in all."""
+        return prod(self.shape)
+
+    @classmethod
+    def pack(cls, codes: NDArray[np.integer], states: States) -> Self:
+        """Pack an array of codes.
+
+        Raises:
+            GraphError: A value is none of the codes.
+        """
+        index, rest = np.divmod(codes.astype(np.int64) - states.low, states.spacing)
+        if rest.any() or index.min(initial=0) < 0 or index.max(initial=0) >= states.count:
+            raise GraphError(f"codes must be among those of {states}, got values {codes.min()} .. {codes.max()}")
+        layout = group(states.count)
+        rows = codes.shape[0]
+        index = index.reshape(rows, -1)
+        padding = -index.shape[1] % layout.digits
+        digits = np.pad(index, ((0, 0), (0, padding))).astype(np.uint64).reshape(rows, -1, layout.digits)
+        numbers = np.zeros(digits.shape[:2], np.uint64)
+        for place in reversed(range(layout.digits)):
+            numbers = numbers * np.uint64(states.count) + digits[..., place]
+        little = numbers.astype("<u8").view(np.uint8).reshape(*numbers.shape, 8)[..., : layout.bytes]
+        return cls(states=states, shape=codes.shape, data=np.ascontiguousarray(little.reshape(rows, -1)))
+
+    def unpack(self) -> NDArray[np.int8] | NDArray[np.int16]:
+        """The codes, int8 if they fit, else int16, of `shape`."""
+        layout = group(self.states.count)
+        if layout.bytes == 1:
+            codes = np.take(_byte_codes(self.states), self.data, axis=0)
+        else:
+            numbers, base = self._numbers(), np.uint64(self.states.count)
+            codes = np.empty((*numbers.shape, layout.digits), code_type(self.states))
+            for place in range(layout.digits):
+                rest = numbers // base
+                index = (numbers - rest * base).astype(codes.dtype)
+                codes[..., place] = index * self.states.spacing + self.states.low
+                numbers = rest
+        return codes.reshape(self.shape[0], -1)[:, : self.length].reshape(self.shape)
+
+    def row_sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each row the sum of its positive codes and the sum of the absolute values of its negative ones."""
+        if group(self.states.count).bytes > 1:
+            codes = self.unpack().reshape(self.shape[0], -1)
+            total, absolute = codes.sum(1, dtype=np.int64), np.abs(codes).sum(1, dtype=np.int64)
+            return (absolute + total) // 2, (absolute - total) // 2
+        table = _byte_codes(self.states).astype(np.int64)
+        filled = self.data.shape[1] * group(self.states.count).digits - self.length
+        positive = np.take(np.maximum(table, 0).sum(1).astype(np.int16), self.data).sum(1, dtype=np.int64)
+        negative = np.take(np.maximum(-table, 0).sum(1).astype(np.int16), self.data).sum(1, dtype=np.int64)
+        return positive, negative - filled * max(-self.states.low, 0)
+
+    def nonzero(self) -> int:
+        """How many codes are not zero."""
+        return int(np.count_nonzero(self.unpack()))
+
+    def _numbers(self) -> NDArray[np.uint64]:
+        """The groups as numbers, rows x groups."""
+        size = group(self.states.count).bytes
+        wide = np.zeros((self.shape[0], self.data.shape[1] // size, 8), np.uint8)
+        wide[..., :size] = self.data.reshape(self.shape[0], -1, size)
+        return wide.reshape(self.shape[0], -1).view("<u8").astype(np.uint64, copy=False)
+
+    def _check_groups(self) -> None:
+        layout, base = group(self.states.count), self.states.count
+        numbers = self.data if layout.bytes == 1 else self._numbers()
+        used = self.length - (numbers.shape[1] - 1) * layout.digits  # in the last group of each row
+        for part, digits in ((numbers[:, :-1], layout.digits), (numbers[:, -1:], used)):
+            largest = int(part.max(initial=0))
+            if largest >= base**digits:
+                raise GraphError(
+                    f"a group of {digits} codes of {base} states is a number below {base**digits}, got {largest}; "
+                    "the data are damaged"
+                )
