@@ -472,7 +472,7 @@ class Aligned(Node):
             for x, shift in zip(inputs, self.shifts, strict=True)
         ]
         self.require(
-            all(-INT32_LIMIT <= bounds.lowest and bounds.highest <= INT32_LIMIT for bounds in intervals),
+            all(bounds.lowest >= -INT32_LIMIT and bounds.highest <= INT32_LIMIT for bounds in intervals),
             f"its inputs shifted by {self.shifts} do not fit 32 bits",
         )
         return exponents.pop(), intervals
@@ -660,7 +660,7 @@ class Graph:
 def _checked(node: Node, kind: TensorType) -> TensorType:
     low, high = kind.interval.lowest, kind.interval.highest
     node.require(
-        -INT32_LIMIT <= low and high <= INT32_LIMIT,
+        low >= -INT32_LIMIT and high <= INT32_LIMIT,
         f"its integers can reach {low} .. {high}, which does not fit 32 bits; use fewer states or a smaller fan-in",
     )
     node.require(kind.size <= MAX_ELEMENTS, f"a tensor of shape {kind.shape} has more than {MAX_ELEMENTS} elements")

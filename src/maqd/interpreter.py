@@ -3,6 +3,7 @@
 All tensors are int64, samples first.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from math import prod
 
@@ -89,10 +90,7 @@ def run(graph: Graph, images: NDArray[np.uint8]) -> NDArray[np.int32]:
     Raises:
         EngineError: The images have another type or shape.
     """
-    value = np.empty(0, np.int64)
-    for _, value in layers(graph, images):
-        pass
-    return value.astype(np.int32)
+    return deque(layers(graph, images), maxlen=1)[0][1].astype(np.int32)
 
 
 def compute(node: Node, inputs: list[Codes]) -> Codes:

@@ -52,7 +52,7 @@ def row_bytes(count: int, length: int) -> int:
 
 
 @cache
-def _byte_codes(states: States) -> NDArray[np.int16]:
+def _byte_codes(states: States) -> NDArray[np.signedinteger]:
     """The codes in each of the 256 bytes, 256 x digits, where a group is one byte; wrong bytes hold wrong codes."""
     digits = group(states.count).digits
     powers = states.count ** np.arange(digits)
@@ -60,9 +60,9 @@ def _byte_codes(states: States) -> NDArray[np.int16]:
     return codes.astype(code_type(states))
 
 
-def code_type(states: States) -> np.dtype[np.int8] | np.dtype[np.int16]:
+def code_type(states: States) -> np.dtype[np.signedinteger]:
     """int8 if the codes fit, else int16."""
-    return np.dtype(np.int8) if -128 <= states.low and states.high <= 127 else np.dtype(np.int16)
+    return np.dtype(np.int8) if states.low >= -128 and states.high <= 127 else np.dtype(np.int16)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +125,7 @@ class PackedCodes:
         little = numbers.astype("<u8").view(np.uint8).reshape(*numbers.shape, 8)[..., : layout.bytes]
         return cls(states=states, shape=codes.shape, data=np.ascontiguousarray(little.reshape(rows, -1)))
 
-    def unpack(self) -> NDArray[np.int8] | NDArray[np.int16]:
+    def unpack(self) -> NDArray[np.int8] | NDArray[np.signedinteger]:
         """The codes, int8 if they fit, else int16, of `shape`."""
         layout = group(self.states.count)
         if layout.bytes == 1:

@@ -194,7 +194,7 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing(path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write(path, "new", make_splits(seed=1))
     assert path.read_bytes() == before

@@ -19,7 +19,7 @@ from small_runs import Silent, entries, last, names
 
 from maqd.errors import CheckpointError
 from maqd.training import checkpoint as checkpoints
-from maqd.training.checkpoint import KEY, SCHEMA, load_network, read_checkpoint, write_atomically
+from maqd.training.checkpoint import KEY, SCHEMA, load_network, read_checkpoint, write_run_file
 from maqd.training.config import TrainConfig
 
 
@@ -66,9 +66,9 @@ def full_disk(limit: int) -> Iterator[None]:
 
 def test_full_disk_keeps_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    write_atomically(path, b"old" * 1000)
+    write_run_file(path, b"old" * 1000)
     with full_disk(10_000), pytest.raises(CheckpointError, match="the previous one is intact; free some space"):
-        write_atomically(path, b"new" * 10_000)
+        write_run_file(path, b"new" * 10_000)
     assert path.read_bytes() == b"old" * 1000
     assert names(tmp_path) == ["last.ckpt"]
 
@@ -76,20 +76,20 @@ def test_full_disk_keeps_the_previous_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_failure_at_the_end_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     path = tmp_path / "last.ckpt"
-    write_atomically(path, b"old")
+    write_run_file(path, b"old")
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(*((os, "fsync", fail) if call == "fsync" else (Path, "replace", fail)))
     with pytest.raises(CheckpointError, match="No space left"):
-        write_atomically(path, b"new")
+        write_run_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["last.ckpt"]
 
 
 def test_full_disk_stops_a_run_that_can_be_resumed(config: TrainConfig, run: Silent) -> None:
-    original, calls = checkpoints.write_atomically, [0]
+    original, calls = checkpoints.write_run_file, [0]
 
     def write(path: Path, data: Any) -> None:
         calls[0] += path.suffix == ".ckpt"
@@ -98,7 +98,7 @@ def test_full_disk_stops_a_run_that_can_be_resumed(config: TrainConfig, run: Sil
             original(path, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "write_atomically", write)
+        patch.setattr(checkpoints, "write_run_file", write)
         with pytest.raises(CheckpointError, match="continue with --resume"):
             run(config)
     assert names(last(config).parent) == ["best.ckpt", "last.ckpt"]

@@ -19,12 +19,9 @@ renamed when complete, so a reader never sees half a file, and two processes bui
 other.
 """
 
-import contextlib
 import json
 import logging
-import os
 import struct
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +32,7 @@ from numpy.typing import NDArray
 
 from maqd.data.arrays import ImageArrays
 from maqd.errors import DataError
+from maqd.files import write_atomically
 
 MAGIC = b"MAQDDATA"
 SCHEMA = 1
@@ -125,19 +123,8 @@ def write(path: Path, fingerprint: str, splits: Splits) -> None:
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_PREFIX.pack(MAGIC, SCHEMA, len(header), checksum, 0))
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    prefix = _PREFIX.pack(MAGIC, SCHEMA, len(header), checksum, 0)
+    write_atomically(path, [prefix, *(memoryview(part) for part in parts)])
 
 
 def read(path: Path, fingerprint: str) -> Splits:

@@ -4,10 +4,8 @@ A checkpoint is a Lightning checkpoint (a zip file of PyTorch's, readable with `
 "maqd": the schema number, the configuration, the data set's shape, the position in the run and the last test result.
 """
 
-import contextlib
 import errno
 import io
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from maqd.errors import CheckpointError, ConfigError
+from maqd.files import write_atomically
 from maqd.training.config import TrainConfig
 from maqd.training.ema import CHECKPOINT_KEY as EMA_KEY
 from maqd.training.plain import differences, from_plain, to_plain
@@ -134,38 +133,20 @@ class Checkpoint:
         return {key.removeprefix(NETWORK_PREFIX): value for key, value in self.tree["state_dict"].items()}
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that at any time, even after a power cut, `path` holds all of the old or all of the new bytes.
+def write_run_file(path: Path, data: bytes | memoryview) -> None:
+    """Write a file of a run; see `maqd.files.write_atomically`.
 
     Raises:
         CheckpointError: It could not be written; the old file is untouched and no temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
+        write_atomically(path, [data])
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         kept = "the previous one is intact; " if path.exists() else ""
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
         raise CheckpointError(
             f"{path} cannot be written: {error.strerror or error}; {kept}{remedy} and continue with --resume"
         ) from error
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "nt":  # Windows cannot open directories.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> Checkpoint:
@@ -300,11 +281,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to files: checkpoints appear whole or not at all, and are checked when read."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; see `write_atomically`."""
+        """Write a checkpoint; see `write_run_file`."""
         # Into memory first: a failing write inside PyTorch's zip writer cannot be handled cleanly.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getbuffer())
+        write_run_file(Path(path), buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint; see `read_checkpoint`."""

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from maqd.training.checkpoint import Evaluation, Position, write_atomically
+from maqd.training.checkpoint import Evaluation, Position, write_run_file
 
 
 def distributed() -> bool:
@@ -87,7 +87,7 @@ def truncate_metrics(path: Path, position: Position) -> None:
             continue
         if entry.get("step", 0) <= position.step:
             kept.append(line)
-    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+    write_run_file(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 class MetricsWriter:

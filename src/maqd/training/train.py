@@ -31,7 +31,7 @@ from maqd.training.checkpoint import (
     check_tensors,
     describe,
     read_checkpoint,
-    write_atomically,
+    write_run_file,
 )
 from maqd.training.config import Device, TrainConfig
 from maqd.training.ema import WeightAverage
@@ -201,7 +201,7 @@ def _train(
     with contextlib.ExitStack() as stack:
         writer = None
         if place.rank == 0:
-            write_atomically(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())
+            write_run_file(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())
             truncate_metrics(run.metrics, start)
             writer = MetricsWriter(run.metrics, run.tensorboard, step=start.step)
             stack.callback(writer.close)
