@@ -104,15 +104,15 @@ class AffineForm(enum.Enum):
     """How a normalization with its activation is computed in integers."""
 
     AUTO = "auto"
-    """Layer by layer whichever of the two takes fewer bytes; thresholds if both take as many."""
+    """Layer by layer the one with fewer operations: thresholds up to M = 5, above that the map if there is one."""
     THRESHOLDS = "thresholds"
     """M-1 comparisons a channel."""
     FIXED_POINT = "fixed-point"
     """One multiplication, addition and shift a channel."""
 
 
-MAX_SHIFT = 31
-"""Largest K that is tried."""
+AFFINE_OPERATIONS = 8
+"""Cost of a fixed-point map in simple operations: a wide multiplication counts as four, then addition, shift, clip."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,7 +184,7 @@ def fixed_point_affine(
 
     Returns:
         The map with the smallest K that serves all channels, and for it in each channel the smallest |A| and then the
-        smallest |B|. None if there is none with K <= 31 whose products fit 64 bits.
+        smallest |B|. None if there is none whose products fit 64 bits.
     """
     first, last = signed_range(signs, low, high)
     cuts = np.clip(thresholds, first, last + 1).astype(np.int64)
@@ -194,7 +194,7 @@ def fixed_point_affine(
     def feasible(shift: int) -> FixedAffine | None:
         return _affine_with(cuts, first, last, shift)
 
-    lowest, highest = 0, min(MAX_SHIFT, room)
+    lowest, highest = 0, room
     if highest < 0 or (found := feasible(highest)) is None:
         return None
     while lowest < highest:

@@ -316,7 +316,7 @@ class _Builder:
 
     # ---- modules ----
 
-    def _module(self, call: fx.Node, name: str, module: nn.Module) -> None:
+    def _module(self, call: fx.Node, name: str, module: Any) -> None:
         if len(call.all_input_nodes) != 1 or len(call.args) != 1 or call.kwargs:
             _refuse(name, f"{type(module).__name__} must be called with one tensor", "call it with one tensor")
         known = type(module)  # a subclass may do anything

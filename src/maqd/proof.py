@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.bounds import Interval, narrow
-from maqd.fixedpoint import AffineForm, FixedAffine, fixed_point_affine, integer_thresholds
+from maqd.fixedpoint import AFFINE_OPERATIONS, AffineForm, FixedAffine, fixed_point_affine, integer_thresholds
 from maqd.graph import Activation, FixedPoint, Thresholds
 from maqd.states import States
 
@@ -144,13 +144,14 @@ def candidate(name: str, source: str, axis: int, evaluated: Evaluated, form: Aff
     if form is AffineForm.THRESHOLDS:
         return Candidate(node=thresholds, evaluated=evaluated, fixed=None)
     fixed = fixed_point_affine(cuts, signs, low, high)
+    # A threshold costs a comparison and an addition.
+    compare = form is AffineForm.AUTO and (fixed is None or 2 * len(cuts) <= AFFINE_OPERATIONS)
+    if compare:
+        return Candidate(node=thresholds, evaluated=evaluated, fixed=fixed)
     if fixed is None:
-        return Candidate(node=thresholds, evaluated=evaluated, fixed=None) if form is AffineForm.AUTO else None
+        return None
     multiply = FixedPoint(**common, multiplier=narrow(fixed.multiplier), offset=narrow(fixed.offset), shift=fixed.shift)
-    comparing = thresholds.thresholds.nbytes + thresholds.signs.nbytes
-    multiplying = multiply.multiplier.nbytes + multiply.offset.nbytes
-    compare = form is AffineForm.AUTO and comparing <= multiplying
-    return Candidate(node=thresholds if compare else multiply, evaluated=evaluated, fixed=fixed)
+    return Candidate(node=multiply, evaluated=evaluated, fixed=fixed)
 
 
 def rounded_affine(evaluated: Evaluated, shift: int) -> FixedAffine:
