@@ -169,12 +169,13 @@ def test_flatten_forms_and_concatenation():
             self.average = nn.AvgPool2d(1)
             self.blur = nn.AvgPool2d(2, 1, 1)
             self.crop = nn.MaxPool2d(2, 1)
+            self.flat = nn.Flatten()
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
             joined = torch.cat([self.average(x), x], dim=-3)
             tall = torch.cat((self.crop(self.blur(joined)), joined), 2)
-            return torch.cat([tall.flatten(1), torch.flatten(x, start_dim=1), nn.Flatten()(x)], 1)
+            return torch.cat([tall.flatten(1), torch.flatten(x, start_dim=1), self.flat(x)], 1)
 
     check(Net())
 
