@@ -1,5 +1,6 @@
 """What a person sees while a network trains: a bar on a terminal, sparse lines anywhere else."""
 
+import math
 import sys
 import time
 from typing import Any, TextIO
@@ -88,10 +89,10 @@ class ProgressCallback(pl.Callback):
     def _figures(self, pl_module: Any) -> str:
         done = max(self._done - self._first, 1)
         left = (time.monotonic() - self._begin) / done * (pl_module.steps - self._done)
-        return (
-            f"loss {pl_module.last_loss:.4f}  lr {pl_module.learning_rate:.2e}  "
-            f"{pl_module.images_per_second:,.0f} img/s  left {duration(left)}"
-        )
+        left_and_rate = f"lr {pl_module.learning_rate:.2e}  left {duration(left)}"
+        if math.isnan(pl_module.last_loss):  # the metrics have not been read yet
+            return left_and_rate
+        return f"loss {pl_module.last_loss:.4f}  {pl_module.images_per_second:,.0f} img/s  {left_and_rate}"
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move on."""
