@@ -1,12 +1,28 @@
 """maqd: very low-bit neural networks, trained in PyTorch and run as the same integers everywhere.
 
-`import maqd` needs NumPy and safetensors only. What needs PyTorch lives below `maqd.nn`, `maqd.models`,
-`maqd.data` and `maqd.training`, and is imported when it is asked for.
+`import maqd` needs NumPy only. What needs PyTorch lives below `maqd.nn`, `maqd.models`, `maqd.data`, `maqd.training`
+and `maqd.lowering`, and is imported when it is asked for.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from maqd.errors import MaqdError
 from maqd.states import Grid, States
 
+if TYPE_CHECKING:
+    from maqd.lowering import lower
+    from maqd.runtime import load
+
 __version__ = "0.1.0"
 
-__all__ = ["Grid", "MaqdError", "States", "__version__"]
+__all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower"]
+
+_HOMES = {"load": "maqd.runtime", "lower": "maqd.lowering"}
+"""Functions that are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maqd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

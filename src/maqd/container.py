@@ -1,4 +1,4 @@
-"""The .maqd file: an integer graph as a safetensors file whose metadata describe the nodes. docs/format.md is normative.
+"""The .maqd file: an integer graph as a safetensors file whose metadata describe the nodes; see docs/format.md.
 
 Reading checks everything against the size of the file before anything is allocated, and executes nothing.
 """
@@ -176,7 +176,7 @@ def _little(array: NDArray[np.generic]) -> bytes:
 def _digest(
     document: Mapping[str, object], tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]
 ) -> str:
-    """SHA-256 of the document without its digest, and of every tensor: description and bytes, in order of their names."""
+    """SHA-256 of the document without its digest and of every tensor, description and bytes, by name."""
     digest = hashlib.sha256(_canonical(document).encode())
     for name in sorted(tensors):
         dtype, shape, data = tensors[name]

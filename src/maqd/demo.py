@@ -1,4 +1,4 @@
-"""`maqd demo`: three networks on the digits, one table, one picture."""
+"""`maqd demo`: three networks on the digits, the integers they become, one table, one picture."""
 
 import argparse
 import json
@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maqd.data import DataConfig, Source, open_data
+from maqd import container
+from maqd.data import Data, DataConfig, Source, open_data
+from maqd.errors import MissingDependencyError
+from maqd.export.onnx import Profile, save_onnx
+from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, NormActivation, QuantConfig, QuantLinear
 from maqd.report.sparsity import (
@@ -24,12 +28,14 @@ from maqd.report.sparsity import (
     total_bytes,
     weights,
 )
+from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.training.arguments import UsageError
 from maqd.training.checkpoint import Evaluation, load_network
 from maqd.training.config import ComputeConfig, Device, OptimConfig, TrainConfig
 from maqd.training.interrupt import Interrupted
 from maqd.training.progress import Output
 from maqd.training.train import train
+from maqd.verify import Engine, Verification, verify
 
 EPOCHS = 24
 PICTURE = "maqd_demo.png"
@@ -61,6 +67,34 @@ CONTESTANTS = (FLOAT, FOUR, TWO)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Integers:
+    """A network lowered to integers and compared over the whole test set.
+
+    Args:
+        graph: Its file.
+        proved: Pairs of channel and accumulator value for which its activations were compared.
+        verification: The comparison of PyTorch and ONNX Runtime, if that is installed, with the interpreter.
+        onnx: The same as ONNX, and how many digits ONNX Runtime classifies correctly; None if it is not installed.
+    """
+
+    graph: Path
+    proved: int
+    verification: Verification
+    onnx: tuple[Path, int] | None
+
+    def plain(self) -> dict[str, object]:
+        """For a machine."""
+        return {
+            "graph": str(self.graph),
+            "graph_bytes": self.graph.stat().st_size,
+            "proved": self.proved,
+            "verification": asdict(self.verification),
+            "onnx": None if self.onnx is None else str(self.onnx[0]),
+            "onnx_correct": None if self.onnx is None else self.onnx[1],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A line of the table.
 
@@ -71,6 +105,7 @@ class Row:
         weights: Its weights, by layer.
         activations: Its activations over the test set, by layer.
         seconds: Training time.
+        integers: What it was lowered to; None in float.
     """
 
     contestant: Contestant
@@ -79,10 +114,12 @@ class Row:
     weights: list[LayerWeights]
     activations: list[LayerActivations]
     seconds: float
+    integers: Integers | None
 
     def plain(self) -> dict[str, object]:
         """The line for a machine."""
         return {
+            **({} if self.integers is None else self.integers.plain()),
             "name": self.contestant.name,
             "run": str(self.run),
             "weight_states": self.contestant.quant.weight_states,
@@ -160,7 +197,9 @@ def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, se
     config = demo_config(contestant, run, epochs=epochs, seed=seed)
     result = train(config, overwrite=True, output=output, label=f"{contestant.title:<11}", epochs_per_line=4)
     network, _ = load_network(run)
-    images = (images for images, _ in open_data(config.data, seed=seed).test_loader())
+    data = open_data(config.data, seed=seed)
+    images = (images for images, _ in data.test_loader())
+    quantized = contestant.quant.weight_states is not None
     return Row(
         contestant=contestant,
         run=run,
@@ -168,6 +207,41 @@ def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, se
         weights=weights(network),
         activations=activations(network, images),
         seconds=result.seconds,
+        integers=lower_contestant(network, data, directory / contestant.name) if quantized else None,
+    )
+
+
+def lower_contestant(network: nn.Module, data: Data, stem: Path) -> Integers:
+    """Lower a network, save it, and compare every engine that is here over the whole test set.
+
+    Args:
+        network: A trained network in evaluation mode.
+        data: Its data.
+        stem: Path of its files without their suffixes.
+    """
+    size = data.info.image_size
+    example = torch.zeros(1, data.info.in_channels, size, size, dtype=torch.uint8)
+    lowered = lower(network, example, labels=data.info.class_names)
+    file = stem.with_suffix(".maqd")
+    container.save(lowered.graph, file)
+    graph = container.load(file)  # what is compared is what was saved
+    engines: list[Engine] = [TorchEngine(network, graph)]
+    onnx = None
+    try:
+        runtime = OnnxRuntime(graph)
+        save_onnx(graph, stem.with_suffix(".onnx"), Profile.COMPATIBLE)
+    except MissingDependencyError:
+        pass
+    else:
+        engines.append(runtime)
+        answers = ((runtime.run(images.numpy()).argmax(1) == labels.numpy()) for images, labels in data.test_loader())
+        onnx = (stem.with_suffix(".onnx"), int(sum(right.sum() for right in answers)))
+    batches = (images.contiguous().numpy() for images, _ in data.test_loader())
+    return Integers(
+        graph=file,
+        proved=sum(report.checked for report in lowered.activations),
+        verification=verify(graph, engines, batches),
+        onnx=onnx,
     )
 
 
@@ -188,6 +262,28 @@ def show(rows: Sequence[Row], output: Output) -> None:
             f"{row.seconds:.1f}",
         )
     output.console.print(table)
+    for row in rows:
+        if row.integers is not None:
+            show_integers(row, row.integers, 4 * sum(layer.count for layer in row.weights), output)
+
+
+def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output) -> None:
+    """Print what a network was lowered to."""
+    size, checked = integers.graph.stat().st_size, integers.verification
+    names = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+    engines = ", ".join(names[engine.name] for engine in checked.engines)
+    different = sum(engine.different for engine in checked.engines)
+    output.line(
+        f"{row.contestant.title}: {integers.graph}, {size:,} bytes, 1/{float_bytes / size:.0f} of the float weights; "
+        f"activations proved on all {integers.proved:,} accumulator values"
+    )
+    output.line(
+        f"  {engines} and NumPy on {checked.images} images: {checked.engines[0].values:,} integers in "
+        f"{checked.engines[0].tensors} tensors, {different} different"
+    )
+    if integers.onnx is not None:
+        path, correct = integers.onnx
+        output.line(f"  {path} in ONNX Runtime: {correct}/{checked.images} digits right")
 
 
 def montage(maps: Tensor, columns: int) -> Tensor:

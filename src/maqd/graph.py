@@ -340,12 +340,14 @@ class FixedPoint(Activation):
                 f"needs {channels} signed integer {what}, got {values.dtype} of shape {values.shape}",
             )
         self.require(0 <= self.shift <= 62, f"shift K must be in 0 .. 62, got {self.shift}")
+        reach = self.reach(x)
+        self.require(reach < 2**63, f"A * x + B can reach {reach}, which does not fit 64 bits")
+
+    def reach(self, x: TensorType) -> int:
+        """No |A * x + B| is larger."""
         largest = max(-x.interval.lowest, x.interval.highest)
-        magnitudes = [max(-int(values.min()), int(values.max())) for values in (self.multiplier, self.offset)]
-        self.require(
-            magnitudes[0] * largest + magnitudes[1] < 2**63,
-            f"A * x + B can reach {magnitudes[0] * largest + magnitudes[1]}, which does not fit 64 bits",
-        )
+        a, b = (max(-int(values.min()), int(values.max())) for values in (self.multiplier, self.offset))
+        return a * largest + b
 
     def describe(self) -> str:
         return f"{super().describe()}, shift {self.shift}"

@@ -194,7 +194,7 @@ class RandomSequence(nn.Module):
     def __init__(self, draw: Draw) -> None:
         super().__init__()
         self.input = IntegerInput()
-        channels, length = draw.int(1, 5), draw.int(5, 12)
+        channels, length = draw.int(1, 5), draw.int(9, 14)
         outputs = draw.int(1, 7)
         self.last = draw.of(False, True)
         self.shape = (length, channels) if self.last else (channels, length)

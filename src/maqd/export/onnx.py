@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from maqd.errors import ExportError, MissingDependencyError
 from maqd.files import write_atomically
 from maqd.graph import (
+    INT32_LIMIT,
     Activation,
     Add,
     Aligned,
@@ -362,18 +363,32 @@ class _Emitter:
         return total
 
     def fixed_point(self, node: FixedPoint) -> str:
-        """clip(floor((A x + B) / 2^K), 0, M-1), int32. Clipped first: division then is between positive numbers."""
+        """clip(floor((A x + B) / 2^K), 0, M-1), int32.
+
+        ONNX's Div truncates, so what it would truncate is subtracted before. The clip is in int32: on x86, ONNX
+        Runtime's Clip, Max and Min of int64 compare by the low halves alone (seen in versions up to 1.31).
+        """
         name, column = node.name, self.column(node, node.axis)
+        reach = (node.reach(self.types[node.inputs[0]]) >> node.shift) + 1
+        if reach > INT32_LIMIT:
+            raise ExportError(
+                f"{node.operation} node {name!r}: (A x + B) / 2^{node.shift} can reach {reach}, which does not fit 32 "
+                "bits; lower the network with --affine thresholds"
+            )
         wide = self.emit("Cast", [self.int32(node.inputs[0])], f"{name}/int64", to=self.onnx.TensorProto.INT64)
         a = self.constant(node.multiplier.reshape(column), np.int64, f"{name}.multiplier")
         b = self.constant(node.offset.reshape(column), np.int64, f"{name}.offset")
-        shifted = self.emit("Add", [self.emit("Mul", [wide, a], f"{name}/product"), b], f"{name}/numerator")
-        low = self.constant(0, np.int64, f"{name}/low")
-        high = self.constant(min((node.states.count << node.shift) - 1, 2**63 - 1), np.int64, f"{name}/high")
-        clipped = self.emit("Clip", [shifted, low, high], f"{name}/clipped")
+        numerator = self.emit("Add", [self.emit("Mul", [wide, a], f"{name}/product"), b], f"{name}/numerator")
         divisor = self.constant(1 << node.shift, np.int64, f"{name}/divisor")
-        index = self.emit("Div", [clipped, divisor], f"{name}/index")
-        return self.emit("Cast", [index], f"{name}/index/int32", to=self.onnx.TensorProto.INT32)
+        rest = self.emit("Mod", [numerator, divisor], f"{name}/rest")  # of the divisor's sign, so never negative
+        even = self.emit("Sub", [numerator, rest], f"{name}/even")
+        quotient = self.emit("Div", [even, divisor], f"{name}/quotient")
+        word = self.emit("Cast", [quotient], f"{name}/quotient/int32", to=self.onnx.TensorProto.INT32)
+        bounds = [
+            self.constant(value, np.int32, f"{name}/{what}")
+            for what, value in (("low", 0), ("high", node.states.count - 1))
+        ]
+        return self.emit("Clip", [word, *bounds], f"{name}/index")
 
     def max_pool(self, node: MaxPool) -> None:
         """The operator on bytes; it does not take int32, so there maxima of shifted views."""

@@ -1,0 +1,90 @@
+"""The same integers from every engine for trained networks, at every layer."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from maqd import container
+from maqd.data import DataConfig, Source, open_data
+from maqd.lowering import TorchEngine, lower
+from maqd.models import Architecture, ModelConfig, build_model
+from maqd.nn import Norm, QuantConfig
+from maqd.runtime.onnxruntime import OnnxRuntime
+from maqd.verify import verify
+
+STATES = [(3, 4), (3, 2), (2, 2), (4, 3), (5, 8), (7, 16)]
+STEP = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}
+IMAGES = 1000
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(architecture: Architecture, states: tuple[int, int], width: float, norm: Norm, size: int) -> nn.Module:
+    """A network after some steps on the digits, magnified to the size it needs."""
+    quant = QuantConfig(weight_states=states[0], act_states=states[1], act_step=STEP[states[1]], norm=norm)
+    config = ModelConfig(architecture=architecture, width=width, quant=quant)
+    network = build_model(config, in_channels=1, num_classes=10, image_size=size)
+    optimizer = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=0)
+    data = open_data(DataConfig(source=Source.DIGITS, batch_size=32), seed=0)
+    for images, labels in chain(data.train_loader()):
+        optimizer.zero_grad()
+        F.cross_entropy(network(magnify(images, size)), labels).backward()
+        optimizer.step()
+    return network.eval()
+
+
+def magnify(images: torch.Tensor, size: int) -> torch.Tensor:
+    times = size // images.shape[-1]
+    return images.repeat_interleave(times, -1).repeat_interleave(times, -2)
+
+
+def digits(count: int, size: int) -> Iterator[NDArray[np.uint8]]:
+    data = open_data(DataConfig(source=Source.DIGITS, batch_size=100, eval_batch_size=100), seed=1)
+    for images, _ in chain(data.test_loader(), data.train_loader()):
+        if count <= 0:
+            return
+        yield magnify(images[:count], size).contiguous().numpy()
+        count -= len(images)
+
+
+def compare(network: nn.Module, size: int, count: int) -> None:
+    lowered = lower(network, torch.zeros(1, 1, size, size, dtype=torch.uint8))
+    graph = container.from_bytes(container.to_bytes(lowered.graph))
+    result = verify(graph, [TorchEngine(network, graph), OnnxRuntime(graph)], digits(count, size))
+    assert result.images == count
+    assert result.ok, result
+    assert all(engine.tensors >= len(graph.nodes) - 1 for engine in result.engines)
+    logits = np.concatenate([dict(OnnxRuntime(graph).layers(batch))["logits"] for batch in digits(count, size)])
+    assert len(np.unique(logits.argmax(1))) > 1
+
+
+@pytest.mark.parametrize("states", STATES, ids=str)
+def test_digits(states: tuple[int, int]) -> None:
+    compare(train(Architecture.DIGITS, states, 1.0, Norm.LBN, 8), 8, IMAGES)
+
+
+@pytest.mark.parametrize("states", [(3, 4), (7, 16)], ids=str)
+@pytest.mark.parametrize(
+    ("architecture", "norm"),
+    [
+        (Architecture.VGG16, Norm.BN),
+        (Architecture.PREACT_RESNET18, Norm.LEVELLED_LBN),
+        (Architecture.PREACT_RESNET50, Norm.LBN),
+    ],
+    ids=["vgg16", "resnet18", "resnet50"],
+)
+def test_deep_networks(architecture: Architecture, norm: Norm, states: tuple[int, int]) -> None:
+    compare(train(architecture, states, 0.07, norm, 32), 32, 50)
