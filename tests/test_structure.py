@@ -18,7 +18,7 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 
-TORCH_SIDE = {"convert", "demo", "lower"}
+TORCH_SIDE = {"convert", "demo", "lowering"}
 """Modules directly in the package that may import torch; every other one must run with NumPy alone."""
 TORCH_PACKAGES = {"nn", "models", "training", "data", "report"}
 """Packages that may import torch; the others (engines, exports) must not."""

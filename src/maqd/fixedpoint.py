@@ -207,6 +207,28 @@ def fixed_point_affine(
     return FixedAffine(multiplier=found.multiplier * rising, offset=found.offset, shift=found.shift)
 
 
+def affine_thresholds(
+    affine: FixedAffine, count: int, low: NDArray[np.int64], high: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """The thresholds of a fixed-point map: signs * x >= t_k where it is at least k.
+
+    Args:
+        affine: The map.
+        count: M, the number of states.
+        low, high: int64, C: low <= x <= high.
+
+    Returns:
+        Thresholds, (M-1) x C, clipped to the range of signs * x and one more; signs, int8, C.
+    """
+    signs = np.where(affine.multiplier < 0, -1, 1).astype(np.int8)
+    first, last = signed_range(signs, low, high)
+    steps = (np.arange(1, count, dtype=np.int64) << affine.shift)[:, None] - affine.offset
+    slope = np.abs(affine.multiplier)
+    constant = np.where(steps <= 0, first, last + 1)  # a channel that does not depend on x
+    cuts = np.where(slope == 0, constant, -(-steps // np.maximum(slope, 1)))
+    return np.clip(cuts, first, last + 1), signs
+
+
 UNBOUNDED = 2**62
 """Stands for a bound that is not there."""
 

@@ -676,6 +676,13 @@ def per_channel(x: TensorType) -> Interval:
     return Interval(x.interval.low.min(space, keepdims=True), x.interval.high.max(space, keepdims=True))
 
 
+def channel_interval(kind: TensorType, axis: int) -> Interval:
+    """Bounds of each channel of a tensor, one entry a channel."""
+    others = tuple(d for d in range(len(kind.shape)) if d != axis)
+    low, high = kind.interval.low.min(others), kind.interval.high.max(others)
+    return Interval(*(np.broadcast_to(bound, (kind.shape[axis],)).copy() for bound in (low, high)))
+
+
 def window_shape(
     node: Node,
     space: tuple[int, ...],

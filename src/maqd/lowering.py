@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from maqd.bounds import Interval
 from maqd.errors import DataError, LoweringError, MaqdError
 from maqd.fixedpoint import AffineForm, activation_cuts
 from maqd.graph import (
@@ -32,6 +31,7 @@ from maqd.graph import (
     Node,
     SumPool,
     TensorType,
+    channel_interval,
 )
 from maqd.interpreter import check_images
 from maqd.nn import (
@@ -495,13 +495,6 @@ class _Builder:
             self.results[call] = source
         else:
             self._put(call, Flatten(name=name, inputs=(source,)))
-
-
-def channel_interval(kind: TensorType, axis: int) -> Interval:
-    """Bounds of each channel of a tensor, one entry a channel."""
-    others = tuple(d for d in range(len(kind.shape)) if d != axis)
-    low, high = kind.interval.low.min(others), kind.interval.high.max(others)
-    return Interval(*(np.broadcast_to(bound, (kind.shape[axis],)).copy() for bound in (low, high)))
 
 
 def _each(value: Any, rank: int) -> tuple[int, ...]:

@@ -4,9 +4,9 @@ Everything random is a function of the seed and the position (epoch, batch, proc
 go on with exactly the batches that were left.
 """
 
-from maqd.data._optional import missing
 from maqd.data.arrays import DataInfo, ImageArrays
 from maqd.data.config import AugmentConfig, DataConfig, Source
+from maqd.optional import missing
 
 try:
     from maqd.data.dataset import Data, open_data

@@ -1,8 +1,5 @@
 """Encoded images to uint8 arrays, with Pillow."""
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,20 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.data._optional import require
 from maqd.data.arrays import ImageArrays
 from maqd.data.encoded import EncodedImages
 from maqd.errors import DataError
+from maqd.images import GREY_MODES, decoded, fit, open_encoded, to_array
 
 if TYPE_CHECKING:
     from PIL import Image
 
-GREY_MODES = frozenset({"1", "L", "LA"})
-COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
 PROBED_IMAGES = 64
-
-# What Pillow's decoders raise on damaged files.
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,24 +61,8 @@ def probe(images: EncodedImages, image_size: int | None) -> Geometry:
 
 
 def open_image(images: EncodedImages, index: int) -> "Image.Image":
-    """Reads an image's header and turns it upright as its EXIF data say; pixels may be decoded later.
-
-    Raises:
-        DataError: It is no image that Pillow knows, or has more than 8 bits per channel.
-    """
-    pillow = require("PIL.Image", "decoding images")
-    encoded = images.read(index)
-    try:
-        image = pillow.open(io.BytesIO(encoded))
-        if image.info.get("exif"):
-            image = require("PIL.ImageOps", "decoding images").exif_transpose(image)
-    except (*_DECODER_ERRORS, pillow.DecompressionBombError) as error:
-        raise _undecodable(images, index, encoded, error) from error
-    if image.mode not in GREY_MODES | COLOUR_MODES:
-        raise DataError(
-            f"{images.where(index)}: images must have 8 bits per channel, got mode {image.mode}; convert it to 8 bits"
-        )
-    return image
+    """Reads an image's header; see `maqd.images.open_encoded`."""
+    return open_encoded(images.read(index), images.where(index))
 
 
 def pixels(images: EncodedImages, index: int, image: "Image.Image", geometry: Geometry) -> "Image.Image":
@@ -95,26 +71,12 @@ def pixels(images: EncodedImages, index: int, image: "Image.Image", geometry: Ge
     Raises:
         DataError: The pixels are damaged, or the image has colours and the set is grey.
     """
-    try:
-        if geometry.channels == 1:
-            if image.mode not in GREY_MODES:
-                raise DataError(
-                    f"{images.where(index)}: the set's images are grey, got mode {image.mode}; "
-                    "convert all images to the same mode"
-                )
-            image = image.convert("L")
-            image.load()
-            return image
-        if image.mode == "P":
-            # Straight from palette to RGB, Pillow warns about transparency that is given as bytes.
-            image = image.convert("RGBA")
-        image = image.convert("RGB")
-        image.load()
-        return image
-    except DataError:
-        raise
-    except _DECODER_ERRORS as error:
-        raise _undecodable(images, index, b"", error) from error
+    if geometry.channels == 1 and image.mode not in GREY_MODES:
+        raise DataError(
+            f"{images.where(index)}: the set's images are grey, got mode {image.mode}; "
+            "convert all images to the same mode"
+        )
+    return decoded(image, geometry.channels, images.where(index))
 
 
 def decode(images: EncodedImages, index: int, geometry: Geometry) -> NDArray[np.uint8]:
@@ -141,20 +103,6 @@ def decode(images: EncodedImages, index: int, geometry: Geometry) -> NDArray[np.
     return to_array(image)
 
 
-def to_array(image: "Image.Image") -> NDArray[np.uint8]:
-    """Decoded pixels as uint8 H x W x C."""
-    array = np.asarray(image)
-    return array[:, :, None] if array.ndim == 2 else array
-
-
-def fit(image: "Image.Image", size: int) -> "Image.Image":
-    """Resizes the middle square of an image to size x size pixels."""
-    side = min(image.size)
-    left, top = (image.size[0] - side) / 2, (image.size[1] - side) / 2
-    bilinear = require("PIL.Image", "decoding images").Resampling.BILINEAR
-    return image.resize((size, size), bilinear, box=(left, top, left + side, top + side))
-
-
 def decode_all(images: EncodedImages, geometry: Geometry, advance: Callable[[], None]) -> ImageArrays:
     """Decodes a split; `advance` is called after each image.
 
@@ -166,11 +114,3 @@ def decode_all(images: EncodedImages, geometry: Geometry, advance: Callable[[], 
         array[index] = decode(images, index, geometry)
         advance()
     return ImageArrays(images=array, labels=images.labels, class_names=images.class_names)
-
-
-def _undecodable(images: EncodedImages, index: int, encoded: bytes, error: Exception) -> DataError:
-    start = f", the file starts with {encoded[:8]!r}" if encoded else ""
-    return DataError(
-        f"{images.where(index)}: must be a whole image that Pillow can read, got {type(error).__name__}: "
-        f"{error}{start}; replace or remove it"
-    )

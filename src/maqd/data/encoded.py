@@ -8,8 +8,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.data._optional import require
 from maqd.errors import DataError
+from maqd.optional import require
 
 
 class EncodedImages(abc.ABC):

@@ -121,16 +121,37 @@ class _Bytes:
     factor: int = 1
 
 
-class _Emitter:
-    """Writes nodes; each tensor of the graph exists as bytes, as int32, or as both, whichever are asked for."""
+class Writer:
+    """Collects operators and constants of a model.
 
-    def __init__(self, graph: Graph, profile: Profile, onnx: Any) -> None:
-        self.graph = graph
-        self.types = graph.types
-        self.profile = profile
+    Args:
+        onnx: The package.
+    """
+
+    def __init__(self, onnx: Any) -> None:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+
+    def emit(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """One operator, named like its output."""
+        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, values: NDArray[np.generic] | Sequence[float] | float, dtype: type[np.number], name: str) -> str:
+        """An initializer; the name says what it is for."""
+        self.constants[name] = self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name)
+        return name
+
+
+class _Emitter(Writer):
+    """Writes nodes; each tensor of the graph exists as bytes, as int32, or as both, whichever are asked for."""
+
+    def __init__(self, graph: Graph, profile: Profile, onnx: Any) -> None:
+        super().__init__(onnx)
+        self.graph = graph
+        self.types = graph.types
+        self.profile = profile
         self.words: dict[str, str] = {}
         self.bytes: dict[str, _Bytes] = {}
 
@@ -169,16 +190,6 @@ class _Emitter:
             properties["labels"] = json.dumps(logits.labels)
         helper.set_model_props(model, properties)
         return model
-
-    def emit(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """One node, named like its output."""
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def constant(self, values: NDArray[np.generic] | Sequence[int] | int, dtype: type[np.integer], name: str) -> str:
-        """An initializer; the name says what it is for."""
-        self.constants[name] = self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name)
-        return name
 
     # ---- tensors ----
 

@@ -15,8 +15,9 @@ from maqd.data.config import Source
 from maqd.errors import ConfigError, MaqdError
 from maqd.models.config import Architecture
 from maqd.nn.config import Affine, Norm, Profile
+from maqd.options import UsageError, unknown_key
 from maqd.training.config import Device, Optimizer, Schedule
-from maqd.training.plain import check_keys, dotted_keys, from_plain, parse_member, unknown_key
+from maqd.training.plain import check_keys, dotted_keys, from_plain, parse_member
 
 # Newer versions warn of methods that are the only ones in older versions.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -27,10 +28,6 @@ from jsonargparse.typing import register_type
 T = TypeVar("T")
 
 _ENUMS: tuple[type[enum.Enum], ...] = (Affine, Architecture, Device, Norm, Optimizer, Profile, Schedule, Source)
-
-
-class UsageError(Exception):
-    """The command line or a configuration file has something the command does not know: exit status 2."""
 
 
 def _member(cls: type[enum.Enum], value: object) -> enum.Enum:
@@ -142,44 +139,3 @@ def _readable(message: str) -> str:
     text = re.sub(r'Parser key "([^"]*)": ', r"--\1: ", _one_line(message))
     text = re.sub(r"<class '([\w.]*)'>", r"\1", text)
     return re.sub(r"Not of type \w+: ", "", text)
-
-
-def take_flag(arguments: list[str], flag: str) -> bool:
-    """Remove a flag without a value; whether it was there."""
-    found = flag in arguments
-    while flag in arguments:
-        arguments.remove(flag)
-    return found
-
-
-def take_values(arguments: list[str], option: str) -> list[str]:
-    """Remove an option wherever it is, as "--option value" or "--option=value"; its values in turn.
-
-    Raises:
-        UsageError: A value is missing.
-    """
-    values: list[str] = []
-    index = 0
-    while index < len(arguments):
-        argument = arguments[index]
-        if argument == option:
-            if index + 1 == len(arguments) or arguments[index + 1].startswith("--"):
-                raise UsageError(f"{option} needs a value")
-            values.append(arguments[index + 1])
-            del arguments[index : index + 2]
-        elif argument.startswith(f"{option}="):
-            values.append(argument.partition("=")[2])
-            del arguments[index]
-        else:
-            index += 1
-    return values
-
-
-def take_positional(arguments: list[str]) -> str | None:
-    """Remove the first argument that is neither an option nor its value, and return it."""
-    index = 0
-    while index < len(arguments):
-        if not arguments[index].startswith("-"):
-            return arguments.pop(index)
-        index += 1 if "=" in arguments[index] or arguments[index] in ("-h", "--help") else 2
-    return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maqd.errors import ConfigError
+from maqd.options import unknown_key
 
 T = TypeVar("T")
 
@@ -125,21 +126,6 @@ def check_keys(cls: type, tree: object, source: str) -> None:
                 check(value, dotted)
 
     check(tree, "")
-
-
-def unknown_key(key: str, valid: list[str]) -> str:
-    """One line that names an unknown key and the closest valid one."""
-    # Most typos keep the section; a forgotten section shows as an equal last part.
-    section, _, leaf = key.rpartition(".")
-    same_leaf = [name for name in valid if name.rpartition(".")[2] == leaf]
-    siblings = [name for name in valid if name.rpartition(".")[0] == section]
-    close = (
-        same_leaf
-        or difflib.get_close_matches(key, siblings, n=1)
-        or difflib.get_close_matches(key, valid, n=1)
-        or difflib.get_close_matches(key, siblings or valid, n=1, cutoff=0.0)
-    )
-    return f"unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _hint(value: str, choices: list[str]) -> str:

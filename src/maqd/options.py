@@ -1,0 +1,97 @@
+"""Options of the command line, in plain Python: what commands share that may have nothing else to stand on."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """The command line or a configuration file has something the command does not know: exit status 2."""
+
+
+class Options(argparse.ArgumentParser):
+    """A parser of options that raises instead of leaving the program.
+
+    Args:
+        usage: First line of the help.
+        description: The line under it.
+    """
+
+    def __init__(self, *, usage: str, description: str) -> None:
+        super().__init__(usage=usage, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(message)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The options.
+
+        Raises:
+            UsageError: One is unknown, missing or cannot be understood.
+            SystemExit: After `--help`.
+        """
+        options, unknown = self.parse_known_args(arguments)
+        if unknown and unknown[0].startswith("-"):
+            known = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+            raise UsageError(unknown_key(unknown[0].partition("=")[0], known))
+        if unknown:
+            raise UsageError(f"unexpected argument {unknown[0]!r}")
+        return options
+
+
+def unknown_key(key: str, valid: list[str]) -> str:
+    """One line that names an unknown key and the closest valid one."""
+    # Most typos keep the section; a forgotten section shows as an equal last part.
+    section, _, leaf = key.rpartition(".")
+    same_leaf = [name for name in valid if name.rpartition(".")[2] == leaf]
+    siblings = [name for name in valid if name.rpartition(".")[0] == section]
+    close = (
+        same_leaf
+        or difflib.get_close_matches(key, siblings, n=1)
+        or difflib.get_close_matches(key, valid, n=1)
+        or difflib.get_close_matches(key, siblings or valid, n=1, cutoff=0.0)
+    )
+    return f"unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def take_flag(arguments: list[str], flag: str) -> bool:
+    """Remove a flag without a value; whether it was there."""
+    found = flag in arguments
+    while flag in arguments:
+        arguments.remove(flag)
+    return found
+
+
+def take_values(arguments: list[str], option: str) -> list[str]:
+    """Remove an option wherever it is, as "--option value" or "--option=value"; its values in turn.
+
+    Raises:
+        UsageError: A value is missing.
+    """
+    values: list[str] = []
+    index = 0
+    while index < len(arguments):
+        argument = arguments[index]
+        if argument == option:
+            if index + 1 == len(arguments) or arguments[index + 1].startswith("--"):
+                raise UsageError(f"{option} needs a value")
+            values.append(arguments[index + 1])
+            del arguments[index : index + 2]
+        elif argument.startswith(f"{option}="):
+            values.append(argument.partition("=")[2])
+            del arguments[index]
+        else:
+            index += 1
+    return values
+
+
+def take_positional(arguments: list[str]) -> str | None:
+    """Remove the first argument that is neither an option nor its value, and return it."""
+    index = 0
+    while index < len(arguments):
+        if not arguments[index].startswith("-"):
+            return arguments.pop(index)
+        index += 1 if "=" in arguments[index] or arguments[index] in ("-h", "--help") else 2
+    return None
