@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from maqd.runtime.onnxruntime import OnnxRuntime
 from numpy.typing import NDArray
 
 from harness import machine, print_json, print_machine
@@ -27,6 +26,7 @@ from maqd.data import DataConfig, Source, open_data
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, QuantConfig
+from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.training.checkpoint import load_network
 from maqd.training.config import ComputeConfig, OptimConfig, TrainConfig
 from maqd.training.progress import Output

@@ -11,14 +11,15 @@ from maqd.errors import MaqdError
 from maqd.states import Grid, States
 
 if TYPE_CHECKING:
+    from maqd.container import save
     from maqd.lowering import lower
     from maqd.runtime import load
 
 __version__ = "0.1.0"
 
-__all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower"]
+__all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower", "save"]
 
-_HOMES = {"load": "maqd.runtime", "lower": "maqd.lowering"}
+_HOMES = {"load": "maqd.runtime", "lower": "maqd.lowering", "save": "maqd.container"}
 """Functions that are imported when they are first used."""
 
 

@@ -1,6 +1,5 @@
 """`maqd demo`: three networks on the digits, the integers they become, one table, one picture."""
 
-import argparse
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from maqd.export.onnx import Profile, save_onnx
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, NormActivation, QuantConfig, QuantLinear
+from maqd.options import Options
 from maqd.report.sparsity import (
     LayerActivations,
     LayerWeights,
@@ -29,7 +29,6 @@ from maqd.report.sparsity import (
     weights,
 )
 from maqd.runtime.onnxruntime import OnnxRuntime
-from maqd.training.arguments import UsageError
 from maqd.training.checkpoint import Evaluation, load_network
 from maqd.training.config import ComputeConfig, Device, OptimConfig, TrainConfig
 from maqd.training.interrupt import Interrupted
@@ -135,17 +134,12 @@ class Row:
 
 def command(arguments: Sequence[str]) -> int:
     """Run `maqd demo` with these options; the exit status."""
-    parser = argparse.ArgumentParser(prog="maqd demo", description=__doc__, exit_on_error=False)
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="directory of runs and picture (demo)")
+    parser = Options(usage="maqd demo [--output DIR] [--epochs N] [--seed N] [--json]", description=__doc__ or "")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="directory of runs, files and picture (demo)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs of each network ({EPOCHS})")
     parser.add_argument("--seed", type=int, default=0, help="seed (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
-    try:
-        options, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from error
-    if unknown:
-        raise UsageError(f"unknown option {unknown[0]!r}")
+    options = parser.read(arguments)
     output = Output(sys.stderr if options.json else sys.stdout)
     begin = time.monotonic()
     try:

@@ -95,3 +95,16 @@ def take_positional(arguments: list[str]) -> str | None:
             return arguments.pop(index)
         index += 1 if "=" in arguments[index] or arguments[index] in ("-h", "--help") else 2
     return None
+
+
+def take_prefixed(arguments: list[str], prefix: str) -> list[str]:
+    """Remove all options that begin with `prefix`, with their values, and return them.
+
+    Raises:
+        UsageError: A value is missing.
+    """
+    taken: list[str] = []
+    for option in [argument.partition("=")[0] for argument in arguments if argument.startswith(prefix)]:
+        for value in take_values(arguments, option):
+            taken += [option, value]
+    return taken

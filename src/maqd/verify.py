@@ -1,6 +1,6 @@
 """Comparing engines with the interpreter: every tensor, every value, for equality."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,22 +27,6 @@ class Engine(Protocol):
             images: uint8, N x the input's shape.
         """
         ...
-
-
-@dataclass(frozen=True)
-class NumpyEngine:
-    """The interpreter as an engine.
-
-    Args:
-        graph: A valid graph.
-    """
-
-    graph: Graph
-    name = "numpy"
-
-    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """See `maqd.interpreter.layers`."""
-        return interpreter.layers(self.graph, images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from maqd.runtime.onnxruntime import OnnxRuntime
 from networks import random_network
 
 from maqd import container
 from maqd.errors import LoweringError
 from maqd.fixedpoint import AffineForm
 from maqd.lowering import TorchEngine, lower
+from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.verify import verify
 
 

@@ -9,7 +9,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,13 @@ class Shape:
         in_channels: Channels of an image.
         image_size: Its height and width in pixels.
         num_classes: Number of classes.
+        class_names: Their names; empty in a run that did not keep them.
     """
 
     in_channels: int
     image_size: int
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +211,7 @@ def check_same_run(checkpoint: Checkpoint, config: TrainConfig, shape: Shape) ->
     stored = checkpoint.header
     changes = {
         **{f"model.{key}": pair for key, pair in _changes(stored.config.model, config.model).items()},
-        **_changes(stored.shape, shape),
+        **_changes(replace(stored.shape, class_names=()), replace(shape, class_names=())),
     }
     if changes:
         raise CheckpointError(

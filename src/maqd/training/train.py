@@ -178,7 +178,12 @@ def _train(
     if config.compute.threads is not None:
         torch.set_num_threads(config.compute.threads)
     data = open_data(config.data, seed=config.seed, rank=place.rank, world_size=place.world)
-    shape = Shape(in_channels=data.info.in_channels, image_size=data.info.image_size, num_classes=data.info.num_classes)
+    shape = Shape(
+        in_channels=data.info.in_channels,
+        image_size=data.info.image_size,
+        num_classes=data.info.num_classes,
+        class_names=data.info.class_names,
+    )
     torch.manual_seed(config.seed)
     network: Any = build_model(
         config.model, in_channels=shape.in_channels, num_classes=shape.num_classes, image_size=shape.image_size
