@@ -63,7 +63,7 @@ def command(arguments: list[str]) -> int:
     )
     print(
         f"\n{size:,} bytes: {summary.weight_bytes:,} of {summary.weights:,} weights "
-        f"({summary.weight_bound:,.0f} bytes of information), {summary.threshold_bytes:,} of thresholds, {summary.bias_bytes:,} of biases; "
-        f"R_w {summary.nonzero_ratio:.3f}; {summary.macs:,} multiply-adds an image"
+        f"({summary.weight_bound:,.0f} bytes of information), {summary.threshold_bytes:,} of thresholds, "
+        f"{summary.bias_bytes:,} of biases; R_w {summary.nonzero_ratio:.3f}; {summary.macs:,} multiply-adds an image"
     )
     return 0
