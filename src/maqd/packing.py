@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from maqd.errors import GraphError
 from maqd.states import States
 
+CHUNK = 2**17
+"""Bytes that are looked at together: NumPy's temporaries are several times larger."""
+
 WASTE = 1.02
 """A group this close to log2(M) bits per code is good enough: a larger one costs more padding at the ends of rows."""
 
@@ -125,47 +128,51 @@ class PackedCodes:
         little = numbers.astype("<u8").view(np.uint8).reshape(*numbers.shape, 8)[..., : layout.bytes]
         return cls(states=states, shape=codes.shape, data=np.ascontiguousarray(little.reshape(rows, -1)))
 
-    def unpack(self) -> NDArray[np.int8] | NDArray[np.signedinteger]:
+    def unpack(self) -> NDArray[np.signedinteger]:
         """The codes, int8 if they fit, else int16, of `shape`."""
+        return self._codes(self.data)[:, : self.length].reshape(self.shape)
+
+    def _codes(self, data: NDArray[np.uint8]) -> NDArray[np.signedinteger]:
+        """The codes in some rows, those that fill up the last groups included."""
         layout = group(self.states.count)
         if layout.bytes == 1:
-            codes = np.take(_byte_codes(self.states), self.data, axis=0)
-        else:
-            numbers, base = self._numbers(), np.uint64(self.states.count)
-            codes = np.empty((*numbers.shape, layout.digits), code_type(self.states))
-            for place in range(layout.digits):
-                rest = numbers // base
-                index = (numbers - rest * base).astype(codes.dtype)
-                codes[..., place] = index * self.states.spacing + self.states.low
-                numbers = rest
-        return codes.reshape(self.shape[0], -1)[:, : self.length].reshape(self.shape)
+            return np.take(_byte_codes(self.states), data, axis=0).reshape(len(data), -1)
+        numbers, base = _numbers(data, layout.bytes), np.uint64(self.states.count)
+        codes = np.empty((*numbers.shape, layout.digits), code_type(self.states))
+        for place in range(layout.digits):
+            rest = numbers // base
+            index = (numbers - rest * base).astype(codes.dtype)
+            codes[..., place] = index * self.states.spacing + self.states.low
+            numbers = rest
+        return codes.reshape(len(data), -1)
 
     def row_sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For each row the sum of its positive codes and the sum of the absolute values of its negative ones."""
+        total, absolute = np.zeros((2, self.shape[0]), np.int64)
+        step = max(1, CHUNK // self.data.shape[1])
+        for start in range(0, self.shape[0], step):
+            rows = slice(start, start + step)
+            total[rows], absolute[rows] = self._sums(self.data[rows])
+        return (absolute + total) // 2, (absolute - total) // 2
+
+    def _sums(self, data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sum and sum of absolute values of some rows."""
         if group(self.states.count).bytes > 1:
-            codes = self.unpack().reshape(self.shape[0], -1)
-            total, absolute = codes.sum(1, dtype=np.int64), np.abs(codes).sum(1, dtype=np.int64)
-            return (absolute + total) // 2, (absolute - total) // 2
-        table = _byte_codes(self.states).astype(np.int64)
-        filled = self.data.shape[1] * group(self.states.count).digits - self.length
-        positive = np.take(np.maximum(table, 0).sum(1).astype(np.int16), self.data).sum(1, dtype=np.int64)
-        negative = np.take(np.maximum(-table, 0).sum(1).astype(np.int16), self.data).sum(1, dtype=np.int64)
-        return positive, negative - filled * max(-self.states.low, 0)
+            codes = self._codes(data)[:, : self.length]
+            return codes.sum(1, dtype=np.int64), np.abs(codes).sum(1, dtype=np.int64)
+        table = _byte_codes(self.states).astype(np.int16)
+        filled = data.shape[1] * group(self.states.count).digits - self.length  # indices 0 at the end, the lowest code
+        total = np.take(table.sum(1).astype(np.int16), data).sum(1, dtype=np.int64)
+        absolute = np.take(np.abs(table).sum(1).astype(np.int16), data).sum(1, dtype=np.int64)
+        return total - filled * self.states.low, absolute - filled * abs(self.states.low)
 
     def nonzero(self) -> int:
         """How many codes are not zero."""
         return int(np.count_nonzero(self.unpack()))
 
-    def _numbers(self) -> NDArray[np.uint64]:
-        """The groups as numbers, rows x groups."""
-        size = group(self.states.count).bytes
-        wide = np.zeros((self.shape[0], self.data.shape[1] // size, 8), np.uint8)
-        wide[..., :size] = self.data.reshape(self.shape[0], -1, size)
-        return wide.reshape(self.shape[0], -1).view("<u8").astype(np.uint64, copy=False)
-
     def _check_groups(self) -> None:
         layout, base = group(self.states.count), self.states.count
-        numbers = self.data if layout.bytes == 1 else self._numbers()
+        numbers = self.data if layout.bytes == 1 else _numbers(self.data, layout.bytes)
         used = self.length - (numbers.shape[1] - 1) * layout.digits  # in the last group of each row
         for part, digits in ((numbers[:, :-1], layout.digits), (numbers[:, -1:], used)):
             largest = int(part.max(initial=0))
@@ -174,3 +181,10 @@ class PackedCodes:
                     f"a group of {digits} codes of {base} states is a number below {base**digits}, got {largest}; "
                     "the data are damaged"
                 )
+
+
+def _numbers(data: NDArray[np.uint8], size: int) -> NDArray[np.uint64]:
+    """Groups of `size` bytes as numbers, rows x groups."""
+    wide = np.zeros((len(data), data.shape[1] // size, 8), np.uint8)
+    wide[..., :size] = data.reshape(len(data), -1, size)
+    return wide.reshape(len(data), -1).view("<u8").astype(np.uint64, copy=False)
