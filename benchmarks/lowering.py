@@ -39,7 +39,7 @@ for _ in range(6):
     graph.validate()
     times.append(time.perf_counter() - start)
 assert "torch" not in sys.modules
-print(json.dumps([times[0], sorted(times[1:])[2]]))
+print(json.dumps([*times[:2], sorted(times[2:])[2]]))
 """
 
 
@@ -112,7 +112,8 @@ def measure(weight_states: int, act_states: int, affine: AffineForm) -> dict[str
         )
         figures = json.loads(output.stdout)
         output = subprocess.run([sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=True)
-        figures["open_cold_seconds"], figures["open_warm_seconds"] = json.loads(output.stdout)
+        keys = ("import_seconds", "open_cold_seconds", "open_warm_seconds")
+        figures |= zip(keys, json.loads(output.stdout), strict=True)
     figures["seconds_ratio"] = figures["seconds"] / 60
     figures["memory_ratio"] = figures["peak_bytes"] / 2e9
     figures["size_ratio"] = figures["file_bytes"] / figures["bound_bytes"]
@@ -141,7 +142,8 @@ def main() -> None:
             print(
                 f"VGG-16 ({pair}): lowered in {found['seconds']:.2f} s, peak {found['peak_bytes'] / 1e6:.0f} MB, "
                 f"{found['file_bytes']:,} bytes = {found['size_ratio']:.4f} x bound, opened in "
-                f"{1e3 * found['open_cold_seconds']:.0f} ms cold, {1e3 * found['open_warm_seconds']:.0f} ms warm"
+                f"{1e3 * found['open_cold_seconds']:.0f} ms cold, {1e3 * found['open_warm_seconds']:.0f} ms warm "
+                f"(imports before: {1e3 * found['import_seconds']:.0f} ms)"
             )
             print("  layer              form         K  bits A  bits B      checked  mismatches  rounded mismatches")
             for layer in found["layers"]:
@@ -154,8 +156,11 @@ def main() -> None:
                     f"{layer['checked']:>11,}  {layer['mismatches']:>10}  {rounded:>18}",
                     flush=True,
                 )
+    import torch
+
     from harness import machine, print_json, print_machine
 
+    torch.set_num_threads(1)  # as in the processes that were measured
     if options.json:
         print_json(machine(), figures)
     else:

@@ -121,6 +121,19 @@ def test_numbers_depend_on_nothing_but_errors():
     assert own(imports("maqd.errors", nested=True)) == set()
     assert own(imports("maqd.states", nested=True)) == {"maqd.errors"}
     assert own(imports("maqd.fixedpoint", nested=True)) <= {"maqd.errors", "maqd.states"}
+    assert own(imports("maqd.packing", nested=True)) <= {"maqd.errors", "maqd.states"}
+    assert own(imports("maqd.bounds", nested=True)) <= {"maqd.errors", "maqd.packing", "maqd.states"}
+
+
+def test_the_graph_depends_on_numbers_and_engines_on_the_graph():
+    numbers = {"maqd.errors", "maqd.states", "maqd.packing", "maqd.bounds", "maqd.fixedpoint"}
+    assert own(imports("maqd.graph", nested=True)) <= numbers
+    assert own(imports("maqd.interpreter", nested=True)) <= {*numbers, "maqd.graph"}
+    assert own(imports("maqd.container", nested=True)) <= {*numbers, "maqd.graph", "maqd.files"}
+    users = {"lowering", "commands", "cli", "demo", "training", "models", "nn", "data"}
+    for module in MODULES:
+        if part(module) in {"graph", "interpreter", "container", "export", "runtime", "proof", "verify", "summary"}:
+            assert not {name for name in own(imports(module, nested=True)) if part(name) in users}, module
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str] | None:
@@ -161,12 +174,20 @@ def test_packages_do_not_import_each_other_in_a_circle():
 
 def loaded_after(statement: str) -> list[str]:
     """Which of some heavy packages a fresh interpreter has loaded after a statement."""
-    heavy = ["torch", "lightning", "sklearn", "datasets", "PIL", "matplotlib", "pandas"]
+    heavy = ["torch", "lightning", "sklearn", "datasets", "PIL", "matplotlib", "pandas", "onnx", "onnxruntime", "yaml"]
     code = f"{statement}\nimport json, sys\nprint(json.dumps([name for name in {heavy} if name in sys.modules]))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("statement", ["import maqd", "import maqd.states, maqd.fixedpoint, maqd.errors"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import maqd",
+        "import maqd.states, maqd.fixedpoint, maqd.errors",
+        "import maqd.cli, maqd.container, maqd.interpreter, maqd.verify",
+        "import maqd.commands.info, maqd.commands.run, maqd.commands.verify, maqd.commands.export, maqd.commands.lower",
+    ],
+)
 def test_importing_the_package_loads_nothing_heavy(statement: str):
     assert loaded_after(statement) == []
