@@ -27,12 +27,12 @@ from maqd.fixedpoint import AffineForm
 from maqd.graph import FixedPoint, Graph, Thresholds, Weighted
 
 OPEN = """
-import json, sys, time
+import sys, time
+start = time.perf_counter()
+import json
 from pathlib import Path
-from typing import Any
 from maqd import container
-path = Path(sys.argv[1])
-times = []
+times, path = [time.perf_counter() - start], Path(sys.argv[1])
 for _ in range(6):
     start = time.perf_counter()
     graph = container.load(path)

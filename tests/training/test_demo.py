@@ -31,6 +31,14 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert all(row["test_accuracy"] > 0.5 for row in found["networks"])
     assert main(["eval", four["run"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] == four["correct"]
+    assert "graph" not in full
+    for row in (four, two):
+        assert row["graph_bytes"] == (tmp_path / row["graph"]).stat().st_size < full["weight_bytes"] / 8
+        assert row["verification"]["images"] == row["total"]
+        assert [engine["name"] for engine in row["verification"]["engines"]] == ["pytorch", "onnxruntime"]
+        assert all(engine["different"] == 0 for engine in row["verification"]["engines"])
+        assert row["onnx_correct"] == row["correct"]
+        assert (tmp_path / row["onnx"]).exists()
 
 
 def test_sparsity_counts_by_hand() -> None:
