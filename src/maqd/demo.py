@@ -268,7 +268,8 @@ def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output
     engines = ", ".join(names[engine.name] for engine in checked.engines)
     different = sum(engine.different for engine in checked.engines)
     output.line(
-        f"{row.contestant.title}: lowered to {integers.graph}, {size:,} bytes, 1/{float_bytes / size:.0f} of the float weights"
+        f"{row.contestant.title}: lowered to {integers.graph}, {size:,} bytes, "
+        f"1/{float_bytes / size:.0f} of the float weights"
     )
     output.line(f"  activations proved for all {integers.proved:,} values of their accumulators")
     output.line(
