@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd import __version__
 from maqd.errors import ExportError, MissingDependencyError
 from maqd.files import write_atomically
 from maqd.graph import (
@@ -143,6 +144,34 @@ class Writer:
         self.constants[name] = self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name)
         return name
 
+    def value(self, name: str, kind: int, batch: str | int, shape: tuple[int, ...]) -> Any:
+        """Name, type and shape of a tensor."""
+        return self.onnx.helper.make_tensor_value_info(name, kind, [batch, *shape])
+
+    def assemble(self, graph: Graph, *, inputs: Any, outputs: Any, values: Any, opsets: dict[str, int], ir: int) -> Any:
+        """The model: what was collected, and what its logits mean as metadata properties.
+
+        Args:
+            graph: Where it comes from.
+            inputs, outputs, values: Its tensors, those in between last.
+            opsets: Version of each domain.
+            ir: Version of the format.
+        """
+        helper = self.onnx.helper
+        body = helper.make_graph(self.nodes, "maqd", inputs, outputs, list(self.constants.values()), value_info=values)
+        model = helper.make_model(
+            body,
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
+            ir_version=ir,
+            producer_name="maqd",
+            producer_version=__version__,
+        )
+        properties = {"logits_exponent": str(graph.types[graph.logits.name].exponent)}
+        if graph.logits.labels:
+            properties["labels"] = json.dumps(graph.logits.labels)
+        helper.set_model_props(model, properties)
+        return model
+
 
 class _Emitter(Writer):
     """Writes nodes; each tensor of the graph exists as bytes, as int32, or as both, whichever are asked for."""
@@ -159,37 +188,20 @@ class _Emitter(Writer):
 
     def model(self, *, layers: bool) -> Any:
         """All nodes as one model."""
-        helper, kinds = self.onnx.helper, self.onnx.TensorProto
         for node in self.graph.nodes:
             self.node(node)
         names = [node.name for node in self.graph.nodes] if layers else [self.graph.logits.name]
         for name in names:
             self.emit("Identity", [self.int32(name)], name)
-
-        def value(name: str, kind: int, shape: tuple[int, ...]) -> Any:
-            return helper.make_tensor_value_info(name, kind, ["N", *shape])
-
-        body = helper.make_graph(
-            self.nodes,
-            "maqd",
-            [value(INPUT, kinds.UINT8, self.graph.input.shape)],
-            [value(name, kinds.INT32, self.types[name].shape) for name in names],
-            list(self.constants.values()),
+        kinds, versions = self.onnx.TensorProto, VERSIONS[self.profile]
+        return self.assemble(
+            self.graph,
+            inputs=[self.value(INPUT, kinds.UINT8, "N", self.graph.input.shape)],
+            outputs=[self.value(name, kinds.INT32, "N", self.types[name].shape) for name in names],
+            values=[],
+            opsets={"": versions.opset},
+            ir=versions.ir,
         )
-        versions = VERSIONS[self.profile]
-        model = helper.make_model(
-            body,
-            opset_imports=[helper.make_opsetid("", versions.opset)],
-            ir_version=versions.ir,
-            producer_name="maqd",
-            doc_string="Integer network: uint8 images to int32 logits, in integer operators alone.",
-        )
-        logits = self.graph.logits
-        properties = {"logits_exponent": str(self.types[logits.name].exponent)}
-        if logits.labels:
-            properties["labels"] = json.dumps(logits.labels)
-        helper.set_model_props(model, properties)
-        return model
 
     # ---- tensors ----
 

@@ -4,7 +4,6 @@ The tensors hold codes, exact in float32 below 2**24; docs/onnx.md says what is 
 """
 
 import enum
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,6 @@ class _Emitter(Writer):
 
     def model(self) -> Any:
         """All nodes as one model."""
-        helper, kinds = self.onnx.helper, self.onnx.TensorProto
         for node in self.graph.nodes:
             grid = self.types[node.name].grid
             if grid.magnitude >= EXACT:
@@ -103,35 +101,18 @@ class _Emitter(Writer):
                     "float32, which is exact below 2^24; use fewer states or export to ONNX"
                 )
             self.node(node)
-
-        def value(name: str, kind: int, shape: tuple[int, ...]) -> Any:
-            return helper.make_tensor_value_info(name, kind, [1, *shape])
-
-        logits = self.graph.logits
-        body = helper.make_graph(
-            self.nodes,
-            "maqd",
-            [value(INPUT, kinds.UINT8, self.graph.input.shape)],
-            [value(logits.name, kinds.FLOAT, self.types[logits.name].shape)],
-            list(self.constants.values()),
-            value_info=[
-                value(node.name, kinds.FLOAT, self.types[node.name].shape)
-                for node in self.graph.nodes
-                if node is not logits
-            ],
+        kinds = self.onnx.TensorProto
+        *inner, logits = [
+            self.value(node.name, kinds.FLOAT, 1, self.types[node.name].shape) for node in self.graph.nodes
+        ]
+        return self.assemble(
+            self.graph,
+            inputs=[self.value(INPUT, kinds.UINT8, 1, self.graph.input.shape)],
+            outputs=[logits],
+            values=inner,
+            opsets={"": OPSET, DOMAIN: 1},
+            ir=IR,
         )
-        model = helper.make_model(
-            body,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
-            ir_version=IR,
-            producer_name="maqd",
-            doc_string="Integer network in QONNX: every tensor holds integers.",
-        )
-        properties = {"logits_exponent": str(self.types[logits.name].exponent)}
-        if logits.labels:
-            properties["labels"] = json.dumps(logits.labels)
-        helper.set_model_props(model, properties)
-        return model
 
     def float_constant(self, values: Any, name: str) -> str:
         """A float32 initializer."""
