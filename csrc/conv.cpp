@@ -1,0 +1,314 @@
+// Convolutions with what follows them: preparation of weights for each kernel, and the choice between the kernels.
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "engine.h"
+
+namespace maqd {
+
+namespace {
+
+constexpr size_t DENSE_LIMIT = size_t{1} << 19;  // with more weights than this, one form of them must do
+constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
+constexpr double USUAL_BITS = 0.25;              // share of set bits of trained networks, where no input is known yet
+
+size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+template <class T>
+std::vector<T> padded(const std::vector<T> &values, size_t rows, size_t columns, size_t width, T fill) {
+    std::vector<T> wide(rows * width, fill);
+    for (size_t row = 0; row < rows; row++)
+        std::copy_n(values.begin() + static_cast<ptrdiff_t>(row * columns), columns,
+                    wide.begin() + static_cast<ptrdiff_t>(row * width));
+    return wide;
+}
+
+class ConvStep final : public Step {
+  public:
+    ConvStep(const Isa &isa, Kernel kernel, const ConvOptions &o)
+        : isa_(isa), x_(o.x), addend_(o.addend), raw_(o.raw), codes_(o.codes) {
+        const Buffer &y = raw_.empty() ? codes_.at(0) : raw_.at(0);
+        conv_ = {x_.tensor(), y.rows, y.columns, y.channels, o.groups, o.window};
+        const auto outputs = static_cast<size_t>(y.channels);
+        finish_ = {};
+        finish_.outputs = outputs;
+        finish_.padded = rounded(outputs + 31, 64);  // the last 32 outputs of a group may reach beyond it
+        finish_.shift = o.shift;
+        finish_.addend_shift = o.addend_shift;
+        if (!addend_.empty()) {
+            finish_.addend_element = addend_[0].element;
+            finish_.addend_zero = addend_[0].zero;
+        }
+        if (!raw_.empty()) {
+            finish_.raw_element = raw_[0].element;
+            finish_.raw_zero = raw_[0].zero;
+        }
+        bias_ = o.bias.empty() ? std::vector<int32_t>(outputs, 0) : o.bias;
+        negate_.assign(outputs, false);
+        if (!codes_.empty()) prepare_activation(o.quantization);
+        bias_ = padded(bias_, 1, outputs, finish_.padded, 0);
+        finish_.bias = bias_.data();
+        prepare_weights(kernel, o);
+    }
+
+    int choose(const Batch &batch) const override {
+        if (!dense_ready_ || !events_ready_) return dense_ready_ ? DENSE : events_ready_ ? EVENTS : SCALAR;
+        const size_t bytes = x_.bytes() * batch.images;
+        const size_t lines = std::max<size_t>(1, bytes / 64), stride = std::max<size_t>(1, lines * 64 / SAMPLE);
+        size_t set = 0, seen = 0;
+        for (size_t line = 0; line < lines; line += stride) {
+            const size_t length = std::min<size_t>(64, bytes - line * 64);
+            set += isa_.count_bits(batch.at(x_) + line * 64, length);
+            seen += length;
+        }
+        return events_cost(static_cast<double>(set) / static_cast<double>(seen)) < dense_cost() ? EVENTS : DENSE;
+    }
+
+    size_t parts(const Batch &batch, int choice) const override {
+        const auto rows = batch.images * static_cast<size_t>(conv_.rows);
+        return choice == DENSE ? (rows * static_cast<size_t>(conv_.columns) + DENSE_PIXELS - 1) / DENSE_PIXELS : rows;
+    }
+
+    void run(const Batch &batch, int choice, size_t first, size_t last, uint8_t *scratch) const override {
+        Finish finish = finish_;
+        finish.addend = addend_.empty() ? nullptr : batch.at(addend_[0]);
+        finish.raw = raw_.empty() ? nullptr : batch.at(raw_[0]);
+        finish.codes = codes_.empty() ? nullptr : batch.at(codes_[0]);
+        if (choice == DENSE) {
+            const size_t pixels = batch.images * static_cast<size_t>(conv_.rows) * static_cast<size_t>(conv_.columns);
+            for (size_t group = 0; group < dense_weights_.size(); group++) {
+                Dense dense = dense_;
+                dense.group = static_cast<int>(group);
+                dense.first_output = group * (finish_.outputs / dense_weights_.size());
+                dense.weights = reinterpret_cast<const int8_t *>(dense_weights_[group].data());
+                dense.x = batch.at(x_);
+                finish.bias = dense_bias_.data();
+                isa_.dense(dense, finish, first * DENSE_PIXELS, std::min(pixels, last * DENSE_PIXELS), scratch);
+            }
+        } else if (choice == EVENTS) {
+            Events events = events_;
+            events.x = batch.at(x_);
+            isa_.events(events, finish, first, last, scratch);
+        } else {
+            scalar(batch, finish, first, last, reinterpret_cast<int32_t *>(scratch));
+        }
+    }
+
+    size_t scratch() const override {
+        size_t size = static_cast<size_t>(conv_.columns) * finish_.outputs * 4;
+        if (dense_ready_) size = std::max(size, isa_.dense_scratch(dense_));
+        if (events_ready_) size = std::max(size, isa_.events_scratch(events_));
+        return size;
+    }
+
+    const char *kernel(int choice) const override {
+        return choice == DENSE ? "dense" : choice == EVENTS ? "events" : "scalar";
+    }
+
+    const Buffer *input() const override { return &x_; }
+
+    size_t constants() const override {
+        size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size();
+        for (const auto &weights : dense_weights_) total += weights.size();
+        return total + (bias_.size() + dense_bias_.size() + thresholds_.size() + signs_.size()) * 4;
+    }
+
+  private:
+    enum { SCALAR, DENSE, EVENTS };
+
+    void prepare_activation(const Quantization &q) {
+        const size_t outputs = finish_.outputs;
+        finish_.levels = q.levels;
+        finish_.spacing = q.spacing;
+        finish_.base = q.base;
+        bool falling = false;
+        for (size_t o = 0; o < outputs; o++) falling = falling || q.signs[o] < 0;
+        if (falling && raw_.empty() && addend_.empty()) {
+            // Nobody sees the accumulators: the sign goes into the weights.
+            for (size_t o = 0; o < outputs; o++)
+                if (q.signs[o] < 0) {
+                    negate_[o] = true;
+                    bias_[o] = -bias_[o];
+                }
+            falling = false;
+        }
+        thresholds_ = padded(q.thresholds, static_cast<size_t>(q.levels), outputs, finish_.padded, INT32_MAX);
+        finish_.thresholds = thresholds_.data();
+        if (falling) {
+            signs_.assign(finish_.padded, 0);
+            for (size_t o = 0; o < outputs; o++) signs_[o] = q.signs[o] < 0 ? -1 : 0;
+            narrow_signs_ = q.signs;
+            finish_.signs = signs_.data();
+        }
+        rows_ = q.thresholds;
+    }
+
+    void prepare_weights(Kernel kernel, const ConvOptions &o) {
+        const PackedWeights &w = o.weights;
+        const bool bytes = x_.element == MAQD_U8;
+        const auto groups = static_cast<size_t>(o.groups);
+        const bool depthwise = groups > 1 && w.inputs == 1;
+        const bool can_dense = isa_.dense && bytes && w.narrow() && negatable(w) && !depthwise;
+        const bool can_events = isa_.events && bytes && x_.zero == 0 && groups == 1 && o.window.dilation_columns == 1 &&
+                                weight_planes(w).planes * 64 <= isa_.event_bits;
+        bool dense = can_dense && kernel != Kernel::scalar && !(kernel == Kernel::events && can_events);
+        bool events = can_events && kernel != Kernel::scalar && !(kernel == Kernel::dense && can_dense);
+        if (events) plan_events(w, o);
+        if (dense) plan_dense(w);
+        if (dense && events && w.outputs * w.depth() > DENSE_LIMIT) {
+            const int planes = events_.planes;
+            (events_cost(USUAL_BITS * planes) < dense_cost() ? dense : events) = false;
+        }
+        if (dense) {
+            for (size_t group = 0; group < groups; group++)
+                dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups,
+                                                       dense_.outputs, dense_.depth, negate_));
+            // Stored integers are `zero` too large. Sums wrap around, the result does not.
+            dense_bias_ = bias_;
+            const auto sums = code_sums(w, negate_);
+            for (size_t output = 0; output < w.outputs; output++)
+                dense_bias_[output] =
+                    static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
+                                         static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));
+            dense_ready_ = true;
+        }
+        if (events) {
+            event_rows_ = event_rows(w, events_.lanes, events_.chunks, events_.row_bytes, negate_);
+            events_.rows = event_rows_.data();
+            plan_threshold_planes(w, o);
+            events_ready_ = true;
+        }
+        if (dense || events) return;
+        narrow_ = w.narrow() && negatable(w);
+        scalar_weights_ = narrow_ ? scalar_weights<int8_t>(w, groups, negate_) : scalar_weights<int16_t>(w, groups, negate_);
+    }
+
+    // -(-128) is no int8.
+    bool negatable(const PackedWeights &w) const {
+        return w.low > -128 || std::find(negate_.begin(), negate_.end(), true) == negate_.end();
+    }
+
+    void plan_dense(const PackedWeights &w) {
+        dense_ = {};
+        dense_.conv = conv_;
+        dense_.depth = rounded(w.depth(), 64);
+        dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
+        dense_.image_size = x_.bytes();
+    }
+
+    void plan_events(const PackedWeights &w, const ConvOptions &) {
+        const WeightPlanes planes = weight_planes(w);
+        events_ = {};
+        events_.conv = conv_;
+        while ((1 << events_.planes) <= x_.highest) events_.planes++;
+        events_.weight_planes = planes.planes;
+        std::copy_n(planes.coefficients, 8, events_.coefficients);
+        events_.input_sum_coefficient = planes.input_sum_coefficient;
+        // The narrowest vector in which all outputs fit, else several of the widest.
+        int lanes = 64;
+        while (lanes < static_cast<int>(w.outputs) && lanes * 2 * planes.planes <= isa_.event_bits) lanes *= 2;
+        events_.lanes = lanes;
+        events_.chunks = static_cast<int>((w.outputs + static_cast<size_t>(lanes) - 1) / static_cast<size_t>(lanes));
+        int vector = 128;
+        while (vector < lanes * planes.planes) vector *= 2;
+        events_.vector_bits = vector;
+        events_.row_bytes = static_cast<size_t>(events_.chunks) * static_cast<size_t>(vector / 8);
+        events_.image_size = x_.bytes();
+    }
+
+    // Thresholds as planes of bits, where the kernel compares without leaving them.
+    void plan_threshold_planes(const PackedWeights &w, const ConvOptions &o) {
+        const bool plain = !codes_.empty() && raw_.empty() && addend_.empty() && !finish_.signs && finish_.spacing == 1 &&
+                           finish_.base == 0 && finish_.levels <= 7 && weight_planes(w).input_sum_coefficient == 0 &&
+                           weight_planes(w).planes == 2 && o.shift == 0;
+        if (!plain) return;
+        int64_t reach = 1;
+        std::vector<int64_t> cuts(rows_.size());
+        for (size_t i = 0; i < cuts.size(); i++) {
+            cuts[i] = static_cast<int64_t>(rows_[i]) - bias_[i % finish_.outputs];
+            reach = std::max(reach, std::abs(cuts[i]));
+        }
+        int bits = 2;
+        while ((int64_t{1} << (bits - 1)) <= reach) bits++;
+        if (bits > MAX_THRESHOLD_BITS) return;
+        events_.threshold_bits = bits;
+        const auto lanes = static_cast<size_t>(events_.lanes), plane = lanes / 8;
+        const auto levels = static_cast<size_t>(finish_.levels);
+        threshold_planes_ = Memory(static_cast<size_t>(events_.chunks) * levels * static_cast<size_t>(bits) * plane);
+        for (size_t output = 0; output < finish_.outputs; output++)
+            for (size_t level = 0; level < levels; level++)
+                for (int bit = 0; bit < bits; bit++)
+                    if (cuts[level * finish_.outputs + output] >> bit & 1)
+                        threshold_planes_.data()[((output / lanes * levels + level) * static_cast<size_t>(bits) +
+                                                  static_cast<size_t>(bit)) * plane +
+                                                 output % lanes / 8] |= static_cast<uint8_t>(1u << output % 8);
+        events_.threshold_planes = threshold_planes_.data();
+    }
+
+    double pixels() const { return static_cast<double>(conv_.rows) * conv_.columns; }
+
+    double dense_cost() const {
+        return pixels() * static_cast<double>(dense_.depth) * static_cast<double>(dense_.outputs) * conv_.groups *
+               isa_.dense_cost;
+    }
+
+    // `bits` is the mean number of set bits of an input.
+    double events_cost(double bits) const {
+        const auto &w = conv_.window;
+        const double reads = static_cast<double>(w.kernel_rows) * w.kernel_columns * conv_.x.channels;
+        return pixels() * (reads * bits + EVENT_OVERHEAD) * events_.chunks * std::max(events_.vector_bits, 256) / 512 *
+               isa_.event_cost;
+    }
+
+    void scalar(const Batch &batch, const Finish &finish, size_t first, size_t last, int32_t *acc) const {
+        const auto rows = static_cast<size_t>(conv_.rows);
+        const size_t length = static_cast<size_t>(conv_.columns) * finish.outputs;
+        for (size_t part = first; part < last; part++) {
+            const uint8_t *x = batch.at(x_, part / rows);
+            const auto row = static_cast<int32_t>(part % rows);
+            if (narrow_)
+                isa_.conv_row(&conv_, x, reinterpret_cast<const int8_t *>(scalar_weights_.data()), bias_.data(), row, acc);
+            else
+                isa_.conv_row_wide(&conv_, x, reinterpret_cast<const int16_t *>(scalar_weights_.data()), bias_.data(),
+                                   row, acc);
+            const size_t at = part * length;
+            if (finish.addend)
+                isa_.add_shifted(acc, finish.shift,
+                                 static_cast<const uint8_t *>(finish.addend) + at * maqd_element_size(addend_[0].element),
+                                 addend_[0].element, addend_[0].zero, finish.addend_shift, length);
+            if (finish.raw)
+                isa_.narrow(acc, length, raw_[0].element, raw_[0].zero,
+                            static_cast<uint8_t *>(finish.raw) + at * maqd_element_size(raw_[0].element));
+            if (finish.codes)
+                isa_.quantize(acc, static_cast<size_t>(conv_.columns), finish.outputs, 1, rows_.data(),
+                              narrow_signs_.empty() ? nullptr : narrow_signs_.data(), finish.levels, finish.spacing,
+                              finish.base, finish.codes + at);
+        }
+    }
+
+    static constexpr int MAX_THRESHOLD_BITS = 20;
+    static constexpr double EVENT_OVERHEAD = 24;  // what a pixel costs beside its events, in events
+
+    const Isa &isa_;
+    const Buffer x_;
+    const std::vector<Buffer> addend_, raw_, codes_;
+    maqd_conv conv_;
+    Finish finish_;
+    std::vector<int32_t> bias_, dense_bias_, thresholds_, rows_, signs_;
+    std::vector<int8_t> narrow_signs_;
+    std::vector<bool> negate_;
+    bool dense_ready_ = false, events_ready_ = false, narrow_ = true;
+    Memory scalar_weights_, event_rows_, threshold_planes_;
+    std::vector<Memory> dense_weights_;
+    Dense dense_{};
+    Events events_{};
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_conv(const Isa &isa, Kernel kernel, const ConvOptions &options) {
+    return std::make_unique<ConvStep>(isa, kernel, options);
+}
+
+}  // namespace maqd

@@ -1,0 +1,348 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+namespace maqd {
+
+namespace {
+
+// Steps whose parts are whole images.
+class PerImage : public Step {
+  public:
+    explicit PerImage(const Isa &isa) : isa_(isa) {}
+    size_t parts(const Batch &batch, int) const override { return batch.images; }
+    void run(const Batch &batch, int, size_t first, size_t last, uint8_t *scratch) const override {
+        for (size_t image = first; image < last; image++) one(batch, image, scratch);
+    }
+
+  protected:
+    virtual void one(const Batch &batch, size_t image, uint8_t *scratch) const = 0;
+    const Isa &isa_;
+};
+
+// Steps whose parts are rows of the output.
+class PerRow : public Step {
+  public:
+    PerRow(const Isa &isa, Buffer y) : isa_(isa), y_(y) {}
+    size_t parts(const Batch &batch, int) const override { return batch.images * static_cast<size_t>(y_.rows); }
+    void run(const Batch &batch, int, size_t first, size_t last, uint8_t *scratch) const override {
+        const auto rows = static_cast<size_t>(y_.rows);
+        for (size_t part = first; part < last; part++)
+            one(batch, part / rows, static_cast<int32_t>(part % rows), reinterpret_cast<int32_t *>(scratch));
+    }
+
+  protected:
+    virtual void one(const Batch &batch, size_t image, int32_t row, int32_t *scratch) const = 0;
+    size_t row_elements() const { return y_.elements() / static_cast<size_t>(y_.rows); }
+    uint8_t *row_at(const Batch &batch, const Buffer &buffer, size_t image, int32_t row) const {
+        return batch.at(buffer, image) + static_cast<size_t>(row) * buffer.bytes() / static_cast<size_t>(buffer.rows);
+    }
+    const Isa &isa_;
+    const Buffer y_;
+};
+
+class QuantizeStep final : public PerImage {
+  public:
+    QuantizeStep(const Isa &isa, Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels,
+                 size_t inner)
+        : PerImage(isa), x_(x), y_(y), q_(std::move(quantization)), outer_(outer), channels_(channels), inner_(inner) {
+        if (std::all_of(q_.signs.begin(), q_.signs.end(), [](int8_t sign) { return sign > 0; })) q_.signs.clear();
+    }
+    size_t scratch() const override { return channels_ * inner_ * 4; }
+    size_t constants() const override { return q_.thresholds.size() * 4 + q_.signs.size(); }
+
+  protected:
+    void one(const Batch &batch, size_t image, uint8_t *scratch) const override {
+        auto *values = reinterpret_cast<int32_t *>(scratch);
+        const size_t length = channels_ * inner_;
+        for (size_t o = 0; o < outer_; o++) {
+            isa_.widen(batch.at(x_, image) + o * length * maqd_element_size(x_.element), x_.element, x_.zero, length,
+                       values);
+            isa_.quantize(values, 1, channels_, inner_, q_.thresholds.data(), q_.signs.empty() ? nullptr : q_.signs.data(),
+                          q_.levels, q_.spacing, q_.base, batch.at(y_, image) + o * length);
+        }
+    }
+
+  private:
+    const Buffer x_, y_;
+    Quantization q_;
+    const size_t outer_, channels_, inner_;
+};
+
+class PoolStep final : public PerRow {
+  public:
+    PoolStep(const Isa &isa, Buffer x, Buffer y, bool maximum, maqd_window window)
+        : PerRow(isa, y), x_(x), maximum_(maximum), window_(window) {
+        if (maximum && (x.element != y.element || x.zero != y.zero))
+            throw std::invalid_argument("max pooling keeps the type of its input");
+    }
+    size_t scratch() const override { return row_elements() * 4; }
+
+  protected:
+    void one(const Batch &batch, size_t image, int32_t row, int32_t *scratch) const override {
+        const maqd_tensor shape = x_.tensor();
+        uint8_t *to = row_at(batch, y_, image, row);
+        if (maximum_) {
+            isa_.max_pool_row(&shape, &window_, batch.at(x_, image), y_.columns, row, to);
+        } else {
+            isa_.sum_pool_row(&shape, &window_, batch.at(x_, image), y_.columns, row, scratch);
+            isa_.narrow(scratch, row_elements(), y_.element, y_.zero, to);
+        }
+    }
+
+  private:
+    const Buffer x_;
+    const bool maximum_;
+    const maqd_window window_;
+};
+
+// A sum over everything is the only window of its pooling.
+maqd_window whole(const Buffer &x) { return {x.rows, x.columns, 1, 1, 0, 0, 1, 1}; }
+
+class AddStep final : public PerRow {
+  public:
+    AddStep(const Isa &isa, std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y)
+        : PerRow(isa, y), x_(std::move(x)), shifts_(std::move(shifts)) {}
+    size_t scratch() const override { return row_elements() * 4; }
+
+  protected:
+    void one(const Batch &batch, size_t image, int32_t row, int32_t *scratch) const override {
+        std::fill(scratch, scratch + row_elements(), 0);
+        for (size_t i = 0; i < x_.size(); i++)
+            isa_.add_shifted(scratch, 0, row_at(batch, x_[i], image, row), x_[i].element, x_[i].zero, shifts_[i],
+                             row_elements());
+        isa_.narrow(scratch, row_elements(), y_.element, y_.zero, row_at(batch, y_, image, row));
+    }
+
+  private:
+    const std::vector<Buffer> x_;
+    const std::vector<int32_t> shifts_;
+};
+
+class ConcatStep final : public PerImage {
+  public:
+    ConcatStep(const Isa &isa, std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths,
+               size_t outer, Buffer y)
+        : PerImage(isa), x_(std::move(x)), y_(y), shifts_(std::move(shifts)), lengths_(std::move(lengths)), outer_(outer) {}
+    size_t scratch() const override { return *std::max_element(lengths_.begin(), lengths_.end()) * 4; }
+
+  protected:
+    void one(const Batch &batch, size_t image, uint8_t *scratch) const override {
+        auto *values = reinterpret_cast<int32_t *>(scratch);
+        uint8_t *to = batch.at(y_, image);
+        for (size_t o = 0; o < outer_; o++)
+            for (size_t i = 0; i < x_.size(); i++) {
+                const uint8_t *from = batch.at(x_[i], image) + o * lengths_[i] * maqd_element_size(x_[i].element);
+                std::fill(values, values + lengths_[i], 0);
+                isa_.add_shifted(values, 0, from, x_[i].element, x_[i].zero, shifts_[i], lengths_[i]);
+                isa_.narrow(values, lengths_[i], y_.element, y_.zero, to);
+                to += lengths_[i] * maqd_element_size(y_.element);
+            }
+    }
+
+  private:
+    const std::vector<Buffer> x_;
+    const Buffer y_;
+    const std::vector<int32_t> shifts_;
+    const std::vector<size_t> lengths_;
+    const size_t outer_;
+};
+
+class TransposeStep final : public PerImage {
+  public:
+    TransposeStep(const Isa &isa, Buffer x, Buffer y, size_t height, size_t width)
+        : PerImage(isa), x_(x), y_(y), height_(height), width_(width) {
+        if (x.element != y.element || x.zero != y.zero)
+            throw std::invalid_argument("a transposition keeps the type of its input");
+    }
+
+  protected:
+    void one(const Batch &batch, size_t image, uint8_t *) const override {
+        isa_.transpose(batch.at(x_, image), height_, width_, maqd_element_size(x_.element), batch.at(y_, image));
+    }
+
+  private:
+    const Buffer x_, y_;
+    const size_t height_, width_;
+};
+
+// Part `member` of `members` of 0 .. count - 1.
+std::pair<size_t, size_t> share(size_t count, size_t member, size_t members) {
+    return {count * member / members, count * (member + 1) / members};
+}
+
+}  // namespace
+
+Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, size_t arena, size_t block)
+    : isa_(isa), kernel_(kernel), threads_(threads), input_(input), arena_(arena), block_(block) {
+    if (threads < 1 || block < 1) throw std::invalid_argument("threads and block must be positive");
+    if (threads > 1) team_ = std::make_unique<Team>(threads);
+}
+
+void Model::conv(const ConvOptions &options) { steps_.push_back(make_conv(isa_, kernel_, options)); }
+
+void Model::quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner) {
+    steps_.push_back(std::make_unique<QuantizeStep>(isa_, x, y, std::move(quantization), outer, channels, inner));
+}
+
+void Model::pool(Buffer x, Buffer y, bool maximum, maqd_window window) {
+    steps_.push_back(std::make_unique<PoolStep>(isa_, x, y, maximum, window));
+}
+
+void Model::sum(Buffer x, Buffer y) { pool(x, y, false, whole(x)); }
+
+void Model::add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y) {
+    steps_.push_back(std::make_unique<AddStep>(isa_, std::move(x), std::move(shifts), y));
+}
+
+void Model::concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer,
+                   Buffer y) {
+    steps_.push_back(
+        std::make_unique<ConcatStep>(isa_, std::move(x), std::move(shifts), std::move(lengths), outer, y));
+}
+
+void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {
+    steps_.push_back(std::make_unique<TransposeStep>(isa_, x, y, height, width));
+}
+
+std::unique_ptr<Model::Context> Model::acquire() const {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!idle_.empty()) {
+            auto context = std::move(idle_.back());
+            idle_.pop_back();
+            return context;
+        }
+    }
+    auto context = std::make_unique<Context>();
+    size_t scratch = result_.elements() * 4;
+    for (const auto &step : steps_) scratch = std::max(scratch, step->scratch());
+    for (int member = 0; member < threads_; member++) {
+        context->arenas.emplace_back(arena_ * block_);
+        context->scratch.emplace_back(scratch);
+    }
+    return context;
+}
+
+void Model::release(std::unique_ptr<Context> context) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    idle_.push_back(std::move(context));
+}
+
+Batch Model::batch(Context &context, size_t member, size_t images) const {
+    return {context.arenas[member].data(), block_, images};
+}
+
+void Model::load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const {
+    const size_t size = input_.elements(), channels = static_cast<size_t>(input_.channels);
+    if (channels_last || channels == 1)
+        std::memcpy(batch.at(input_, first), images + first * size, (last - first) * size);
+    else
+        for (size_t image = first; image < last; image++)
+            isa_.transpose(images + image * size, channels, size / channels, 1, batch.at(input_, image));
+}
+
+void Model::store(const Batch &batch, int32_t *logits, size_t first, size_t last) const {
+    const size_t size = result_.elements();
+    isa_.widen(batch.at(result_, first), result_.element, result_.zero, (last - first) * size, logits + first * size);
+}
+
+void Model::steps(const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const {
+    using clock = std::chrono::steady_clock;
+    for (size_t i = 0; i < steps_.size(); i++) {
+        const Step &step = *steps_[i];
+        const auto start = profile ? clock::now() : clock::time_point();
+        const int choice = step.choose(batch);
+        step.run(batch, choice, 0, step.parts(batch, choice), scratch);
+        if (!profile) continue;
+        StepProfile &entry = (*profile)[i];
+        entry.seconds += std::chrono::duration<double>(clock::now() - start).count();
+        entry.kernel = step.kernel(choice);
+    }
+}
+
+void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const {
+    const size_t pixels = input_.elements(), outputs = result_.elements();
+    auto context = acquire();
+    const auto members = static_cast<size_t>(threads_);
+    // Threads take images of their own where there are enough of them, and rows of the same ones otherwise.
+    const bool apart = count >= members;
+    const size_t blocks = (count + block_ - 1) / block_;
+    const size_t block = apart && blocks < 4 * members ? std::max<size_t>(1, (count + 4 * members - 1) / (4 * members))
+                                                       : block_;
+    const auto alone = [&](size_t member, size_t first, size_t last) {
+        const Batch b = batch(*context, member, last - first);
+        load(images + first * pixels, channels_last, b, 0, b.images);
+        steps(b, context->scratch[member].data(), nullptr);
+        store(b, logits + first * outputs, 0, b.images);
+    };
+    const auto sequential = [&] {
+        for (size_t first = 0; first < count; first += block_) alone(0, first, std::min(count, first + block_));
+    };
+    bool done = false;
+    if (!team_ || count == 0) {
+        // One thread.
+    } else if (apart) {
+        std::atomic<size_t> next{0};
+        done = team_->run([&](int member) {
+            for (size_t first = next.fetch_add(block); first < count; first = next.fetch_add(block))
+                alone(static_cast<size_t>(member), first, std::min(count, first + block));
+        });
+    } else {
+        Barrier barrier(threads_);
+        done = team_->run([&](int member) {
+            const auto me = static_cast<size_t>(member);
+            const Batch b = batch(*context, 0, count);
+            const auto mine = share(count, me, members);
+            load(images, channels_last, b, mine.first, mine.second);
+            for (const auto &step : steps_) {
+                barrier.wait();
+                const int choice = step->choose(b);
+                const auto part = share(step->parts(b, choice), me, members);
+                step->run(b, choice, part.first, part.second, context->scratch[me].data());
+            }
+            barrier.wait();
+            store(b, logits, mine.first, mine.second);
+        });
+    }
+    if (!done) sequential();
+    release(std::move(context));
+}
+
+void Model::inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
+                    std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const {
+    if (count > block_) throw std::invalid_argument("more images than one block");
+    auto context = acquire();
+    const Batch b = batch(*context, 0, count);
+    load(images, channels_last, b, 0, count);
+    if (profile) profile->resize(steps_.size());
+    if (!profile) {
+        steps(b, context->scratch[0].data(), nullptr);
+    } else {
+        steps(b, context->scratch[0].data(), profile);
+    }
+    store(b, logits, 0, count);
+    for (const Copy &copy : copies)
+        isa_.widen(b.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(), copy.values);
+    release(std::move(context));
+}
+
+size_t Model::constants() const {
+    size_t total = 0;
+    for (const auto &step : steps_) total += step->constants();
+    return total;
+}
+
+size_t Model::working() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    size_t total = 0;
+    for (const auto &context : idle_) {
+        for (const auto &memory : context->arenas) total += memory.size();
+        for (const auto &memory : context->scratch) total += memory.size();
+    }
+    return total;
+}
+
+}  // namespace maqd

@@ -1,0 +1,150 @@
+// The native engine: steps over tensors in an arena, planned in Python (src/maqd/plan.py), computed here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "isa.h"
+#include "memory.h"
+#include "threads.h"
+#include "weights.h"
+
+namespace maqd {
+
+// A tensor of one sample and where it lies in the arena of one sample.
+struct Buffer {
+    size_t offset;
+    int32_t rows, columns, channels;
+    maqd_element element;
+    int32_t zero;
+    int32_t highest;  // no stored integer is larger
+
+    size_t elements() const {
+        return static_cast<size_t>(rows) * static_cast<size_t>(columns) * static_cast<size_t>(channels);
+    }
+    size_t bytes() const { return elements() * maqd_element_size(element); }
+    maqd_tensor tensor() const { return {rows, columns, channels, element, zero}; }
+};
+
+// The tensors of the images that are computed together.
+struct Batch {
+    uint8_t *arena;
+    size_t capacity;  // images that the arena has room for
+    size_t images;
+
+    uint8_t *at(const Buffer &buffer, size_t image = 0) const {
+        return arena + buffer.offset * capacity + image * buffer.bytes();
+    }
+};
+
+// How a step is computed is chosen anew for each batch.
+class Step {
+  public:
+    virtual ~Step() = default;
+    // Which of its kernels suits the input.
+    virtual int choose(const Batch &) const { return 0; }
+    // Parts that can be computed independently, in any order.
+    virtual size_t parts(const Batch &, int choice) const = 0;
+    virtual void run(const Batch &, int choice, size_t first, size_t last, uint8_t *scratch) const = 0;
+    virtual size_t scratch() const { return 0; }
+    virtual const char *kernel(int) const { return "scalar"; }
+    // The input whose share of non-zero values is of interest, or null.
+    virtual const Buffer *input() const { return nullptr; }
+    // Bytes of weights and tables.
+    virtual size_t constants() const { return 0; }
+};
+
+// Which kernel convolutions use where they have a choice.
+enum class Kernel { automatic, scalar, dense, events };
+
+// Activation: stored = base + spacing * #{k: signs[c] * x >= thresholds[k][c]}.
+struct Quantization {
+    std::vector<int32_t> thresholds;  // [levels][channels]
+    std::vector<int8_t> signs;
+    int32_t levels, spacing, base;
+};
+
+struct ConvOptions {
+    Buffer x;
+    PackedWeights weights;
+    std::vector<int32_t> bias;  // one an output, or empty
+    maqd_window window;
+    int32_t groups;
+    int32_t shift;
+    std::vector<Buffer> addend;  // none or one
+    int32_t addend_shift;
+    std::vector<Buffer> raw, codes;  // none or one each
+    Quantization quantization;
+};
+
+struct StepProfile {
+    double seconds = 0;
+    double density = -1;  // of the input, or -1
+    const char *kernel = "";
+};
+
+class Model {
+  public:
+    // `arena` is bytes of one sample.
+    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, size_t arena, size_t block);
+
+    void conv(const ConvOptions &options);
+    void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
+    void pool(Buffer x, Buffer y, bool maximum, maqd_window window);
+    void sum(Buffer x, Buffer y);
+    void add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y);
+    void concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer, Buffer y);
+    void transpose(Buffer x, Buffer y, size_t height, size_t width);
+    void set_result(Buffer y) { result_ = y; }
+
+    // Logits of `count` images: int32_t [count][elements of the result], channels innermost. Images are
+    // [count][channels][positions], or [count][positions][channels] if channels_last. Safe to call from many threads.
+    void run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const;
+
+    // The same for at most `block` images, with a profile, one entry a step, or tensors that are copied out after it.
+    struct Copy {
+        Buffer buffer;
+        int32_t *values;  // [count][elements]
+    };
+    void inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
+                 std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const;
+
+    const Isa &isa() const { return isa_; }
+    int threads() const { return threads_; }
+    size_t block() const { return block_; }
+    const Buffer &input() const { return input_; }
+    const Buffer &result() const { return result_; }
+    size_t constants() const;  // bytes of weights and tables
+    size_t working() const;    // bytes of arenas and scratch memory
+
+  private:
+    // What a call needs for itself: for each thread an arena, used only where threads work on different images, and
+    // scratch memory.
+    struct Context {
+        std::vector<Memory> arenas, scratch;
+    };
+    std::unique_ptr<Context> acquire() const;
+    void release(std::unique_ptr<Context> context) const;
+    Batch batch(Context &context, size_t member, size_t images) const;
+    void load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const;
+    void store(const Batch &batch, int32_t *logits, size_t first, size_t last) const;
+    void steps(const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const;
+
+    const Isa &isa_;
+    const Kernel kernel_;
+    const int threads_;
+    const Buffer input_;
+    Buffer result_{};
+    const size_t arena_, block_;
+    std::vector<std::unique_ptr<Step>> steps_;
+    std::unique_ptr<Team> team_;
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Context>> idle_;
+};
+
+std::unique_ptr<Step> make_conv(const Isa &isa, Kernel kernel, const ConvOptions &options);
+
+}  // namespace maqd

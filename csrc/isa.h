@@ -1,0 +1,102 @@
+// What an instruction set offers to the engine. Each is compiled in files of its own with its own compiler flags; all
+// other code is compiled for the plainest processor, and reaches them through this table only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace maqd {
+
+// Bytes that may be read behind the end of every tensor and written behind the end of every scratch memory.
+constexpr size_t SLACK = 128;
+
+// What happens to the accumulators of a convolution:
+//     v = ((acc + bias) << shift) + (addend << addend_shift)
+// is stored (raw), or its activation (codes), or both. Arrays over outputs have `padded` entries, a multiple of 64;
+// tensors are [pixels][outputs].
+struct Finish {
+    size_t outputs, padded;
+    const int32_t *bias;
+    int32_t shift, addend_shift;
+    const void *addend;  // or null
+    maqd_element addend_element;
+    int32_t addend_zero;
+    void *raw;  // or null
+    maqd_element raw_element;
+    int32_t raw_zero;
+    uint8_t *codes;  // or null
+    const int32_t *thresholds;  // [levels][padded]
+    const int32_t *signs;  // 0 or -1 each, or null if all are 0: (v ^ sign) - sign is compared with the thresholds
+    int32_t levels, spacing, base;
+};
+
+// A convolution as a product of matrices: [pixels][depth] x [depth][outputs], uint8 times int8 in int32.
+struct Dense {
+    maqd_conv conv;
+    size_t depth;  // kernel rows x kernel columns x input channels of a group, as bytes; a multiple of 64
+    int group;  // which group of input channels
+    size_t first_output;  // of the group
+    size_t outputs;  // of the group; a multiple of 32, the last ones may not exist
+    const int8_t *weights;  // [outputs / 16][depth / 4][16][4]
+    const uint8_t *x;  // [images] tensors
+    size_t image_size;  // bytes of one
+};
+
+constexpr size_t DENSE_PIXELS = 32;  // pixels that are computed together
+
+// A convolution as sums of weight planes over the bits that are set in the input.
+//
+// A row belongs to a kernel position and an input channel and has one plane of bits for each value +1 and -1 of the
+// weights, or for each bit of their index (see conv.cpp), outputs side by side. Outputs are cut into chunks whose
+// planes are `lanes` bits each: a row is [chunks][planes][lanes],
+// each chunk filled up to a vector.
+struct Events {
+    maqd_conv conv;
+    int planes;  // of the input: bits of its largest value
+    int weight_planes;  // 1 .. 8
+    // acc = sum_p coefficients[p] * (sum of inputs whose weight has bit p) + input_sum_coefficient * (sum of inputs)
+    int32_t coefficients[8];
+    int32_t input_sum_coefficient;
+    int lanes;  // outputs in a chunk: 64, 128, 256 or 512
+    int vector_bits;  // of a chunk: 128, 256 or 512, at least lanes x weight_planes
+    int chunks;
+    size_t row_bytes;
+    const uint8_t *rows;  // [kernel rows][kernel columns][channels] rows, then one of zeros
+    const uint8_t *x;
+    size_t image_size;
+    int threshold_bits;  // bits of a threshold, with the sign
+    const uint8_t *threshold_planes;  // [chunks][levels][threshold_bits][lanes]; null if thresholds are not bit-sliced
+};
+
+struct Isa {
+    const char *name;
+    maqd_widen_fn *widen;
+    maqd_narrow_fn *narrow;
+    maqd_add_shifted_fn *add_shifted;
+    maqd_conv_row_fn *conv_row;
+    maqd_conv_row_wide_fn *conv_row_wide;
+    maqd_quantize_fn *quantize;
+    maqd_max_pool_row_fn *max_pool_row;
+    maqd_sum_pool_row_fn *sum_pool_row;
+    maqd_transpose_fn *transpose;
+    // Output pixels first .. last - 1 of all images. `scratch` has dense_scratch bytes.
+    void (*dense)(const Dense &, const Finish &, size_t first, size_t last, uint8_t *scratch);
+    size_t (*dense_scratch)(const Dense &);
+    // Output rows first .. last - 1 of all images.
+    void (*events)(const Events &, const Finish &, size_t first, size_t last, uint8_t *scratch);
+    size_t (*events_scratch)(const Events &);
+    int event_bits;  // width of its widest vectors
+    size_t (*count_bits)(const uint8_t *x, size_t size);  // how many bits are set
+    // Rough costs in nanoseconds, only to choose between the two: a product of the dense kernel; 512 bits of a row.
+    double dense_cost, event_cost;
+};
+
+// The instruction set of that name, or the best one for an empty name; null if the processor or the build lacks it.
+const Isa *find_isa(const char *name);
+
+// Names of all that this processor and build have, best first, ending with a null pointer.
+const char *const *isa_names();
+
+}  // namespace maqd

@@ -1,0 +1,189 @@
+#include "weights.h"
+
+#include <algorithm>
+
+namespace maqd {
+
+namespace {
+
+// Reads the state indices of one output at a time.
+class Reader {
+  public:
+    explicit Reader(const PackedWeights &packed)
+        : packed_(packed), indices_(packed.depth() + 2 * MAX_DIGITS + 64) {
+        if (packed.group_bytes == 1) {
+            table_.resize(256 * MAX_DIGITS);
+            for (int byte = 0; byte < 256; byte++)
+                for (int digit = 0, rest = byte; digit < packed.digits; digit++, rest /= packed.count)
+                    table_[byte * MAX_DIGITS + digit] = static_cast<uint8_t>(rest % packed.count);
+        }
+    }
+
+    // Indices of an output in the order of the file, with at least 64 bytes behind them that may be read.
+    const uint8_t *row(size_t output) {
+        const uint8_t *from = packed_.data + output * packed_.row_bytes;
+        const size_t depth = packed_.depth(), digits = static_cast<size_t>(packed_.digits);
+        if (packed_.group_bytes == 1) {
+            for (size_t k = 0; k < depth; k += digits)
+                std::memcpy(&indices_[k], &table_[*from++ * MAX_DIGITS], MAX_DIGITS);
+        } else {
+            const auto base = static_cast<uint64_t>(packed_.count);
+            for (size_t k = 0; k < depth;) {
+                uint64_t number = 0;
+                for (int byte = 0; byte < packed_.group_bytes; byte++)
+                    number |= static_cast<uint64_t>(*from++) << (8 * byte);
+                for (size_t digit = 0; digit < digits && k < depth; digit++, number /= base)
+                    indices_[k++] = static_cast<uint8_t>(number % base);
+            }
+        }
+        return indices_.data();
+    }
+
+    int code(uint8_t index) const { return packed_.low + packed_.spacing * index; }
+
+  private:
+    static constexpr size_t MAX_DIGITS = 8;  // of a group of one byte
+    const PackedWeights &packed_;
+    std::vector<uint8_t> indices_;
+    std::vector<uint8_t> table_;
+};
+
+// Bit i of the result: bit `plane` of byte i.
+inline uint64_t gather_bits(const uint8_t *bytes, int plane) {
+    uint64_t mask = 0;
+    for (int part = 0; part < 8; part++) {
+        uint64_t eight;
+        std::memcpy(&eight, bytes + 8 * part, 8);
+        eight = (eight >> plane) & 0x0101010101010101u;
+        mask |= ((eight * 0x0102040810204080u) >> 56) << (8 * part);
+    }
+    return mask;
+}
+
+// Transposes a matrix of 64 x 64 bits (Hacker's Delight, 7-3).
+inline void transpose_bits(uint64_t *m) {
+    uint64_t mask = 0x00000000FFFFFFFFu;
+    for (int j = 32; j != 0; j >>= 1, mask ^= mask << j)
+        for (int k = 0; k < 64; k = (k + j + 1) & ~j) {
+            const uint64_t t = ((m[k] >> j) ^ m[k + j]) & mask;
+            m[k] ^= t << j;
+            m[k + j] ^= t;
+        }
+}
+
+inline bool ternary(const PackedWeights &packed) { return packed.low == -1 && packed.highest() == 1 && packed.count == 3; }
+
+}  // namespace
+
+template <class T>
+Memory scalar_weights(const PackedWeights &packed, size_t groups, const std::vector<bool> &negate) {
+    Memory made(packed.outputs * packed.depth() * sizeof(T));
+    T *to = reinterpret_cast<T *>(made.data());
+    Reader reader(packed);
+    const size_t share = packed.outputs / groups;
+    for (size_t output = 0; output < packed.outputs; output++) {
+        const uint8_t *row = reader.row(output);
+        const size_t group = output / share;
+        for (size_t c = 0; c < packed.inputs; c++)
+            for (size_t tap = 0; tap < packed.taps; tap++) {
+                const int code = reader.code(row[c * packed.taps + tap]);
+                to[((tap * groups + group) * packed.inputs + c) * share + output % share] =
+                    static_cast<T>(negate[output] ? -code : code);
+            }
+    }
+    return made;
+}
+template Memory scalar_weights<int8_t>(const PackedWeights &, size_t, const std::vector<bool> &);
+template Memory scalar_weights<int16_t>(const PackedWeights &, size_t, const std::vector<bool> &);
+
+std::vector<int64_t> code_sums(const PackedWeights &packed, const std::vector<bool> &negate) {
+    Reader reader(packed);
+    std::vector<int64_t> sums(packed.outputs);
+    for (size_t output = 0; output < packed.outputs; output++) {
+        const uint8_t *row = reader.row(output);
+        int64_t sum = 0;
+        for (size_t k = 0; k < packed.depth(); k++) sum += reader.code(row[k]);
+        sums[output] = negate[output] ? -sum : sum;
+    }
+    return sums;
+}
+
+Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, size_t padded_outputs,
+                     size_t padded_depth, const std::vector<bool> &negate) {
+    Memory made(padded_outputs * padded_depth);
+    Reader reader(packed);
+    for (size_t o = 0; o < outputs; o++) {
+        const uint8_t *row = reader.row(first_output + o);
+        const int sign = negate[first_output + o] ? -1 : 1;
+        uint8_t *block = made.data() + o / 16 * 16 * padded_depth + o % 16 * 4;
+        for (size_t c = 0; c < packed.inputs; c++)
+            for (size_t tap = 0; tap < packed.taps; tap++) {
+                const size_t k = tap * packed.inputs + c;
+                block[k / 4 * 64 + k % 4] = static_cast<uint8_t>(sign * reader.code(row[c * packed.taps + tap]));
+            }
+    }
+    return made;
+}
+
+WeightPlanes weight_planes(const PackedWeights &packed) {
+    if (ternary(packed)) return {2, {1, -1}, 0};
+    WeightPlanes made{0, {}, packed.low};
+    while ((1 << made.planes) < packed.count) {
+        made.coefficients[made.planes] = packed.spacing << made.planes;
+        made.planes++;
+    }
+    return made;
+}
+
+Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row_bytes,
+                  const std::vector<bool> &negate) {
+    const size_t depth = packed.depth();
+    const int planes = weight_planes(packed).planes;
+    const bool three = ternary(packed);
+    Memory made((depth + 1) * row_bytes);
+    Reader reader(packed);
+    const size_t words = (depth + 63) / 64;
+    std::vector<uint64_t> bits(static_cast<size_t>(planes) * words * 64);  // [planes][words][64 outputs]
+    for (size_t base = 0; base < packed.outputs; base += 64) {
+        const size_t here = std::min<size_t>(64, packed.outputs - base);
+        std::fill(bits.begin(), bits.end(), 0);
+        for (size_t o = 0; o < here; o++) {
+            const uint8_t *row = reader.row(base + o);
+            for (size_t word = 0; word < words; word++) {
+                const size_t left = depth - word * 64;
+                const uint64_t valid = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+                if (three) {  // indices 0, 1, 2 are codes -1, 0, 1
+                    const uint64_t low = gather_bits(row + word * 64, 0), high = gather_bits(row + word * 64, 1);
+                    const uint64_t plus = high & valid, minus = ~(low | high) & valid;
+                    bits[word * 64 + o] = negate[base + o] ? minus : plus;
+                    bits[(words + word) * 64 + o] = negate[base + o] ? plus : minus;
+                } else {
+                    // A code and its negative have indices that add up to count - 1.
+                    uint8_t indices[64];
+                    for (size_t k = 0; k < 64; k++) {
+                        const uint8_t index = row[word * 64 + k];
+                        indices[k] = negate[base + o] ? static_cast<uint8_t>(packed.count - 1 - index) : index;
+                    }
+                    for (int plane = 0; plane < planes; plane++)
+                        bits[(static_cast<size_t>(plane) * words + word) * 64 + o] = gather_bits(indices, plane) & valid;
+                }
+            }
+        }
+        const size_t lane = base % static_cast<size_t>(lanes), chunk = base / static_cast<size_t>(lanes);
+        if (chunk >= static_cast<size_t>(chunks)) throw std::logic_error("more outputs than lanes");
+        const size_t plane_bytes = static_cast<size_t>(lanes) / 8;
+        for (int plane = 0; plane < planes; plane++)
+            for (size_t word = 0; word < words; word++) {
+                uint64_t *block = &bits[(static_cast<size_t>(plane) * words + word) * 64];
+                transpose_bits(block);
+                const size_t offset = (chunk * static_cast<size_t>(planes) + static_cast<size_t>(plane)) * plane_bytes + lane / 8;
+                for (size_t k = word * 64; k < std::min(depth, word * 64 + 64); k++) {
+                    const size_t at = (k % packed.taps) * packed.inputs + k / packed.taps;
+                    std::memcpy(made.data() + at * row_bytes + offset, &block[k % 64], 8);
+                }
+            }
+    }
+    return made;
+}
+
+}  // namespace maqd

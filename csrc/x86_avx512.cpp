@@ -1,0 +1,393 @@
+// AVX-512 with VNNI, VBMI, VBMI2, BITALG and VPOPCNTDQ: Ice Lake, Sapphire Rapids, Zen 4 and later.
+#include "x86_avx512.h"
+
+#include <immintrin.h>
+
+#include "events.h"
+#include "panel.h"
+
+namespace maqd {
+
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
+}
+
+namespace {
+
+// ---- what follows the accumulators ----------------------------------------------------------------------------------
+
+inline __m512i load_values(const void *x, maqd_element element, int32_t zero, size_t at, __mmask16 mask) {
+    switch (element) {
+        case MAQD_U8:
+            return _mm512_sub_epi32(
+                _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const uint8_t *>(x) + at)),
+                _mm512_set1_epi32(zero));
+        case MAQD_I16:
+            return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const int16_t *>(x) + at));
+        default:
+            return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t *>(x) + at);
+    }
+}
+
+inline void store_values(void *y, maqd_element element, int32_t zero, size_t at, __mmask16 mask, __m512i v) {
+    switch (element) {
+        case MAQD_U8:
+            v = _mm512_add_epi32(v, _mm512_set1_epi32(zero));
+            _mm_mask_storeu_epi8(static_cast<uint8_t *>(y) + at, mask, _mm512_cvtepi32_epi8(v));
+            break;
+        case MAQD_I16:
+            _mm256_mask_storeu_epi16(static_cast<int16_t *>(y) + at, mask, _mm512_cvtepi32_epi16(v));
+            break;
+        default:
+            _mm512_mask_storeu_epi32(static_cast<int32_t *>(y) + at, mask, v);
+    }
+}
+
+// Sixteen outputs of some pixels.
+template <bool ADDEND, bool RAW, bool SIGNS>
+inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
+                     __mmask16 mask) {
+    const __m512i bias = _mm512_loadu_si512(f.bias + output);
+    const __m512i base = _mm512_set1_epi32(f.base), spacing = _mm512_set1_epi32(f.spacing);
+    const __m512i sign = SIGNS ? _mm512_loadu_si512(f.signs + output) : _mm512_setzero_si512();
+    for (size_t p = 0; p < pixels; p++) {
+        const size_t at = (pixel + p) * f.outputs + output;
+        __m512i v = _mm512_add_epi32(_mm512_loadu_si512(acc + p * stride), bias);
+        if (ADDEND) {
+            const __m512i other = load_values(f.addend, f.addend_element, f.addend_zero, at, mask);
+            v = _mm512_add_epi32(_mm512_sll_epi32(v, _mm_cvtsi32_si128(f.shift)),
+                                 _mm512_sll_epi32(other, _mm_cvtsi32_si128(f.addend_shift)));
+        }
+        if (RAW) store_values(f.raw, f.raw_element, f.raw_zero, at, mask, v);
+        if (f.codes) {
+            if (SIGNS) v = _mm512_sub_epi32(_mm512_xor_si512(v, sign), sign);
+            __m512i code = base;
+            for (int32_t k = 0; k < f.levels; k++)
+                code = _mm512_mask_add_epi32(
+                    code,
+                    _mm512_cmpge_epi32_mask(v, _mm512_loadu_si512(f.thresholds + static_cast<size_t>(k) * f.padded + output)),
+                    code, spacing);
+            _mm_mask_storeu_epi8(f.codes + at, mask, _mm512_cvtepi32_epi8(code));
+        }
+    }
+}
+
+// Codes only, up to LEVELS thresholds: masks instead of sums, 32 outputs at a time.
+template <int LEVELS>
+inline void finish32_codes(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels,
+                           size_t output, __mmask32 mask) {
+    __m512i low[LEVELS], high[LEVELS];  // thresholds without the bias
+    for (int k = 0; k < LEVELS; k++) {
+        const int32_t *t = f.thresholds + static_cast<size_t>(k) * f.padded + output;
+        low[k] = _mm512_loadu_si512(t);
+        high[k] = _mm512_loadu_si512(t + 16);
+    }
+    const __m512i bias0 = _mm512_loadu_si512(f.bias + output), bias1 = _mm512_loadu_si512(f.bias + output + 16);
+    const __m256i one = _mm256_set1_epi8(1);
+    for (size_t p = 0; p < pixels; p++) {
+        const __m512i v0 = _mm512_add_epi32(_mm512_loadu_si512(acc + p * stride), bias0);
+        const __m512i v1 = _mm512_add_epi32(_mm512_loadu_si512(acc + p * stride + 16), bias1);
+        __m256i code = _mm256_setzero_si256();
+        for (int k = 0; k < LEVELS; k++) {
+            const __mmask32 reached = _mm512_kunpackw(_mm512_cmpge_epi32_mask(v1, high[k]), _mm512_cmpge_epi32_mask(v0, low[k]));
+            code = _mm256_mask_add_epi8(code, reached, code, one);
+        }
+        _mm256_mask_storeu_epi8(f.codes + (pixel + p) * f.outputs + output, mask, code);
+    }
+}
+
+}  // namespace
+
+void finish_avx512(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
+                   size_t outputs) {
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
+    if (f.codes && !f.raw && !f.addend && !f.signs && f.spacing == 1 && f.base == 0) {
+        if (f.levels == 1) return finish32_codes<1>(f, acc, stride, pixel, pixels, output, mask);
+        if (f.levels == 2) return finish32_codes<2>(f, acc, stride, pixel, pixels, output, mask);
+        if (f.levels == 3) return finish32_codes<3>(f, acc, stride, pixel, pixels, output, mask);
+        if (f.levels == 7) return finish32_codes<7>(f, acc, stride, pixel, pixels, output, mask);
+    }
+    for (size_t part = 0; part < outputs; part += 16) {
+        const auto m = static_cast<__mmask16>(mask >> part);
+        const int32_t *from = acc + part;
+        const size_t o = output + part;
+        if (f.addend) {
+            if (f.raw)
+                f.signs ? finish16<true, true, true>(f, from, stride, pixel, pixels, o, m)
+                        : finish16<true, true, false>(f, from, stride, pixel, pixels, o, m);
+            else
+                f.signs ? finish16<true, false, true>(f, from, stride, pixel, pixels, o, m)
+                        : finish16<true, false, false>(f, from, stride, pixel, pixels, o, m);
+        } else if (f.raw) {
+            f.signs ? finish16<false, true, true>(f, from, stride, pixel, pixels, o, m)
+                    : finish16<false, true, false>(f, from, stride, pixel, pixels, o, m);
+        } else {
+            f.signs ? finish16<false, false, true>(f, from, stride, pixel, pixels, o, m)
+                    : finish16<false, false, false>(f, from, stride, pixel, pixels, o, m);
+        }
+    }
+}
+
+namespace {
+
+// ---- dense ----------------------------------------------------------------------------------------------------------
+
+constexpr size_t TILE = 8;  // pixels whose accumulators for 32 outputs stay in registers
+
+size_t dense_scratch(const Dense &dense) { return DENSE_PIXELS * dense.depth + TILE * 32 * 4; }
+
+// TILE pixels x 32 outputs; `weights` are two blocks of 16 outputs.
+inline void dense_tile(const uint8_t *panel, size_t depth, const int8_t *weights, int32_t *acc) {
+    __m512i sums[TILE][2];
+#pragma GCC unroll 8
+    for (size_t p = 0; p < TILE; p++) sums[p][0] = sums[p][1] = _mm512_setzero_si512();
+    const int8_t *other = weights + depth * 16;
+    for (size_t k = 0; k < depth; k += 4) {
+        const __m512i w0 = _mm512_load_si512(weights + k * 16), w1 = _mm512_load_si512(other + k * 16);
+#pragma GCC unroll 8
+        for (size_t p = 0; p < TILE; p++) {
+            int32_t four;
+            std::memcpy(&four, panel + p * depth + k, 4);
+            const __m512i x = _mm512_set1_epi32(four);
+            sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], x, w0);
+            sums[p][1] = _mm512_dpbusd_epi32(sums[p][1], x, w1);
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t p = 0; p < TILE; p++) {
+        _mm512_store_si512(acc + p * 32, sums[p][0]);
+        _mm512_store_si512(acc + p * 32 + 16, sums[p][1]);
+    }
+}
+
+void dense(const Dense &d, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    uint8_t *panel = scratch;
+    auto *acc = reinterpret_cast<int32_t *>(scratch + DENSE_PIXELS * d.depth);
+    const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
+    for (size_t pixel = first; pixel < last; pixel += DENSE_PIXELS) {
+        const size_t count = last - pixel < DENSE_PIXELS ? last - pixel : DENSE_PIXELS;
+        fill_panel(d, Place::of(d.conv, pixel), count, panel);
+        for (size_t o = 0; o < outputs; o += 32)
+            for (size_t p = 0; p < count; p += TILE) {
+                dense_tile(panel + p * d.depth, d.depth, d.weights + o * d.depth, acc);
+                finish_avx512(finish, acc, 32, pixel + p, count - p < TILE ? count - p : TILE, d.first_output + o,
+                              outputs - o < 32 ? outputs - o : 32);
+            }
+    }
+}
+
+// ---- events ---------------------------------------------------------------------------------------------------------
+
+constexpr int f_xor3(int a, int b, int c) { return a ^ b ^ c; }
+constexpr int f_majority(int a, int b, int c) { return (a & b) | (a & c) | (b & c); }
+constexpr int f_borrow(int a, int b, int c) { return ((1 - a) & (b | c)) | (b & c); }
+constexpr int truth_table(int (*f)(int, int, int)) {
+    int table = 0;
+    for (int i = 0; i < 8; i++) table |= f(i >> 2 & 1, i >> 1 & 1, i & 1) << i;
+    return table;
+}
+constexpr int XOR3 = truth_table(f_xor3), MAJORITY = truth_table(f_majority), BORROW = truth_table(f_borrow);
+
+// Vectors of 64, 128 and 256 bits as halves, of 128, 256 and 512 bits as rows.
+struct X64 {
+    using T = __m128i;
+    static constexpr size_t BYTES = 8;
+    static T load(const uint8_t *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
+    static void store(uint8_t *p, T v) { _mm_storel_epi64(reinterpret_cast<__m128i *>(p), v); }
+    static T zero() { return _mm_setzero_si128(); }
+    static T xor2(T a, T b) { return _mm_xor_si128(a, b); }
+    static T and2(T a, T b) { return _mm_and_si128(a, b); }
+    static T or2(T a, T b) { return _mm_or_si128(a, b); }
+    static T and_not(T a, T b) { return _mm_andnot_si128(b, a); }
+    static T xor3(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, XOR3); }
+    static T not_xor3(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, 255 ^ XOR3); }
+    static T majority(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, MAJORITY); }
+    static T borrow(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, BORROW); }
+};
+
+struct X128 : X64 {
+    using H = X64;
+    static constexpr size_t BYTES = 16;
+    static T load(const uint8_t *p) { return _mm_load_si128(reinterpret_cast<const __m128i *>(p)); }
+    static void store(uint8_t *p, T v) { _mm_store_si128(reinterpret_cast<__m128i *>(p), v); }
+    static H::T low(T v) { return v; }
+    static H::T high(T v) { return _mm_unpackhi_epi64(v, v); }
+};
+
+struct X256 {
+    using T = __m256i;
+    using H = X128;
+    static constexpr size_t BYTES = 32;
+    static T load(const uint8_t *p) { return _mm256_load_si256(reinterpret_cast<const __m256i *>(p)); }
+    static void store(uint8_t *p, T v) { _mm256_store_si256(reinterpret_cast<__m256i *>(p), v); }
+    static T zero() { return _mm256_setzero_si256(); }
+    static T xor2(T a, T b) { return _mm256_xor_si256(a, b); }
+    static T and2(T a, T b) { return _mm256_and_si256(a, b); }
+    static T or2(T a, T b) { return _mm256_or_si256(a, b); }
+    static T and_not(T a, T b) { return _mm256_andnot_si256(b, a); }
+    static T xor3(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, XOR3); }
+    static T not_xor3(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, 255 ^ XOR3); }
+    static T majority(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, MAJORITY); }
+    static T borrow(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, BORROW); }
+    static H::T low(T v) { return _mm256_castsi256_si128(v); }
+    static H::T high(T v) { return _mm256_extracti128_si256(v, 1); }
+};
+
+struct X512 {
+    using T = __m512i;
+    using H = X256;
+    static constexpr size_t BYTES = 64;
+    static T load(const uint8_t *p) { return _mm512_load_si512(p); }
+    static void store(uint8_t *p, T v) { _mm512_store_si512(p, v); }
+    static T zero() { return _mm512_setzero_si512(); }
+    static T xor2(T a, T b) { return _mm512_xor_si512(a, b); }
+    static T and2(T a, T b) { return _mm512_and_si512(a, b); }
+    static T xor3(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, XOR3); }
+    static T majority(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, MAJORITY); }
+    static H::T low(T v) { return _mm512_castsi512_si256(v); }
+    static H::T high(T v) { return _mm512_extracti64x4_epi64(v, 1); }
+};
+
+struct Extract {
+    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
+        const __m512i iota = _mm512_set_epi8(
+            63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
+            35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7,
+            6, 5, 4, 3, 2, 1, 0);
+        const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane)), steps = _mm512_set1_epi32(static_cast<int>(step));
+        for (size_t c = 0; c < channels; c += 64, base += 64 * step) {
+            const __mmask64 here = channels - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels - c)) - 1;
+            const __mmask64 set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
+            const __m512i found = _mm512_maskz_compress_epi8(set, iota), from = _mm512_set1_epi32(static_cast<int>(base));
+            const auto count = static_cast<size_t>(__builtin_popcountll(set));
+            const auto put = [&](size_t at, __m128i sixteen) {
+                _mm512_storeu_si512(to + at,
+                                    _mm512_add_epi32(_mm512_mullo_epi32(_mm512_cvtepu8_epi32(sixteen), steps), from));
+            };
+            put(0, _mm512_castsi512_si128(found));
+            if (count > 16) {
+                put(16, _mm512_extracti32x4_epi32(found, 1));
+                if (count > 32) {
+                    put(32, _mm512_extracti32x4_epi32(found, 2));
+                    put(48, _mm512_extracti32x4_epi32(found, 3));
+                }
+            }
+            to += count;
+        }
+        return to;
+    }
+};
+
+// Bits of an index become bytes: `slices` of 8 * BYTES lanes each.
+template <class H>
+inline void store_codes(const typename H::T *index, int bits, uint8_t *codes, size_t outputs) {
+    alignas(64) uint8_t slices[3][64] = {};
+    for (int k = 0; k < bits; k++) H::store(slices[k], index[k]);
+    for (size_t o = 0; o < outputs; o += 64) {
+        __m512i code = _mm512_setzero_si512();
+        for (int k = 0; k < bits; k++) {
+            uint64_t mask;
+            std::memcpy(&mask, slices[k] + o / 8, 8);
+            code = _mm512_mask_add_epi8(code, mask, code, _mm512_set1_epi8(static_cast<char>(1 << k)));
+        }
+        const __mmask64 here = outputs - o >= 64 ? ~__mmask64{0} : (__mmask64{1} << (outputs - o)) - 1;
+        _mm512_mask_storeu_epi8(codes + o, here, code);
+    }
+}
+
+// acc[lane] += weight of the bit, for `lanes` bits at `bits`.
+inline void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight) {
+    const __m512i w = _mm512_set1_epi32(weight);
+    for (size_t lane = 0; lane < lanes; lane += 16) {
+        uint16_t mask;
+        std::memcpy(&mask, bits + lane / 8, 2);
+        const __m512i old = _mm512_load_si512(acc + lane);
+        _mm512_store_si512(acc + lane, _mm512_mask_add_epi32(old, mask, old, w));
+    }
+}
+
+// Sums of one chunk as integers.
+template <class V>
+inline void expand(const Events &e, const typename V::T *slices, int bits, size_t sum, int32_t *acc) {
+    const auto lanes = static_cast<size_t>(e.lanes);
+    const __m512i start = _mm512_set1_epi32(e.input_sum_coefficient * static_cast<int32_t>(sum));
+    for (size_t lane = 0; lane < lanes; lane += 16) _mm512_store_si512(acc + lane, start);
+    alignas(64) uint8_t bytes[64];
+    for (int k = 0; k < bits; k++) {
+        V::store(bytes, slices[k]);
+        for (int plane = 0; plane < e.weight_planes; plane++)
+            add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes, e.coefficients[plane] * (1 << k));
+    }
+}
+
+template <class V>
+void event_rows(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    using H = typename V::H;
+    const maqd_conv &conv = e.conv;
+    const auto rows = static_cast<size_t>(conv.rows), columns = static_cast<size_t>(conv.columns);
+    const auto lanes = static_cast<size_t>(e.lanes), planes = static_cast<size_t>(e.planes);
+    auto *acc = reinterpret_cast<int32_t *>(scratch);
+    const size_t acc_size = (lanes + 15) / 16 * 16;
+    Lists lists{};
+    lists.entries = reinterpret_cast<uint32_t *>(scratch + acc_size * 4);
+    lists.stride = list_stride(e);
+    lists.starts = lists.entries + planes * lists.stride;
+    const size_t threshold_size = static_cast<size_t>(finish.levels) * static_cast<size_t>(e.threshold_bits) * H::BYTES;
+    const int index_bits = bit_width(static_cast<size_t>(finish.levels));
+    for (size_t part = first; part < last; part++) {
+        build_lists<Extract>(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
+        for (size_t column = 0; column < columns; column++) {
+            const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
+            const size_t pixel = part * columns + column;
+            for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
+                typename V::T slices[MAX_SLICES];
+                const int bits = count_chunk<V>(e, p, chunk * V::BYTES, slices);
+                const size_t output = chunk * lanes;
+                const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
+                if (e.threshold_planes) {
+                    typename H::T value[MAX_SLICES + 1], index[3];
+                    subtract_halves<V>(slices, bits, value);
+                    compare<H>(value, bits, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels,
+                               index);
+                    store_codes<H>(index, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
+                } else {
+                    expand<V>(e, slices, bits, p.sum, acc);
+                    for (size_t o = 0; o < outputs; o += 32)
+                        finish_avx512(finish, acc + o, lanes, pixel, 1, output + o, outputs - o < 32 ? outputs - o : 32);
+                }
+            }
+        }
+    }
+}
+
+void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    if (e.vector_bits == 128)
+        event_rows<X128>(e, finish, first, last, scratch);
+    else if (e.vector_bits == 256)
+        event_rows<X256>(e, finish, first, last, scratch);
+    else
+        event_rows<X512>(e, finish, first, last, scratch);
+}
+
+size_t count_bits(const uint8_t *x, size_t size) {
+    __m512i total = _mm512_setzero_si512();
+    for (size_t i = 0; i < size; i += 64) {
+        const __mmask64 here = size - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (size - i)) - 1;
+        total = _mm512_add_epi64(total, _mm512_popcnt_epi64(_mm512_maskz_loadu_epi8(here, x + i)));
+    }
+    return static_cast<size_t>(_mm512_reduce_add_epi64(total));
+}
+
+}  // namespace
+
+const Isa AVX512 = {
+    "avx512",          maqd_avx512_widen,    maqd_avx512_narrow,       maqd_avx512_add_shifted,  maqd_avx512_conv_row,
+    maqd_avx512_conv_row_wide, maqd_avx512_quantize, maqd_avx512_max_pool_row, maqd_avx512_sum_pool_row, maqd_avx512_transpose,
+    dense,             dense_scratch,        events,                   event_scratch,            512,
+    count_bits,        0.0028,               1.3,
+};
+
+}  // namespace maqd

@@ -1,0 +1,333 @@
+"""The compiled engine: plans in Python (`maqd.plan`), kernels in C and C++ (csrc/), the same integers as NumPy's."""
+
+import enum
+import importlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.errors import EngineError, MissingDependencyError
+from maqd.graph import Graph, Weighted
+from maqd.interpreter import check_images
+from maqd.packing import group
+from maqd.plan import (
+    AddStep,
+    Buffer,
+    ConcatStep,
+    ConvStep,
+    Plan,
+    PoolStep,
+    Quantization,
+    QuantizeStep,
+    Step,
+    SumStep,
+    TransposeStep,
+    make_plan,
+)
+
+ISA_VARIABLE = "MAQD_ISA"
+"""Environment variable that names the instruction set to use: one of `isas()`."""
+
+BLOCK = 8
+"""Images that go through the network together: enough to use weights several times while they are in the cache."""
+
+
+class Kernel(enum.Enum):
+    """How convolutions are computed."""
+
+    AUTOMATIC = "automatic"
+    """Whatever is faster for the layer and the density of its input."""
+    SCALAR = "scalar"
+    """Plain C."""
+    DENSE = "dense"
+    """Products of uint8 and int8 matrices, where codes fit; the time does not depend on the input."""
+    EVENTS = "events"
+    """Sums of weights over the bits that are set in the input, where there is such a kernel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProfile:
+    """What a step of the engine took.
+
+    Args:
+        nodes: Names of the graph's nodes that it computes.
+        kernel: Which kernel was used.
+        seconds: Median over the repetitions, for all images together.
+        density: Share of its input's values that are not zero; None where that is no choice of a kernel.
+        macs: Multiplications and additions of an image that a plain implementation needs.
+    """
+
+    nodes: tuple[str, ...]
+    kernel: str
+    seconds: float
+    density: float | None
+    macs: int
+
+
+def native_module() -> Any | None:
+    """The compiled module, or None where the package was installed without a compiler."""
+    try:
+        return importlib.import_module("maqd._native")
+    except ImportError:
+        return None
+
+
+def isas() -> tuple[str, ...]:
+    """Instruction sets of this build that this processor has, the best one first; () without the compiled module."""
+    module = native_module()
+    return () if module is None else tuple(module.isas())
+
+
+class NativeEngine:
+    """A graph in the compiled engine. May be used by several threads at once.
+
+    Args:
+        graph: A valid graph.
+        threads: How many threads a call uses; a second call at the same time uses one.
+        isa: Instruction set, one of `isas()`; by default that of the environment variable MAQD_ISA, or the best one.
+        kernel: How convolutions are computed.
+
+    Raises:
+        MissingDependencyError: The package was installed without a compiler.
+        EngineError: There is no such instruction set, or the engine cannot run the graph.
+    """
+
+    name = "native"
+
+    def __init__(
+        self, graph: Graph, *, threads: int = 1, isa: str | None = None, kernel: Kernel = Kernel.AUTOMATIC
+    ) -> None:
+        module = native_module()
+        if module is None:
+            raise MissingDependencyError(
+                "the native engine was not built; install a C++ compiler and Python's headers, then install maqd again, "
+                'or use engine="numpy"'
+            )
+        if threads < 1:
+            raise EngineError(f"an engine needs at least one thread, got {threads}")
+        self.graph = graph
+        self.threads = threads
+        self.kernel = kernel
+        self._module = module
+        self._isa = _choose_isa(isa)
+        self._plan = make_plan(graph)
+        self._model = self._build(self._plan)
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return self._isa
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of weights and tables."""
+        return self._model.constant_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes of activations and scratch memory, after the first call."""
+        return self._model.working_bytes
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """The logits.
+
+        Args:
+            images: uint8, N x the input's shape C x H x W, or N x H x W x C. A shape that is both is taken as the first.
+
+        Returns:
+            int32, N x classes; a score is logit * 2**exponent.
+
+        Raises:
+            EngineError: The images have another type or shape.
+        """
+        images, channels_last = self._images(images)
+        logits = self._logits(len(images))
+        self._model.run(images, channels_last, logits)
+        return self._in_order(logits)
+
+    def run_layers(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+        """Every tensor of the graph: codes by name, int64, N x the tensor's shape; arguments as in `run`."""
+        return dict(self.layers(images))
+
+    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Every tensor of the graph: name and codes, int64, N x the tensor's shape; arguments as in `run`.
+
+        What the engine stores comes from the very steps of `run`. Tensors that it never stores, because what follows
+        is computed at once with them, come from a second plan that keeps steps apart.
+        """
+        images, channels_last = self._images(images)
+        fused, apart = self._inspected
+        found: list[dict[str, NDArray[np.int64]]] = []
+        for start in range(0, max(len(images), 1), BLOCK):
+            block = images[start : start + BLOCK]
+            tensors = self._inspect(*apart, block, channels_last)
+            tensors.update(self._inspect(*fused, block, channels_last))
+            found.append(tensors)
+        for node in self.graph.nodes:
+            if node.name in found[0]:
+                yield node.name, np.concatenate([tensors[node.name] for tensors in found])
+
+    def profile(self, images: NDArray[np.uint8], *, repetitions: int = 20) -> tuple[StepProfile, ...]:
+        """Time, kernel and density of each step, on one thread.
+
+        Args:
+            images: As in `run`; at most the first `BLOCK` of them are used.
+            repetitions: How many runs; times are medians.
+        """
+        images, channels_last = self._images(images)
+        images = images[:BLOCK]
+        logits = self._logits(len(images))
+        runs = [self._model.profile(images, channels_last, logits) for _ in range(repetitions + 1)][1:]
+        macs = {node.name: self._macs(node.name) for node in self.graph.nodes}
+        return tuple(
+            StepProfile(
+                nodes=step.links.nodes,
+                kernel=runs[0][place][2],
+                seconds=float(np.median([run[place][0] for run in runs])),
+                density=runs[0][place][1] if runs[0][place][1] >= 0 else None,
+                macs=sum(macs[name] for name in step.links.nodes),
+            )
+            for place, step in enumerate(self._plan.steps)
+        )
+
+    def _macs(self, name: str) -> int:
+        node = self.graph[name]
+        return node.multiplications * self.graph.types[name].size if isinstance(node, Weighted) else 0
+
+    # ---- images and results -----------------------------------------------------------------------------------------
+
+    def _images(self, images: object) -> tuple[NDArray[np.uint8], bool]:
+        """The images, contiguous, and whether their channels are last."""
+        shape = self.graph.input.shape
+        last = (*shape[1:], shape[0])
+        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim and images.shape[1:] == last != shape:
+            return np.ascontiguousarray(images), True
+        return np.ascontiguousarray(check_images(self.graph, images)), False
+
+    def _logits(self, count: int) -> NDArray[np.int32]:
+        return np.empty((count, self._plan.result.size), np.int32)
+
+    def _in_order(self, logits: NDArray[np.int32]) -> NDArray[np.int32]:
+        return _channels_first(logits, self._plan.result_shape)
+
+    # ---- building ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _inspected(self) -> tuple[tuple[Plan, Any], tuple[Plan, Any]]:
+        """The fused plan and the plan without fusion, both with all tensors kept, and their models."""
+        fused, apart = make_plan(self.graph, keep=True), make_plan(self.graph, fuse=False, keep=True)
+        return (fused, self._build(fused)), (apart, self._build(apart))
+
+    def _inspect(
+        self, plan: Plan, model: Any, images: NDArray[np.uint8], channels_last: bool
+    ) -> dict[str, NDArray[np.int64]]:
+        arrays = {
+            name: np.empty((len(images), buffer.size), np.int32) for name, (buffer, _) in plan.tensors.items()
+        }
+        buffers = [self._buffer(plan, buffer) for buffer, _ in plan.tensors.values()]
+        model.inspect(images, channels_last, self._logits(len(images)), buffers, list(arrays.values()))
+        return {
+            name: _channels_first(array, plan.tensors[name][1]).astype(np.int64) for name, array in arrays.items()
+        }
+
+    def _buffer(self, plan: Plan, buffer: Buffer) -> Any:
+        return self._module.Buffer(
+            plan.arena.offsets[buffer.storage],
+            buffer.rows,
+            buffer.columns,
+            buffer.channels,
+            buffer.element.value,
+            buffer.zero,
+            buffer.highest,
+        )
+
+    def _build(self, plan: Plan) -> Any:
+        model = self._module.Model(
+            isa=self._isa,
+            kernel=self._module.Kernel[self.kernel.name],
+            threads=self.threads,
+            input=self._buffer(plan, plan.input),
+            arena=plan.arena.size,
+            block=BLOCK,
+        )
+        for step in plan.steps:
+            self._add(plan, model, step)
+        model.set_result(self._buffer(plan, plan.result))
+        return model
+
+    def _add(self, plan: Plan, model: Any, step: Step) -> None:
+        inputs = [self._buffer(plan, buffer) for buffer in step.links.inputs]
+        output = self._buffer(plan, step.links.outputs[0])
+        match step:
+            case ConvStep():
+                self._add_conv(plan, model, step, inputs)
+            case QuantizeStep():
+                q, axis = step.quantization, step.axis
+                model.quantize(
+                    inputs[0], output, q.thresholds, q.signs, q.spacing, q.base, axis.outer, axis.channels, axis.inner
+                )
+            case PoolStep():
+                model.pool(inputs[0], output, step.maximum, step.kernel, step.stride, step.padding)
+            case SumStep():
+                model.sum(inputs[0], output)
+            case AddStep():
+                model.add(inputs, step.shifts, output)
+            case ConcatStep():
+                lengths = [axis.channels * axis.inner for axis in step.axes]
+                model.concat(inputs, step.shifts, lengths, step.axes[0].outer, output)
+            case TransposeStep():
+                model.transpose(inputs[0], output, step.height, step.width)
+            case _:
+                raise NotImplementedError(f"the engine does not know {type(step).__name__}")
+
+    def _add_conv(self, plan: Plan, model: Any, step: ConvStep, inputs: list[Any]) -> None:
+        weight, layout = step.weight, group(step.weight.states.count)
+        q: Quantization | None = step.quantization
+        model.conv(
+            x=inputs[0],
+            weight=weight.data,
+            count=weight.states.count,
+            low=weight.states.low,
+            spacing=weight.states.spacing,
+            digits=layout.digits,
+            group_bytes=layout.bytes,
+            inputs=weight.shape[1],
+            bias=step.bias,
+            kernel=weight.shape[2:],
+            stride=step.stride,
+            padding=step.padding,
+            dilation=step.dilation,
+            groups=step.groups,
+            shift=step.shift,
+            addend=inputs[1] if len(inputs) > 1 else None,
+            addend_shift=step.addend_shift,
+            raw=None if step.raw is None else self._buffer(plan, step.raw),
+            codes=None if step.codes is None else self._buffer(plan, step.codes),
+            thresholds=None if q is None else q.thresholds,
+            signs=None if q is None else q.signs,
+            step=1 if q is None else q.spacing,
+            base=0 if q is None else q.base,
+        )
+
+
+def _channels_first(array: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """N x elements as they are stored, channels last, in the shape of the graph."""
+    if len(shape) == 1 or prod(shape[1:]) == 1 or shape[0] == 1:
+        return array.reshape(len(array), *shape)
+    return np.ascontiguousarray(np.moveaxis(array.reshape(len(array), *shape[1:], shape[0]), -1, 1))
+
+
+def _choose_isa(isa: str | None) -> str:
+    wanted, have = isa or os.environ.get(ISA_VARIABLE, ""), isas()
+    if not wanted:
+        return have[0]
+    if wanted not in have:
+        source = "the argument isa" if isa else f"the environment variable {ISA_VARIABLE}"
+        raise EngineError(f"{source} must be one of {', '.join(have)} on this processor, got {wanted!r}")
+    return wanted
