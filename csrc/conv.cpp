@@ -66,8 +66,7 @@ class ConvStep final : public Step {
     }
 
     size_t parts(const Batch &batch, int choice) const override {
-        const auto rows = batch.images * static_cast<size_t>(conv_.rows);
-        return choice == DENSE ? (rows * static_cast<size_t>(conv_.columns) + DENSE_PIXELS - 1) / DENSE_PIXELS : rows;
+        return choice == DENSE ? dense_.parts(batch.images) : batch.images * static_cast<size_t>(conv_.rows);
     }
 
     void run(const Batch &batch, int choice, size_t first, size_t last, uint8_t *scratch) const override {
@@ -76,7 +75,6 @@ class ConvStep final : public Step {
         finish.raw = raw_.empty() ? nullptr : batch.at(raw_[0]);
         finish.codes = codes_.empty() ? nullptr : batch.at(codes_[0]);
         if (choice == DENSE) {
-            const size_t pixels = batch.images * static_cast<size_t>(conv_.rows) * static_cast<size_t>(conv_.columns);
             for (size_t group = 0; group < dense_weights_.size(); group++) {
                 Dense dense = dense_;
                 dense.group = static_cast<int>(group);
@@ -84,7 +82,7 @@ class ConvStep final : public Step {
                 dense.weights = reinterpret_cast<const int8_t *>(dense_weights_[group].data());
                 dense.x = batch.at(x_);
                 finish.bias = dense_bias_.data();
-                isa_.dense(dense, finish, first * DENSE_PIXELS, std::min(pixels, last * DENSE_PIXELS), scratch);
+                isa_.dense(dense, finish, batch.images, first, last, scratch);
             }
         } else if (choice == EVENTS) {
             Events events = events_;
@@ -163,7 +161,7 @@ class ConvStep final : public Step {
         if (dense) {
             for (size_t group = 0; group < groups; group++)
                 dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups,
-                                                       dense_.outputs, dense_.depth, negate_));
+                                                       dense_, negate_));
             // Stored integers are `zero` too large. Sums wrap around, the result does not.
             dense_bias_ = bias_;
             const auto sums = code_sums(w, negate_);
@@ -192,7 +190,8 @@ class ConvStep final : public Step {
     void plan_dense(const PackedWeights &w) {
         dense_ = {};
         dense_.conv = conv_;
-        dense_.depth = rounded(w.depth(), 64);
+        dense_.run = rounded(static_cast<size_t>(conv_.window.kernel_columns) * w.inputs, isa_.dense_align);
+        dense_.strips = conv_.columns >= isa_.strip_columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
         dense_.image_size = x_.bytes();
     }
@@ -249,7 +248,7 @@ class ConvStep final : public Step {
     double pixels() const { return static_cast<double>(conv_.rows) * conv_.columns; }
 
     double dense_cost() const {
-        return pixels() * static_cast<double>(dense_.depth) * static_cast<double>(dense_.outputs) * conv_.groups *
+        return pixels() * static_cast<double>(dense_.depth()) * static_cast<double>(dense_.outputs) * conv_.groups *
                isa_.dense_cost;
     }
 
@@ -257,8 +256,9 @@ class ConvStep final : public Step {
     double events_cost(double bits) const {
         const auto &w = conv_.window;
         const double reads = static_cast<double>(w.kernel_rows) * w.kernel_columns * conv_.x.channels;
-        return pixels() * (reads * bits + EVENT_OVERHEAD) * events_.chunks * std::max(events_.vector_bits, 256) / 512 *
-               isa_.event_cost;
+        const double looks = static_cast<double>(conv_.rows) * conv_.x.columns * w.kernel_rows * events_.planes *
+                             static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
+        return pixels() * events_.chunks * (reads * bits * isa_.row_cost + isa_.chunk_cost) + looks * isa_.look_cost;
     }
 
     void scalar(const Batch &batch, const Finish &finish, size_t first, size_t last, int32_t *acc) const {
@@ -288,7 +288,6 @@ class ConvStep final : public Step {
     }
 
     static constexpr int MAX_THRESHOLD_BITS = 20;
-    static constexpr double EVENT_OVERHEAD = 24;  // what a pixel costs beside its events, in events
 
     const Isa &isa_;
     const Buffer x_;

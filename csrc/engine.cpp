@@ -50,7 +50,7 @@ class QuantizeStep final : public PerImage {
         : PerImage(isa), x_(x), y_(y), q_(std::move(quantization)), outer_(outer), channels_(channels), inner_(inner) {
         if (std::all_of(q_.signs.begin(), q_.signs.end(), [](int8_t sign) { return sign > 0; })) q_.signs.clear();
     }
-    size_t scratch() const override { return channels_ * inner_ * 4; }
+    size_t scratch() const override { return channels_ * inner_ * 5; }
     size_t constants() const override { return q_.thresholds.size() * 4 + q_.signs.size(); }
 
   protected:
@@ -60,12 +60,24 @@ class QuantizeStep final : public PerImage {
         for (size_t o = 0; o < outer_; o++) {
             isa_.widen(batch.at(x_, image) + o * length * maqd_element_size(x_.element), x_.element, x_.zero, length,
                        values);
-            isa_.quantize(values, 1, channels_, inner_, q_.thresholds.data(), q_.signs.empty() ? nullptr : q_.signs.data(),
-                          q_.levels, q_.spacing, q_.base, batch.at(y_, image) + o * length);
+            if (y_.element == MAQD_U8) {
+                quantize(values, q_.spacing, q_.base, batch.at(y_, image) + o * length);
+                continue;
+            }
+            uint8_t *indices = scratch + length * 4;
+            quantize(values, 1, 0, indices);
+            for (size_t i = 0; i < length; i++) values[i] = q_.base + q_.spacing * indices[i];
+            isa_.narrow(values, length, y_.element, y_.zero,
+                        batch.at(y_, image) + o * length * maqd_element_size(y_.element));
         }
     }
 
   private:
+    void quantize(const int32_t *values, int32_t spacing, int32_t base, uint8_t *y) const {
+        isa_.quantize(values, 1, channels_, inner_, q_.thresholds.data(), q_.signs.empty() ? nullptr : q_.signs.data(),
+                      q_.levels, spacing, base, y);
+    }
+
     const Buffer x_, y_;
     Quantization q_;
     const size_t outer_, channels_, inner_;
@@ -249,6 +261,15 @@ void Model::store(const Batch &batch, int32_t *logits, size_t first, size_t last
     isa_.widen(batch.at(result_, first), result_.element, result_.zero, (last - first) * size, logits + first * size);
 }
 
+// Share of the values of a tensor that are not 0.
+static double density(const Batch &batch, const Buffer &buffer) {
+    const uint8_t *x = batch.at(buffer);
+    const size_t count = buffer.elements() * batch.images;
+    size_t nonzero = 0;
+    for (size_t i = 0; i < count; i++) nonzero += x[i] != buffer.zero;
+    return static_cast<double>(nonzero) / static_cast<double>(count);
+}
+
 void Model::steps(const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const {
     using clock = std::chrono::steady_clock;
     for (size_t i = 0; i < steps_.size(); i++) {
@@ -260,6 +281,7 @@ void Model::steps(const Batch &batch, uint8_t *scratch, std::vector<StepProfile>
         StepProfile &entry = (*profile)[i];
         entry.seconds += std::chrono::duration<double>(clock::now() - start).count();
         entry.kernel = step.kernel(choice);
+        if (step.input() && step.input()->element == MAQD_U8) entry.density = density(batch, *step.input());
     }
 }
 
@@ -318,11 +340,7 @@ void Model::inspect(const uint8_t *images, size_t count, bool channels_last, int
     const Batch b = batch(*context, 0, count);
     load(images, channels_last, b, 0, count);
     if (profile) profile->resize(steps_.size());
-    if (!profile) {
-        steps(b, context->scratch[0].data(), nullptr);
-    } else {
-        steps(b, context->scratch[0].data(), profile);
-    }
+    steps(b, context->scratch[0].data(), profile);
     store(b, logits, 0, count);
     for (const Copy &copy : copies)
         isa_.widen(b.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(), copy.values);

@@ -6,11 +6,13 @@
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags and its own vectors:
 //
-//     struct V {                       // a vector of V::BITS bits
-//         using T, Half;               // Half: vectors of half the bits
+//     struct V {                  // vectors of V::BYTES bytes
+//         using T, H;             // H: vectors of half the bits, with the operations below and some more
 //         static T load(const uint8_t *), zero(); static void store(uint8_t *, T)
-//         static T xor2(T, T), and2(T, T), xor3(T, T, T), majority(T, T, T);
-//         static Half low(T), high(T); // the same operations for halves are in V::H
+//         static T xor2(T, T), and2(T, T), xor3(T, T, T);
+//         static T carry(T b, T sum, T c);  // majority(a, b, c), where sum = a ^ b ^ c: needs no copy of a
+//         static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to);  // see Counters::add
+//         static H::T low(T), high(T);  // halves
 //     }
 #pragma once
 
@@ -30,9 +32,8 @@ struct Counters {
 
     // a, b, c of one weight: a becomes their sum's bit of that weight, the result that of the next one.
     static inline T full_add(T &a, T b, T c) {
-        const T sum = V::xor3(a, b, c), carry = V::majority(a, b, c);
-        a = sum;
-        return carry;
+        a = V::xor3(a, b, c);
+        return V::carry(b, a, c);
     }
 
     // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the chain
@@ -70,9 +71,8 @@ struct Counters {
         };
         for (; count >= 16; count -= 16, list += 16) sixteen(list);
         if (count == 0) return;
-        uint32_t rest[16];
-        for (size_t i = 0; i < 16; i++) rest[i] = zero;
-        std::memcpy(rest, list, count * sizeof(uint32_t));
+        alignas(64) uint32_t rest[16];
+        V::tail(list, count, zero, rest);
         if (count > 8)
             sixteen(rest);
         else

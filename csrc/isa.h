@@ -32,19 +32,33 @@ struct Finish {
     int32_t levels, spacing, base;
 };
 
-// A convolution as a product of matrices: [pixels][depth] x [depth][outputs], uint8 times int8 in int32.
+// A convolution as a product of matrices, uint8 times int8 in int32: pixels x depth times depth x outputs.
+//
+// The depth is [kernel rows][run], where a run is [kernel columns][input channels of the group], filled up to a multiple
+// of the instruction set's dense_align. What the left matrix has in the filling does not matter: the weights there are 0.
 struct Dense {
     maqd_conv conv;
-    size_t depth;  // kernel rows x kernel columns x input channels of a group, as bytes; a multiple of 64
+    size_t run;  // bytes
+    bool strips;  // the left matrix is read from padded input rows, not from a copy for each pixel
     int group;  // which group of input channels
     size_t first_output;  // of the group
-    size_t outputs;  // of the group; a multiple of 32, the last ones may not exist
+    size_t outputs;  // of the group, rounded up to a multiple of 32
     const int8_t *weights;  // [outputs / 16][depth / 4][16][4]
     const uint8_t *x;  // [images] tensors
     size_t image_size;  // bytes of one
+
+    size_t depth() const { return static_cast<size_t>(conv.window.kernel_rows) * run; }
+    size_t inputs() const { return static_cast<size_t>(conv.x.channels / conv.groups); }
+    // Its parts are output rows if it uses strips, and otherwise DENSE_PIXELS output pixels each.
+    size_t parts(size_t images) const;
 };
 
-constexpr size_t DENSE_PIXELS = 32;  // pixels that are computed together
+constexpr size_t DENSE_PIXELS = 32;
+
+inline size_t Dense::parts(size_t images) const {
+    const size_t rows = images * static_cast<size_t>(conv.rows);
+    return strips ? rows : (rows * static_cast<size_t>(conv.columns) + DENSE_PIXELS - 1) / DENSE_PIXELS;
+}
 
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
@@ -81,16 +95,19 @@ struct Isa {
     maqd_max_pool_row_fn *max_pool_row;
     maqd_sum_pool_row_fn *sum_pool_row;
     maqd_transpose_fn *transpose;
-    // Output pixels first .. last - 1 of all images. `scratch` has dense_scratch bytes.
-    void (*dense)(const Dense &, const Finish &, size_t first, size_t last, uint8_t *scratch);
+    // Parts first .. last - 1 of so many images. `scratch` has dense_scratch bytes.
+    void (*dense)(const Dense &, const Finish &, size_t images, size_t first, size_t last, uint8_t *scratch);
     size_t (*dense_scratch)(const Dense &);
+    size_t dense_align;
+    int32_t strip_columns;  // output columns from which on strips are worth it
     // Output rows first .. last - 1 of all images.
     void (*events)(const Events &, const Finish &, size_t first, size_t last, uint8_t *scratch);
     size_t (*events_scratch)(const Events &);
     int event_bits;  // width of its widest vectors
     size_t (*count_bits)(const uint8_t *x, size_t size);  // how many bits are set
-    // Rough costs in nanoseconds, only to choose between the two: a product of the dense kernel; 512 bits of a row.
-    double dense_cost, event_cost;
+    // Rough costs in nanoseconds, only to choose between the two kernels: a product of the dense one; for events a row of a
+    // chunk, a chunk of an output pixel, and looking through 64 channels of an input pixel.
+    double dense_cost, row_cost, chunk_cost, look_cost;
 };
 
 // The instruction set of that name, or the best one for an empty name; null if the processor or the build lacks it.

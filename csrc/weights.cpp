@@ -108,17 +108,18 @@ std::vector<int64_t> code_sums(const PackedWeights &packed, const std::vector<bo
     return sums;
 }
 
-Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, size_t padded_outputs,
-                     size_t padded_depth, const std::vector<bool> &negate) {
-    Memory made(padded_outputs * padded_depth);
+Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const Dense &dense,
+                     const std::vector<bool> &negate) {
+    const size_t depth = dense.depth(), columns = static_cast<size_t>(dense.conv.window.kernel_columns);
+    Memory made(dense.outputs * depth);
     Reader reader(packed);
     for (size_t o = 0; o < outputs; o++) {
         const uint8_t *row = reader.row(first_output + o);
         const int sign = negate[first_output + o] ? -1 : 1;
-        uint8_t *block = made.data() + o / 16 * 16 * padded_depth + o % 16 * 4;
+        uint8_t *block = made.data() + o / 16 * 16 * depth + o % 16 * 4;
         for (size_t c = 0; c < packed.inputs; c++)
             for (size_t tap = 0; tap < packed.taps; tap++) {
-                const size_t k = tap * packed.inputs + c;
+                const size_t k = tap / columns * dense.run + tap % columns * packed.inputs + c;
                 block[k / 4 * 64 + k % 4] = static_cast<uint8_t>(sign * reader.code(row[c * packed.taps + tap]));
             }
     }
@@ -176,7 +177,8 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
             for (size_t word = 0; word < words; word++) {
                 uint64_t *block = &bits[(static_cast<size_t>(plane) * words + word) * 64];
                 transpose_bits(block);
-                const size_t offset = (chunk * static_cast<size_t>(planes) + static_cast<size_t>(plane)) * plane_bytes + lane / 8;
+                const size_t offset = chunk * (row_bytes / static_cast<size_t>(chunks)) +
+                                      static_cast<size_t>(plane) * plane_bytes + lane / 8;
                 for (size_t k = word * 64; k < std::min(depth, word * 64 + 64); k++) {
                     const size_t at = (k % packed.taps) * packed.inputs + k / packed.taps;
                     std::memcpy(made.data() + at * row_bytes + offset, &block[k % 64], 8);

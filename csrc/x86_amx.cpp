@@ -35,7 +35,9 @@ struct alignas(64) TileConfig {
     uint8_t rows[16] = {};
 };
 
-size_t dense_scratch(const Dense &dense) { return DENSE_PIXELS * dense.depth + DENSE_PIXELS * 32 * 4; }
+constexpr size_t PIXELS = 16;  // of a tile
+
+size_t dense_scratch(const Dense &dense) { return left_scratch(dense) + 2 * PIXELS * 32 * 4; }
 
 void configure() {
     TileConfig config;
@@ -46,51 +48,90 @@ void configure() {
     _tile_loadconfig(&config);
 }
 
-// 32 pixels x 32 outputs, or 16 x 32; `weights` are two blocks of 16 outputs.
+// Two tiles of pixels, or only the first, x 32 outputs; `weights` are two blocks of 16 outputs.
 template <bool BOTH>
-inline void tiles(const uint8_t *panel, size_t depth, const int8_t *weights, int32_t *acc) {
-    const int8_t *other = weights + depth * 16;
+inline void tiles(const Dense &d, const uint8_t *a, const uint8_t *b, const Left &left, const int8_t *weights,
+                  int32_t *acc) {
+    const int8_t *other = weights + d.depth() * 16;
+    const auto stride = static_cast<long>(left.stride);
     _tile_zero(0);
     _tile_zero(1);
     if (BOTH) {
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (size_t k = 0; k < depth; k += STEP) {
-        _tile_loadd(4, panel + k, static_cast<long>(depth));
-        _tile_loadd(6, weights + k * 16, 64);
-        _tile_loadd(7, other + k * 16, 64);
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(1, 4, 7);
-        if (BOTH) {
-            _tile_loadd(5, panel + 16 * depth + k, static_cast<long>(depth));
-            _tile_dpbusd(2, 5, 6);
-            _tile_dpbusd(3, 5, 7);
+    for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, a += left.pitch, b += left.pitch)
+        for (size_t k = 0; k < d.run; k += STEP, weights += STEP * 16, other += STEP * 16) {
+            _tile_loadd(4, a + k, stride);
+            _tile_loadd(6, weights, 64);
+            _tile_loadd(7, other, 64);
+            _tile_dpbusd(0, 4, 6);
+            _tile_dpbusd(1, 4, 7);
+            if (BOTH) {
+                _tile_loadd(5, b + k, stride);
+                _tile_dpbusd(2, 5, 6);
+                _tile_dpbusd(3, 5, 7);
+            }
         }
-    }
     _tile_stored(0, acc, 128);
     _tile_stored(1, acc + 16, 128);
     if (BOTH) {
-        _tile_stored(2, acc + 16 * 32, 128);
-        _tile_stored(3, acc + 16 * 32 + 16, 128);
+        _tile_stored(2, acc + PIXELS * 32, 128);
+        _tile_stored(3, acc + PIXELS * 32 + 16, 128);
     }
 }
 
-void dense(const Dense &d, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
-    uint8_t *panel = scratch;
-    auto *acc = reinterpret_cast<int32_t *>(scratch + DENSE_PIXELS * d.depth);
+// Up to 16 neighbouring pixels.
+struct Segment {
+    const uint8_t *left;
+    size_t pixel, count;
+};
+
+// One or two segments, all outputs of the group.
+inline void segments(const Dense &d, const Finish &finish, const Left &left, const Segment *s, size_t count, size_t o,
+                     size_t outputs, int32_t *acc) {
+    const int8_t *weights = d.weights + o * d.depth();
+    if (count > 1)
+        tiles<true>(d, s[0].left, s[1].left, left, weights, acc);
+    else
+        tiles<false>(d, s[0].left, s[0].left, left, weights, acc);
+    for (size_t i = 0; i < count; i++)
+        finish_avx512(finish, acc + i * PIXELS * 32, 32, s[i].pixel, s[i].count, d.first_output + o,
+                      outputs - o < 32 ? outputs - o : 32);
+}
+
+void dense(const Dense &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+    const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
+    const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
+    auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
+    const size_t half = left_scratch(d) / 2 / 64 * 64;
     configure();
-    for (size_t pixel = first; pixel < last; pixel += DENSE_PIXELS) {
-        const size_t count = last - pixel < DENSE_PIXELS ? last - pixel : DENSE_PIXELS;
-        fill_panel(d, Place::of(d.conv, pixel), count, panel);
-        for (size_t o = 0; o < outputs; o += 32) {
-            if (count > 16)
-                tiles<true>(panel, d.depth, d.weights + o * d.depth, acc);
-            else
-                tiles<false>(panel, d.depth, d.weights + o * d.depth, acc);
-            finish_avx512(finish, acc, 32, pixel, count, d.first_output + o, outputs - o < 32 ? outputs - o : 32);
+    for (size_t part = first; part < last; part += d.strips ? 2 : 1) {
+        if (!d.strips) {
+            const size_t pixel = part * DENSE_PIXELS;
+            const size_t count = pixels - pixel < DENSE_PIXELS ? pixels - pixel : DENSE_PIXELS;
+            const Left left = fill_panel(d, Place::of(d.conv, pixel), count, scratch);
+            const Segment s[2] = {{left.first, pixel, count < PIXELS ? count : PIXELS},
+                                  {left.first + PIXELS * left.stride, pixel + PIXELS, count - PIXELS}};
+            for (size_t o = 0; o < outputs; o += 32) segments(d, finish, left, s, count > PIXELS ? 2 : 1, o, outputs, acc);
+            continue;
         }
+        // Two rows at a time, so that weights are used for several tiles while they are in the nearest cache.
+        const size_t rows = last - part < 2 ? 1 : 2, across = (columns + PIXELS - 1) / PIXELS;
+        Left left[2];
+        for (size_t row = 0; row < rows; row++) left[row] = fill_strips(d, part + row, scratch + row * half);
+        const auto segment = [&](size_t i) {
+            const size_t row = i / across, column = i % across * PIXELS;
+            return Segment{left[row].first + column * left[row].stride, (part + row) * columns + column,
+                           columns - column < PIXELS ? columns - column : PIXELS};
+        };
+        for (size_t o = 0; o < outputs; o += 32)
+            for (size_t i = 0; i < rows * across; i += 2) {
+                const bool both = i + 1 < rows * across;
+                const Segment s[2] = {segment(i), both ? segment(i + 1) : Segment{}};
+                segments(d, finish, left[0], s, both ? 2 : 1, o, outputs, acc);
+            }
     }
     _tile_release();
 }
@@ -100,7 +141,9 @@ Isa with_tiles() {
     isa.name = "amx";
     isa.dense = dense;
     isa.dense_scratch = dense_scratch;
-    isa.dense_cost = 0.0004;
+    isa.dense_align = STEP;
+    isa.strip_columns = 12;
+    isa.dense_cost = 0.0005;
     return isa;
 }
 

@@ -462,7 +462,9 @@ class _Planner:
             shift, addend_shift = following.shifts[mine], following.shifts[1 - mine]
             result = following
         readers = self.consumers[result.name]
-        act = next((r for r in readers if isinstance(r, Activation) and r.axis == 0), None) if self.fuse else None
+        act = next((r for r in readers if isinstance(r, Activation) and r.axis == 0 and _byte(r)), None)
+        if not self.fuse:
+            act = None
         raw = self.buffer(result.name) if act is None or len(readers) > 1 else None
         codes = None if act is None else self.buffer(act.name)
         names = tuple(dict.fromkeys(n.name for n in (node, result, act) if n is not None))
@@ -490,6 +492,11 @@ class _Planner:
         first, second = add.inputs
         other = second if first == name else first
         return other != name and other in self.buffers
+
+
+def _byte(node: Activation) -> bool:
+    """Whether codes are stored as bytes."""
+    return node.states.high - node.states.low <= 255
 
 
 def _bias(node: Weighted) -> NDArray[np.int32] | None:
