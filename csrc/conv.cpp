@@ -9,9 +9,11 @@ namespace maqd {
 
 namespace {
 
-constexpr size_t DENSE_LIMIT = size_t{1} << 19;  // with more weights than this, one form of them must do
+constexpr size_t DENSE_LIMIT = 600000;  // with more weights than this, one form of them must do
 constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
-constexpr double USUAL_BITS = 0.25;              // share of set bits of trained networks, where no input is known yet
+constexpr double USUAL_BITS = 0.15;              // share of set bits of trained networks, where no input is known yet
+constexpr size_t CACHED = 1 << 18;               // bytes of weights that stay in a near cache
+constexpr double FETCH = 0.02;                   // nanoseconds to bring a byte of more weights nearer
 
 size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -62,7 +64,10 @@ class ConvStep final : public Step {
             set += isa_.count_bits(batch.at(x_) + line * 64, length);
             seen += length;
         }
-        return events_cost(static_cast<double>(set) / static_cast<double>(seen)) < dense_cost() ? EVENTS : DENSE;
+        return events_cost(static_cast<double>(set) / static_cast<double>(seen)) <
+                       dense_cost(batch.images)
+                   ? EVENTS
+                   : DENSE;
     }
 
     size_t parts(const Batch &batch, int choice) const override {
@@ -147,16 +152,16 @@ class ConvStep final : public Step {
         const bool bytes = x_.element == MAQD_U8;
         const auto groups = static_cast<size_t>(o.groups);
         const bool depthwise = groups > 1 && w.inputs == 1;
-        const bool can_dense = isa_.dense && bytes && w.narrow() && negatable(w) && !depthwise;
+        const bool can_dense = isa_.dense && bytes && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
         const bool can_events = isa_.events && bytes && x_.zero == 0 && groups == 1 && o.window.dilation_columns == 1 &&
                                 weight_planes(w).planes * 64 <= isa_.event_bits;
+        if (can_dense) plan_dense(w);
         bool dense = can_dense && kernel != Kernel::scalar && !(kernel == Kernel::events && can_events);
         bool events = can_events && kernel != Kernel::scalar && !(kernel == Kernel::dense && can_dense);
         if (events) plan_events(w, o);
-        if (dense) plan_dense(w);
         if (dense && events && w.outputs * w.depth() > DENSE_LIMIT) {
             const int planes = events_.planes;
-            (events_cost(USUAL_BITS * planes) < dense_cost() ? dense : events) = false;
+            (events_cost(USUAL_BITS * planes) < dense_cost(1) ? dense : events) = false;
         }
         if (dense) {
             for (size_t group = 0; group < groups; group++)
@@ -185,6 +190,11 @@ class ConvStep final : public Step {
     // -(-128) is no int8.
     bool negatable(const PackedWeights &w) const {
         return w.low > -128 || std::find(negate_.begin(), negate_.end(), true) == negate_.end();
+    }
+
+    bool pairs_fit(const PackedWeights &w) const {
+        const int64_t largest = std::max(std::abs(w.low), std::abs(w.highest()));
+        return isa_.pair_limit == 0 || 2 * largest * x_.highest <= isa_.pair_limit;
     }
 
     void plan_dense(const PackedWeights &w) {
@@ -247,9 +257,11 @@ class ConvStep final : public Step {
 
     double pixels() const { return static_cast<double>(conv_.rows) * conv_.columns; }
 
-    double dense_cost() const {
-        return pixels() * static_cast<double>(dense_.depth()) * static_cast<double>(dense_.outputs) * conv_.groups *
-               isa_.dense_cost;
+    // Of an image among `images`.
+    double dense_cost(size_t images) const {
+        const double weights = static_cast<double>(dense_.depth() * dense_.outputs) * conv_.groups;
+        const double fetched = weights > CACHED ? weights * FETCH / static_cast<double>(images) : 0;
+        return pixels() * weights * isa_.dense_cost + fetched;
     }
 
     // `bits` is the mean number of set bits of an input.

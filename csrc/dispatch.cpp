@@ -4,7 +4,9 @@
 #include "isa.h"
 
 #if defined(MAQD_X86)
-#include "x86_avx512.h"
+#include "x86.h"
+#elif defined(MAQD_ARM64)
+#include "arm.h"
 #endif
 
 namespace maqd {
@@ -13,7 +15,7 @@ namespace {
 
 constexpr Isa SCALAR = {
     "scalar", maqd_widen, maqd_narrow, maqd_add_shifted, maqd_conv_row, maqd_conv_row_wide, maqd_quantize,
-    maqd_max_pool_row, maqd_sum_pool_row, maqd_transpose, nullptr, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, 0, 0, 0, 0,
+    maqd_max_pool_row, maqd_sum_pool_row, maqd_transpose, nullptr, nullptr, 0, 0, 0, nullptr, nullptr, 0, nullptr, 0, 0, 0, 0,
 };
 
 constexpr size_t MOST = 8;
@@ -27,6 +29,9 @@ struct Available {
 #if defined(MAQD_X86)
         if (has_amx()) add(amx());
         if (has_avx512()) add(AVX512);
+        if (has_avx2()) add(AVX2);
+#elif defined(MAQD_ARM64)
+        add(NEON);
 #endif
         add(SCALAR);
         names[count] = nullptr;

@@ -9,10 +9,15 @@
 //     struct V {                  // vectors of V::BYTES bytes
 //         using T, H;             // H: vectors of half the bits, with the operations below and some more
 //         static T load(const uint8_t *), zero(); static void store(uint8_t *, T)
-//         static T xor2(T, T), and2(T, T), xor3(T, T, T);
-//         static T carry(T b, T sum, T c);  // majority(a, b, c), where sum = a ^ b ^ c: needs no copy of a
+//         static T xor2(T, T), and2(T, T);
+//         static T full_add(T &a, T b, T c);  // a becomes a ^ b ^ c; returns majority(a, b, c)
 //         static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to);  // see Counters::add
 //         static H::T low(T), high(T);  // halves
+//     }
+//     struct H {                  // and for halves
+//         static T or2(T, T), and_not(T a, T b);  // a & ~b
+//         static T xor3(T, T, T), not_xor3(T, T, T);
+//         static T borrow(T a, T b, T c);  // of a - b - c
 //     }
 #pragma once
 
@@ -26,28 +31,38 @@ namespace {
 
 constexpr int MAX_SLICES = 24;
 
+// The last entries of a list, filled up to 16.
+inline void plain_tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) {
+    for (size_t i = 0; i < 16; i++) to[i] = i < count ? list[i] : zero;
+}
+
+inline size_t plain_count_bits(const uint8_t *x, size_t size) {
+    size_t count = 0;
+    for (; size >= 8; x += 8, size -= 8) {
+        uint64_t word;
+        std::memcpy(&word, x, 8);
+        count += static_cast<size_t>(__builtin_popcountll(word));
+    }
+    for (; size; x++, size--) count += static_cast<size_t>(__builtin_popcount(*x));
+    return count;
+}
+
 template <class V>
 struct Counters {
     using T = typename V::T;
-
-    // a, b, c of one weight: a becomes their sum's bit of that weight, the result that of the next one.
-    static inline T full_add(T &a, T b, T c) {
-        a = V::xor3(a, b, c);
-        return V::carry(b, a, c);
-    }
 
     // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the chain
     // through each slice is one adder for eight rows.
     static inline T add8(const uint8_t *rows, const uint32_t *list, T &s1, T &s2, T &s4) {
         const auto row = [&](int i) { return V::load(rows + list[i]); };
         T a = row(0), b = row(3);
-        T c0 = full_add(a, row(1), row(2));
-        const T c1 = full_add(b, row(4), row(5));
-        const T c2 = full_add(a, b, row(6));
-        const T c3 = full_add(s1, a, row(7));
-        const T d0 = full_add(c0, c1, c2);
-        const T d1 = full_add(s2, c0, c3);
-        return full_add(s4, d0, d1);
+        T c0 = V::full_add(a, row(1), row(2));
+        const T c1 = V::full_add(b, row(4), row(5));
+        const T c2 = V::full_add(a, b, row(6));
+        const T c3 = V::full_add(s1, a, row(7));
+        const T d0 = V::full_add(c0, c1, c2);
+        const T d1 = V::full_add(s2, c0, c3);
+        return V::full_add(s4, d0, d1);
     }
 
     // Adds a carry from slice `first` on.
@@ -67,7 +82,7 @@ struct Counters {
         const auto sixteen = [&](const uint32_t *from) {
             const T e0 = add8(rows, from, s[0], s[1], s[2]);
             const T e1 = add8(rows, from + 8, s[0], s[1], s[2]);
-            ripple(s, 4, full_add(s[3], e0, e1));
+            ripple(s, 4, V::full_add(s[3], e0, e1));
         };
         for (; count >= 16; count -= 16, list += 16) sixteen(list);
         if (count == 0) return;
@@ -103,12 +118,10 @@ inline size_t list_stride(const Events &e) {
 
 inline size_t event_scratch(const Events &e) {
     const auto planes = static_cast<size_t>(e.planes);
-    const size_t lanes = static_cast<size_t>(e.chunks) * static_cast<size_t>(e.lanes);
-    return planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4 + (lanes + 64) * 4;
+    return planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4 + static_cast<size_t>(e.lanes) * 4;
 }
 
-// `Extract` appends the offsets of the channels of one pixel whose bit `plane` is set: base + channel * row_bytes.
-template <class Extract>
+template <class Ops>
 inline void build_lists(const Events &e, EventRow place, const Lists &lists) {
     const maqd_conv &conv = e.conv;
     const maqd_window &w = conv.window;
@@ -129,7 +142,7 @@ inline void build_lists(const Events &e, EventRow place, const Lists &lists) {
                                       static_cast<size_t>(column + w.padding_columns) * channels;
                 const uint8_t *pixel = x + (static_cast<size_t>(row) * static_cast<size_t>(conv.x.columns) +
                                             static_cast<size_t>(column)) * channels;
-                to = Extract::append(pixel, channels, plane, static_cast<uint32_t>(before * e.row_bytes),
+                to = Ops::append(pixel, channels, plane, static_cast<uint32_t>(before * e.row_bytes),
                                      static_cast<uint32_t>(e.row_bytes), to);
             }
         }
@@ -247,6 +260,101 @@ inline void compare(const typename H::T *value, int bits, const uint8_t *planes,
     index[0] = H::or2(H::or2(only(0), only(2)), H::or2(only(4), reached[6]));
     index[1] = H::or2(H::and_not(reached[1], reached[3]), reached[5]);
     index[2] = reached[3];
+}
+
+// What an instruction set adds:
+//
+//     struct Ops {
+//         static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to);
+//             // appends base + c * step for every channel c whose bit `plane` is set; may write LIST_SLACK more
+//         static void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight);
+//             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
+//         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
+//             // codes[o] = number whose bits are bit o of the slices
+//         static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
+//                            size_t outputs);
+//     }
+
+// All of it but `finish`, eight bytes at a time.
+struct PlainEventOps {
+    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
+        for (size_t c = 0; c < channels; c += 8, base += 8 * step) {
+            uint64_t set;
+            std::memcpy(&set, x + c, 8);
+            set = (set >> plane) & 0x0101010101010101u;
+            if (channels - c < 8) set &= (uint64_t{1} << (8 * (channels - c))) - 1;
+            for (; set; set &= set - 1) *to++ = base + static_cast<uint32_t>(__builtin_ctzll(set) / 8) * step;
+        }
+        return to;
+    }
+    static void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight) {
+        for (size_t lane = 0; lane < lanes; lane += 8) {
+            const int32_t byte = bits[lane / 8];
+            for (int bit = 0; bit < 8; bit++) acc[lane + static_cast<size_t>(bit)] += (byte >> bit & 1) * weight;
+        }
+    }
+    static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs) {
+        for (size_t o = 0; o < outputs; o++) {
+            int code = 0;
+            for (int k = 0; k < bits; k++) code |= (slices[k][o / 8] >> (o % 8) & 1) << k;
+            codes[o] = static_cast<uint8_t>(code);
+        }
+    }
+};
+
+// Sums of one chunk as integers.
+template <class V, class Ops>
+inline void expand(const Events &e, const typename V::T *slices, int bits, size_t sum, int32_t *acc) {
+    const auto lanes = static_cast<size_t>(e.lanes);
+    const int32_t start = e.input_sum_coefficient * static_cast<int32_t>(sum);
+    for (size_t lane = 0; lane < lanes; lane++) acc[lane] = start;
+    alignas(64) uint8_t bytes[64];
+    for (int k = 0; k < bits; k++) {
+        V::store(bytes, slices[k]);
+        for (int plane = 0; plane < e.weight_planes; plane++)
+            Ops::add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes, e.coefficients[plane] * (1 << k));
+    }
+}
+
+template <class V, class Ops>
+inline void event_rows(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    using H = typename V::H;
+    const maqd_conv &conv = e.conv;
+    const auto rows = static_cast<size_t>(conv.rows), columns = static_cast<size_t>(conv.columns);
+    const auto lanes = static_cast<size_t>(e.lanes), planes = static_cast<size_t>(e.planes);
+    auto *acc = reinterpret_cast<int32_t *>(scratch);
+    Lists lists{};
+    lists.entries = reinterpret_cast<uint32_t *>(scratch + lanes * 4);
+    lists.stride = list_stride(e);
+    lists.starts = lists.entries + planes * lists.stride;
+    const size_t threshold_size = static_cast<size_t>(finish.levels) * static_cast<size_t>(e.threshold_bits) * H::BYTES;
+    const int index_bits = bit_width(static_cast<size_t>(finish.levels));
+    for (size_t part = first; part < last; part++) {
+        build_lists<Ops>(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
+        for (size_t column = 0; column < columns; column++) {
+            const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
+            const size_t pixel = part * columns + column;
+            for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
+                typename V::T slices[MAX_SLICES];
+                const int bits = count_chunk<V>(e, p, chunk * V::BYTES, slices);
+                const size_t output = chunk * lanes;
+                const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
+                if (e.threshold_planes) {
+                    typename H::T value[MAX_SLICES + 1], index[3];
+                    subtract_halves<V>(slices, bits, value);
+                    compare<H>(value, bits, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels,
+                               index);
+                    alignas(64) uint8_t bytes[3][64];
+                    for (int k = 0; k < index_bits; k++) H::store(bytes[k], index[k]);
+                    Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
+                } else {
+                    expand<V, Ops>(e, slices, bits, p.sum, acc);
+                    for (size_t o = 0; o < outputs; o += 32)
+                        Ops::finish(finish, acc + o, lanes, pixel, 1, output + o, outputs - o < 32 ? outputs - o : 32);
+                }
+            }
+        }
+    }
 }
 
 }  // namespace

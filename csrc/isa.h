@@ -100,6 +100,7 @@ struct Isa {
     size_t (*dense_scratch)(const Dense &);
     size_t dense_align;
     int32_t strip_columns;  // output columns from which on strips are worth it
+    int32_t pair_limit;  // two products must not add up to more than this; 0 for no limit
     // Output rows first .. last - 1 of all images.
     void (*events)(const Events &, const Finish &, size_t first, size_t last, uint8_t *scratch);
     size_t (*events_scratch)(const Events &);

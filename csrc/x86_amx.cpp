@@ -7,7 +7,7 @@
 #endif
 
 #include "panel.h"
-#include "x86_avx512.h"
+#include "x86.h"
 
 namespace maqd {
 

@@ -1,8 +1,9 @@
 // AVX-512 with VNNI, VBMI, VBMI2, BITALG and VPOPCNTDQ: Ice Lake, Sapphire Rapids, Zen 4 and later.
-#include "x86_avx512.h"
+#include "x86.h"
 
 #include <immintrin.h>
 
+#include "dense.h"
 #include "events.h"
 #include "panel.h"
 
@@ -135,61 +136,35 @@ namespace {
 
 // ---- dense ----------------------------------------------------------------------------------------------------------
 
-constexpr size_t TILE = 8;  // pixels whose accumulators for 32 outputs stay in registers
+struct DenseOps {
+    static constexpr size_t TILE = 8;
 
-size_t dense_scratch(const Dense &dense) { return left_scratch(dense) + TILE * 32 * 4; }
-
-// TILE pixels x 32 outputs; `weights` are two blocks of 16 outputs.
-inline void dense_tile(const Dense &d, const uint8_t *x, const Left &left, const int8_t *weights, int32_t *acc) {
-    __m512i sums[TILE][2];
+    static inline void tile(const Dense &d, const uint8_t *x, const Left &left, const int8_t *weights, int32_t *acc) {
+        __m512i sums[TILE][2];
 #pragma GCC unroll 8
-    for (size_t p = 0; p < TILE; p++) sums[p][0] = sums[p][1] = _mm512_setzero_si512();
-    const int8_t *other = weights + d.depth() * 16;
-    for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, x += left.pitch)
-        for (size_t k = 0; k < d.run; k += 4, weights += 64, other += 64) {
-            const __m512i w0 = _mm512_load_si512(weights), w1 = _mm512_load_si512(other);
+        for (size_t p = 0; p < TILE; p++) sums[p][0] = sums[p][1] = _mm512_setzero_si512();
+        const int8_t *other = weights + d.depth() * 16;
+        for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, x += left.pitch)
+            for (size_t k = 0; k < d.run; k += 4, weights += 64, other += 64) {
+                const __m512i w0 = _mm512_load_si512(weights), w1 = _mm512_load_si512(other);
 #pragma GCC unroll 8
-            for (size_t p = 0; p < TILE; p++) {
-                int32_t four;
-                std::memcpy(&four, x + p * left.stride + k, 4);
-                const __m512i inputs = _mm512_set1_epi32(four);
-                sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], inputs, w0);
-                sums[p][1] = _mm512_dpbusd_epi32(sums[p][1], inputs, w1);
+                for (size_t p = 0; p < TILE; p++) {
+                    int32_t four;
+                    std::memcpy(&four, x + p * left.stride + k, 4);
+                    const __m512i inputs = _mm512_set1_epi32(four);
+                    sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], inputs, w0);
+                    sums[p][1] = _mm512_dpbusd_epi32(sums[p][1], inputs, w1);
+                }
             }
-        }
 #pragma GCC unroll 8
-    for (size_t p = 0; p < TILE; p++) {
-        _mm512_store_si512(acc + p * 32, sums[p][0]);
-        _mm512_store_si512(acc + p * 32 + 16, sums[p][1]);
-    }
-}
-
-// `count` pixels that follow each other in the left matrix, all outputs of the group.
-inline void dense_pixels(const Dense &d, const Finish &finish, const Left &left, size_t pixel, size_t count,
-                         int32_t *acc) {
-    const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
-    for (size_t o = 0; o < outputs; o += 32)
-        for (size_t p = 0; p < count; p += TILE) {
-            dense_tile(d, left.first + p * left.stride, left, d.weights + o * d.depth(), acc);
-            finish_avx512(finish, acc, 32, pixel + p, count - p < TILE ? count - p : TILE, d.first_output + o,
-                          outputs - o < 32 ? outputs - o : 32);
-        }
-}
-
-void dense(const Dense &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
-    const auto columns = static_cast<size_t>(d.conv.columns);
-    const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
-    auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
-    for (size_t part = first; part < last; part++) {
-        if (d.strips) {
-            dense_pixels(d, finish, fill_strips(d, part, scratch), part * columns, columns, acc);
-        } else {
-            const size_t pixel = part * DENSE_PIXELS;
-            const size_t count = pixels - pixel < DENSE_PIXELS ? pixels - pixel : DENSE_PIXELS;
-            dense_pixels(d, finish, fill_panel(d, Place::of(d.conv, pixel), count, scratch), pixel, count, acc);
+        for (size_t p = 0; p < TILE; p++) {
+            _mm512_store_si512(acc + p * 32, sums[p][0]);
+            _mm512_store_si512(acc + p * 32 + 16, sums[p][1]);
         }
     }
-}
+
+    static constexpr auto finish = finish_avx512;
+};
 
 // ---- events ---------------------------------------------------------------------------------------------------------
 
@@ -225,7 +200,10 @@ struct X64 : Tail {
     static T and_not(T a, T b) { return _mm_andnot_si128(b, a); }
     static T xor3(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, XOR3); }
     static T not_xor3(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, 255 ^ XOR3); }
-    static T carry(T b, T sum, T c) { return _mm_ternarylogic_epi64(b, sum, c, CARRY); }
+    static T full_add(T &a, T b, T c) {
+        a = _mm_ternarylogic_epi64(a, b, c, XOR3);
+        return _mm_ternarylogic_epi64(b, a, c, CARRY);  // needs no copy of a
+    }
     static T borrow(T a, T b, T c) { return _mm_ternarylogic_epi64(a, b, c, BORROW); }
 };
 
@@ -251,7 +229,10 @@ struct X256 : Tail {
     static T and_not(T a, T b) { return _mm256_andnot_si256(b, a); }
     static T xor3(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, XOR3); }
     static T not_xor3(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, 255 ^ XOR3); }
-    static T carry(T b, T sum, T c) { return _mm256_ternarylogic_epi64(b, sum, c, CARRY); }
+    static T full_add(T &a, T b, T c) {
+        a = _mm256_ternarylogic_epi64(a, b, c, XOR3);
+        return _mm256_ternarylogic_epi64(b, a, c, CARRY);  // needs no copy of a
+    }
     static T borrow(T a, T b, T c) { return _mm256_ternarylogic_epi64(a, b, c, BORROW); }
     static H::T low(T v) { return _mm256_castsi256_si128(v); }
     static H::T high(T v) { return _mm256_extracti128_si256(v, 1); }
@@ -266,13 +247,16 @@ struct X512 : Tail {
     static T zero() { return _mm512_setzero_si512(); }
     static T xor2(T a, T b) { return _mm512_xor_si512(a, b); }
     static T and2(T a, T b) { return _mm512_and_si512(a, b); }
-    static T xor3(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, XOR3); }
-    static T carry(T b, T sum, T c) { return _mm512_ternarylogic_epi64(b, sum, c, CARRY); }
+    static T full_add(T &a, T b, T c) {
+        a = _mm512_ternarylogic_epi64(a, b, c, XOR3);
+        return _mm512_ternarylogic_epi64(b, a, c, CARRY);  // needs no copy of a
+    }
     static H::T low(T v) { return _mm512_castsi512_si256(v); }
     static H::T high(T v) { return _mm512_extracti64x4_epi64(v, 1); }
 };
 
-struct Extract {
+struct EventOps {
+    static constexpr auto finish = finish_avx512;
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         const __m512i iota = _mm512_set_epi8(
             63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
@@ -300,97 +284,39 @@ struct Extract {
         }
         return to;
     }
-};
 
-// Bits of an index become bytes: `slices` of 8 * BYTES lanes each.
-template <class H>
-inline void store_codes(const typename H::T *index, int bits, uint8_t *codes, size_t outputs) {
-    alignas(64) uint8_t slices[3][64] = {};
-    for (int k = 0; k < bits; k++) H::store(slices[k], index[k]);
-    for (size_t o = 0; o < outputs; o += 64) {
-        __m512i code = _mm512_setzero_si512();
-        for (int k = 0; k < bits; k++) {
-            uint64_t mask;
-            std::memcpy(&mask, slices[k] + o / 8, 8);
-            code = _mm512_mask_add_epi8(code, mask, code, _mm512_set1_epi8(static_cast<char>(1 << k)));
-        }
-        const __mmask64 here = outputs - o >= 64 ? ~__mmask64{0} : (__mmask64{1} << (outputs - o)) - 1;
-        _mm512_mask_storeu_epi8(codes + o, here, code);
-    }
-}
-
-// acc[lane] += weight of the bit, for `lanes` bits at `bits`.
-inline void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight) {
-    const __m512i w = _mm512_set1_epi32(weight);
-    for (size_t lane = 0; lane < lanes; lane += 16) {
-        uint16_t mask;
-        std::memcpy(&mask, bits + lane / 8, 2);
-        const __m512i old = _mm512_load_si512(acc + lane);
-        _mm512_store_si512(acc + lane, _mm512_mask_add_epi32(old, mask, old, w));
-    }
-}
-
-// Sums of one chunk as integers.
-template <class V>
-inline void expand(const Events &e, const typename V::T *slices, int bits, size_t sum, int32_t *acc) {
-    const auto lanes = static_cast<size_t>(e.lanes);
-    const __m512i start = _mm512_set1_epi32(e.input_sum_coefficient * static_cast<int32_t>(sum));
-    for (size_t lane = 0; lane < lanes; lane += 16) _mm512_store_si512(acc + lane, start);
-    alignas(64) uint8_t bytes[64];
-    for (int k = 0; k < bits; k++) {
-        V::store(bytes, slices[k]);
-        for (int plane = 0; plane < e.weight_planes; plane++)
-            add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes, e.coefficients[plane] * (1 << k));
-    }
-}
-
-template <class V>
-void event_rows(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
-    using H = typename V::H;
-    const maqd_conv &conv = e.conv;
-    const auto rows = static_cast<size_t>(conv.rows), columns = static_cast<size_t>(conv.columns);
-    const auto lanes = static_cast<size_t>(e.lanes), planes = static_cast<size_t>(e.planes);
-    auto *acc = reinterpret_cast<int32_t *>(scratch);
-    const size_t acc_size = (lanes + 15) / 16 * 16;
-    Lists lists{};
-    lists.entries = reinterpret_cast<uint32_t *>(scratch + acc_size * 4);
-    lists.stride = list_stride(e);
-    lists.starts = lists.entries + planes * lists.stride;
-    const size_t threshold_size = static_cast<size_t>(finish.levels) * static_cast<size_t>(e.threshold_bits) * H::BYTES;
-    const int index_bits = bit_width(static_cast<size_t>(finish.levels));
-    for (size_t part = first; part < last; part++) {
-        build_lists<Extract>(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
-        for (size_t column = 0; column < columns; column++) {
-            const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
-            const size_t pixel = part * columns + column;
-            for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
-                typename V::T slices[MAX_SLICES];
-                const int bits = count_chunk<V>(e, p, chunk * V::BYTES, slices);
-                const size_t output = chunk * lanes;
-                const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
-                if (e.threshold_planes) {
-                    typename H::T value[MAX_SLICES + 1], index[3];
-                    subtract_halves<V>(slices, bits, value);
-                    compare<H>(value, bits, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels,
-                               index);
-                    store_codes<H>(index, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
-                } else {
-                    expand<V>(e, slices, bits, p.sum, acc);
-                    for (size_t o = 0; o < outputs; o += 32)
-                        finish_avx512(finish, acc + o, lanes, pixel, 1, output + o, outputs - o < 32 ? outputs - o : 32);
-                }
+    static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs) {
+        for (size_t o = 0; o < outputs; o += 64) {
+            __m512i code = _mm512_setzero_si512();
+            for (int k = 0; k < bits; k++) {
+                uint64_t mask;
+                std::memcpy(&mask, slices[k] + o / 8, 8);
+                code = _mm512_mask_add_epi8(code, mask, code, _mm512_set1_epi8(static_cast<char>(1 << k)));
             }
+            const __mmask64 here = outputs - o >= 64 ? ~__mmask64{0} : (__mmask64{1} << (outputs - o)) - 1;
+            _mm512_mask_storeu_epi8(codes + o, here, code);
         }
     }
-}
+
+    static void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight) {
+        const __m512i w = _mm512_set1_epi32(weight);
+        for (size_t lane = 0; lane < lanes; lane += 16) {
+            uint16_t mask;
+            std::memcpy(&mask, bits + lane / 8, 2);
+            const __m512i old = _mm512_load_si512(acc + lane);
+            _mm512_store_si512(acc + lane, _mm512_mask_add_epi32(old, mask, old, w));
+        }
+    }
+
+};
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.vector_bits == 128)
-        event_rows<X128>(e, finish, first, last, scratch);
+        event_rows<X128, EventOps>(e, finish, first, last, scratch);
     else if (e.vector_bits == 256)
-        event_rows<X256>(e, finish, first, last, scratch);
+        event_rows<X256, EventOps>(e, finish, first, last, scratch);
     else
-        event_rows<X512>(e, finish, first, last, scratch);
+        event_rows<X512, EventOps>(e, finish, first, last, scratch);
 }
 
 size_t count_bits(const uint8_t *x, size_t size) {
@@ -405,10 +331,29 @@ size_t count_bits(const uint8_t *x, size_t size) {
 }  // namespace
 
 const Isa AVX512 = {
-    "avx512",          maqd_avx512_widen,    maqd_avx512_narrow,       maqd_avx512_add_shifted,  maqd_avx512_conv_row,
-    maqd_avx512_conv_row_wide, maqd_avx512_quantize, maqd_avx512_max_pool_row, maqd_avx512_sum_pool_row, maqd_avx512_transpose,
-    dense,             dense_scratch,  4, 6,      events,                   event_scratch,            512,
-    count_bits,        0.0027, 0.45, 25, 2,
+    "avx512",
+    maqd_avx512_widen,
+    maqd_avx512_narrow,
+    maqd_avx512_add_shifted,
+    maqd_avx512_conv_row,
+    maqd_avx512_conv_row_wide,
+    maqd_avx512_quantize,
+    maqd_avx512_max_pool_row,
+    maqd_avx512_sum_pool_row,
+    maqd_avx512_transpose,
+    dense_blocks<DenseOps>,
+    dense_block_scratch<DenseOps>,
+    4,
+    6,
+    0,
+    events,
+    event_scratch,
+    512,
+    count_bits,
+    0.0027,
+    0.45,
+    25,
+    2,
 };
 
 }  // namespace maqd

@@ -1,0 +1,53 @@
+// The dense kernel of instruction sets without matrix tiles: blocks of a few pixels x 32 outputs in registers.
+//
+// Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
+//
+//     static constexpr size_t TILE;  // pixels of a block
+//     static void tile(const Dense &, const uint8_t *x, const Left &, const int8_t *weights, int32_t *acc);
+//         // acc[TILE][32]; x is the first row of the left matrix, `weights` are two blocks of 16 outputs
+//     static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
+//                        size_t outputs);
+#pragma once
+
+#include "isa.h"
+#include "panel.h"
+
+namespace maqd {
+namespace {
+
+template <class Ops>
+size_t dense_block_scratch(const Dense &dense) {
+    return left_scratch(dense) + Ops::TILE * 32 * 4;
+}
+
+// `count` pixels that follow each other in the left matrix, all outputs of the group.
+template <class Ops>
+inline void dense_pixels(const Dense &d, const Finish &finish, const Left &left, size_t pixel, size_t count,
+                         int32_t *acc) {
+    const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
+    for (size_t o = 0; o < outputs; o += 32)
+        for (size_t p = 0; p < count; p += Ops::TILE) {
+            Ops::tile(d, left.first + p * left.stride, left, d.weights + o * d.depth(), acc);
+            Ops::finish(finish, acc, 32, pixel + p, count - p < Ops::TILE ? count - p : Ops::TILE, d.first_output + o,
+                        outputs - o < 32 ? outputs - o : 32);
+        }
+}
+
+template <class Ops>
+void dense_blocks(const Dense &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+    const auto columns = static_cast<size_t>(d.conv.columns);
+    const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
+    auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
+    for (size_t part = first; part < last; part++) {
+        if (d.strips) {
+            dense_pixels<Ops>(d, finish, fill_strips(d, part, scratch), part * columns, columns, acc);
+        } else {
+            const size_t pixel = part * DENSE_PIXELS;
+            const size_t count = pixels - pixel < DENSE_PIXELS ? pixels - pixel : DENSE_PIXELS;
+            dense_pixels<Ops>(d, finish, fill_panel(d, Place::of(d.conv, pixel), count, scratch), pixel, count, acc);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace maqd
