@@ -57,7 +57,7 @@ void add_conv(Model &model, Buffer x, const Array<uint8_t> &weight, int count, i
               int group_bytes, size_t inputs, std::optional<Array<int32_t>> bias, const std::vector<int32_t> &kernel,
               const std::vector<int32_t> &stride, const std::vector<int32_t> &padding,
               const std::vector<int32_t> &dilation, int32_t groups, int32_t shift, std::optional<Buffer> addend,
-              int32_t addend_shift, std::optional<Buffer> raw, std::optional<Buffer> codes,
+              int32_t addend_shift, int32_t reach, std::optional<Buffer> raw, std::optional<Buffer> codes,
               std::optional<Array<int32_t>> thresholds, std::optional<Array<int8_t>> signs, int32_t step, int32_t base) {
     ConvOptions o{};
     o.x = x;
@@ -68,6 +68,7 @@ void add_conv(Model &model, Buffer x, const Array<uint8_t> &weight, int count, i
     o.groups = groups;
     o.shift = shift;
     o.addend_shift = addend_shift;
+    o.reach = reach;
     if (addend) o.addend.push_back(*addend);
     if (raw) o.raw.push_back(*raw);
     if (codes) o.codes.push_back(*codes);
@@ -116,7 +117,7 @@ NB_MODULE(_native, m) {
             "isa"_a, "kernel"_a, "threads"_a, "input"_a, "arena"_a, "block"_a)
         .def("conv", &add_conv, "x"_a, "weight"_a, "count"_a, "low"_a, "spacing"_a, "digits"_a, "group_bytes"_a,
              "inputs"_a, "bias"_a.none(), "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "shift"_a,
-             "addend"_a.none(), "addend_shift"_a, "raw"_a.none(), "codes"_a.none(), "thresholds"_a.none(),
+             "addend"_a.none(), "addend_shift"_a, "reach"_a, "raw"_a.none(), "codes"_a.none(), "thresholds"_a.none(),
              "signs"_a.none(), "step"_a, "base"_a)
         .def(
             "quantize",

@@ -52,12 +52,13 @@ class ConvStep final : public Step {
         bias_ = padded(bias_, 1, outputs, finish_.padded, 0);
         finish_.bias = bias_.data();
         prepare_weights(kernel, o);
+        if (o.reach < INT16_MAX) prepare_short();
     }
 
     int choose(const Batch &batch) const override {
         if (!dense_ready_ || !events_ready_) return dense_ready_ ? DENSE : events_ready_ ? EVENTS : SCALAR;
         const size_t bytes = x_.bytes() * batch.images;
-        const size_t lines = std::max<size_t>(1, bytes / 64), stride = std::max<size_t>(1, lines * 64 / SAMPLE);
+        const size_t lines = std::max<size_t>(1, bytes / 64), stride = (lines * 64 / SAMPLE) | 1;  // odd: every channel gets its turn
         size_t set = 0, seen = 0;
         for (size_t line = 0; line < lines; line += stride) {
             const size_t length = std::min<size_t>(64, bytes - line * 64);
@@ -87,6 +88,7 @@ class ConvStep final : public Step {
                 dense.weights = reinterpret_cast<const int8_t *>(dense_weights_[group].data());
                 dense.x = batch.at(x_);
                 finish.bias = dense_bias_.data();
+                if (finish.short_bias) finish.short_bias = short_dense_bias_.data();
                 isa_.dense(dense, finish, batch.images, first, last, scratch);
             }
         } else if (choice == EVENTS) {
@@ -114,7 +116,8 @@ class ConvStep final : public Step {
     size_t constants() const override {
         size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size();
         for (const auto &weights : dense_weights_) total += weights.size();
-        return total + (bias_.size() + dense_bias_.size() + thresholds_.size() + signs_.size()) * 4;
+        return total + (bias_.size() + dense_bias_.size() + thresholds_.size() + signs_.size()) * 4 +
+               (short_bias_.size() + short_dense_bias_.size() + short_thresholds_.size() + short_signs_.size()) * 2;
     }
 
   private:
@@ -145,6 +148,23 @@ class ConvStep final : public Step {
             finish_.signs = signs_.data();
         }
         rows_ = q.thresholds;
+    }
+
+    // Modulo 2^16. The thresholds of outputs that do not exist become -1, and nobody sees what they give.
+    static std::vector<int16_t> shortened(const std::vector<int32_t> &values) {
+        std::vector<int16_t> made(values.size());
+        for (size_t i = 0; i < values.size(); i++) made[i] = static_cast<int16_t>(static_cast<uint16_t>(values[i]));
+        return made;
+    }
+
+    void prepare_short() {
+        short_bias_ = shortened(bias_);
+        short_dense_bias_ = shortened(dense_bias_);
+        short_thresholds_ = shortened(thresholds_);
+        short_signs_ = shortened(signs_);
+        finish_.short_bias = short_bias_.data();
+        finish_.short_thresholds = short_thresholds_.data();
+        finish_.short_signs = short_signs_.empty() ? nullptr : short_signs_.data();
     }
 
     void prepare_weights(Kernel kernel, const ConvOptions &o) {
@@ -307,6 +327,7 @@ class ConvStep final : public Step {
     maqd_conv conv_;
     Finish finish_;
     std::vector<int32_t> bias_, dense_bias_, thresholds_, rows_, signs_;
+    std::vector<int16_t> short_bias_, short_dense_bias_, short_thresholds_, short_signs_;
     std::vector<int8_t> narrow_signs_;
     std::vector<bool> negate_;
     bool dense_ready_ = false, events_ready_ = false, narrow_ = true;

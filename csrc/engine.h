@@ -77,6 +77,7 @@ struct ConvOptions {
     std::vector<Buffer> addend;  // none or one
     int32_t addend_shift;
     std::vector<Buffer> raw, codes;  // none or one each
+    int32_t reach;  // no |v|, and no threshold that is of use, is larger; see Finish
     Quantization quantization;
 };
 

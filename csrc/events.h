@@ -271,12 +271,20 @@ inline void compare(const typename H::T *value, int bits, const uint8_t *planes,
 //             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
 //             // codes[o] = number whose bits are bit o of the slices
+//         static constexpr bool SHORT;  // whether it has the next two:
+//         static bool is_short(const Finish &);  // whether 16 bits are enough
+//         static void finish_short(const Finish &, const uint8_t *slices, size_t bytes, int bits, size_t pixel,
+//                                  size_t output, size_t outputs);
+//             // accumulators are slices of `bytes` bytes, 0 .. bits, in two's complement
 //         static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
 //                            size_t outputs);
 //     }
 
 // All of it but `finish`, eight bytes at a time.
 struct PlainEventOps {
+    static constexpr bool SHORT = false;
+    static bool is_short(const Finish &) { return false; }
+    static void finish_short(const Finish &, const uint8_t *, size_t, int, size_t, size_t, size_t) {}
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         for (size_t c = 0; c < channels; c += 8, base += 8 * step) {
             uint64_t set;
@@ -329,6 +337,7 @@ inline void event_rows(const Events &e, const Finish &finish, size_t first, size
     lists.starts = lists.entries + planes * lists.stride;
     const size_t threshold_size = static_cast<size_t>(finish.levels) * static_cast<size_t>(e.threshold_bits) * H::BYTES;
     const int index_bits = bit_width(static_cast<size_t>(finish.levels));
+    const bool difference = e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1;
     for (size_t part = first; part < last; part++) {
         build_lists<Ops>(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
         for (size_t column = 0; column < columns; column++) {
@@ -347,6 +356,12 @@ inline void event_rows(const Events &e, const Finish &finish, size_t first, size
                     alignas(64) uint8_t bytes[3][64];
                     for (int k = 0; k < index_bits; k++) H::store(bytes[k], index[k]);
                     Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
+                } else if (Ops::SHORT && difference && Ops::is_short(finish)) {
+                    typename H::T value[MAX_SLICES + 1];
+                    alignas(64) uint8_t bytes[(MAX_SLICES + 1) * H::BYTES];
+                    subtract_halves<V>(slices, bits, value);
+                    for (int k = 0; k <= bits; k++) H::store(bytes + static_cast<size_t>(k) * H::BYTES, value[k]);
+                    Ops::finish_short(finish, bytes, H::BYTES, bits, pixel, output, outputs);
                 } else {
                     expand<V, Ops>(e, slices, bits, p.sum, acc);
                     for (size_t o = 0; o < outputs; o += 32)

@@ -30,6 +30,8 @@ struct Finish {
     const int32_t *thresholds;  // [levels][padded]
     const int32_t *signs;  // 0 or -1 each, or null if all are 0: (v ^ sign) - sign is compared with the thresholds
     int32_t levels, spacing, base;
+    // Where every v, and what it is compared with, fits 16 bits: the same in 16 bits, modulo 2^16. Otherwise null.
+    const int16_t *short_bias, *short_thresholds, *short_signs;
 };
 
 // A convolution as a product of matrices, uint8 times int8 in int32: pixels x depth times depth x outputs.

@@ -112,7 +112,7 @@ struct X256 {
     static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) { plain_tail(list, count, zero, to); }
 };
 
-struct EventOps {
+struct EventOps : PlainEventOps {
     static constexpr auto finish = finish_plain;
 
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {

@@ -76,27 +76,76 @@ inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t 
     }
 }
 
-// Codes only, up to LEVELS thresholds: masks instead of sums, 32 outputs at a time.
-template <int LEVELS>
-inline void finish32_codes(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels,
-                           size_t output, __mmask32 mask) {
-    __m512i low[LEVELS], high[LEVELS];  // thresholds without the bias
-    for (int k = 0; k < LEVELS; k++) {
-        const int32_t *t = f.thresholds + static_cast<size_t>(k) * f.padded + output;
-        low[k] = _mm512_loadu_si512(t);
-        high[k] = _mm512_loadu_si512(t + 16);
+// The same in 16 bits, for 32 outputs of one pixel; `at` is where they are in the tensor.
+template <bool ADDEND, bool RAW, bool SIGNS>
+struct Short {
+    explicit Short(const Finish &f, size_t output, __mmask32 mask) : f(f), output(output), mask(mask) {
+        if (SIGNS) sign = _mm512_loadu_si512(f.short_signs + output);
     }
-    const __m512i bias0 = _mm512_loadu_si512(f.bias + output), bias1 = _mm512_loadu_si512(f.bias + output + 16);
-    const __m256i one = _mm256_set1_epi8(1);
-    for (size_t p = 0; p < pixels; p++) {
-        const __m512i v0 = _mm512_add_epi32(_mm512_loadu_si512(acc + p * stride), bias0);
-        const __m512i v1 = _mm512_add_epi32(_mm512_loadu_si512(acc + p * stride + 16), bias1);
-        __m256i code = _mm256_setzero_si256();
-        for (int k = 0; k < LEVELS; k++) {
-            const __mmask32 reached = _mm512_kunpackw(_mm512_cmpge_epi32_mask(v1, high[k]), _mm512_cmpge_epi32_mask(v0, low[k]));
-            code = _mm256_mask_add_epi8(code, reached, code, one);
+
+    // v has the bias already.
+    inline void store(__m512i v, size_t at) const {
+        if (ADDEND) {
+            __m512i other;
+            if (f.addend_element == MAQD_U8)
+                other = _mm512_sub_epi16(
+                    _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, static_cast<const uint8_t *>(f.addend) + at)),
+                    _mm512_set1_epi16(static_cast<int16_t>(f.addend_zero)));
+            else
+                other = _mm512_maskz_loadu_epi16(mask, static_cast<const int16_t *>(f.addend) + at);
+            v = _mm512_add_epi16(_mm512_sll_epi16(v, _mm_cvtsi32_si128(f.shift)),
+                                 _mm512_sll_epi16(other, _mm_cvtsi32_si128(f.addend_shift)));
         }
-        _mm256_mask_storeu_epi8(f.codes + (pixel + p) * f.outputs + output, mask, code);
+        if (RAW) {
+            if (f.raw_element == MAQD_U8)
+                _mm256_mask_storeu_epi8(static_cast<uint8_t *>(f.raw) + at, mask,
+                                        _mm512_cvtepi16_epi8(_mm512_add_epi16(v, _mm512_set1_epi16(static_cast<int16_t>(f.raw_zero)))));
+            else
+                _mm512_mask_storeu_epi16(static_cast<int16_t *>(f.raw) + at, mask, v);
+        }
+        if (!f.codes) return;
+        if (SIGNS) v = _mm512_sub_epi16(_mm512_xor_si512(v, sign), sign);
+        const __m256i spacing = _mm256_set1_epi8(static_cast<char>(f.spacing));
+        __m256i code = _mm256_set1_epi8(static_cast<char>(f.base));
+        const int16_t *t = f.short_thresholds + output;
+        for (int32_t k = 0; k < f.levels; k++, t += f.padded)
+            code = _mm256_mask_add_epi8(code, _mm512_cmpge_epi16_mask(v, _mm512_loadu_si512(t)), code, spacing);
+        _mm256_mask_storeu_epi8(f.codes + at, mask, code);
+    }
+
+    inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+        const __m512i bias = _mm512_loadu_si512(f.short_bias + output);
+        const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24,
+                                              22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+        for (size_t p = 0; p < pixels; p++)
+            store(_mm512_add_epi16(_mm512_permutex2var_epi16(_mm512_loadu_si512(acc + p * stride), even,
+                                                             _mm512_loadu_si512(acc + p * stride + 16)), bias),
+                  (pixel + p) * f.outputs + output);
+    }
+
+    const Finish &f;
+    const size_t output;
+    const __mmask32 mask;
+    __m512i sign;
+};
+
+// Tensors of 32 bits hold no 16-bit values: those that are read or written then have others.
+inline bool is_short(const Finish &f) {
+    return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
+}
+
+// Calls `use` with the `Short` that fits.
+template <class Use>
+inline void with_short(const Finish &f, size_t output, __mmask32 mask, Use use) {
+    if (f.addend) {
+        if (f.raw)
+            f.signs ? use(Short<true, true, true>(f, output, mask)) : use(Short<true, true, false>(f, output, mask));
+        else
+            f.signs ? use(Short<true, false, true>(f, output, mask)) : use(Short<true, false, false>(f, output, mask));
+    } else if (f.raw) {
+        f.signs ? use(Short<false, true, true>(f, output, mask)) : use(Short<false, true, false>(f, output, mask));
+    } else {
+        f.signs ? use(Short<false, false, true>(f, output, mask)) : use(Short<false, false, false>(f, output, mask));
     }
 }
 
@@ -105,12 +154,7 @@ inline void finish32_codes(const Finish &f, const int32_t *acc, size_t stride, s
 void finish_avx512(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
                    size_t outputs) {
     const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
-    if (f.codes && !f.raw && !f.addend && !f.signs && f.spacing == 1 && f.base == 0) {
-        if (f.levels == 1) return finish32_codes<1>(f, acc, stride, pixel, pixels, output, mask);
-        if (f.levels == 2) return finish32_codes<2>(f, acc, stride, pixel, pixels, output, mask);
-        if (f.levels == 3) return finish32_codes<3>(f, acc, stride, pixel, pixels, output, mask);
-        if (f.levels == 7) return finish32_codes<7>(f, acc, stride, pixel, pixels, output, mask);
-    }
+    if (is_short(f)) return with_short(f, output, mask, [&](const auto &with) { with.block(acc, stride, pixel, pixels); });
     for (size_t part = 0; part < outputs; part += 16) {
         const auto m = static_cast<__mmask16>(mask >> part);
         const int32_t *from = acc + part;
@@ -257,6 +301,23 @@ struct X512 : Tail {
 
 struct EventOps {
     static constexpr auto finish = finish_avx512;
+
+    static constexpr bool SHORT = true;
+    static bool is_short(const Finish &f) { return maqd::is_short(f); }
+    static void finish_short(const Finish &f, const uint8_t *slices, size_t bytes, int bits, size_t pixel, size_t output,
+                             size_t outputs) {
+        for (size_t o = 0; o < outputs; o += 32) {
+            const auto mask = static_cast<__mmask32>(outputs - o >= 32 ? ~uint64_t{0} : (uint64_t{1} << (outputs - o)) - 1);
+            __m512i v = _mm512_loadu_si512(f.short_bias + output + o);
+            for (int k = 0; k <= bits; k++) {
+                uint32_t set;
+                std::memcpy(&set, slices + static_cast<size_t>(k) * bytes + o / 8, 4);
+                const auto weight = static_cast<int16_t>(k < bits ? 1u << k : 0u - (1u << k));
+                v = _mm512_mask_add_epi16(v, set, v, _mm512_set1_epi16(weight));
+            }
+            with_short(f, output + o, mask, [&](const auto &with) { with.store(v, pixel * f.outputs + output + o); });
+        }
+    }
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         const __m512i iota = _mm512_set_epi8(
             63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,

@@ -139,6 +139,7 @@ class ConvStep(Step):
         bias: int32, O, or None.
         stride, padding, dilation: Rows, columns.
         groups: Divides the channels of both sides.
+        reach: No |v| is larger.
         shift, addend_shift: How far both terms are shifted left.
         raw: Where v is stored, or None.
         codes: Where its activation is stored, or None.
@@ -151,6 +152,7 @@ class ConvStep(Step):
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    reach: int
     shift: int = 0
     addend_shift: int = 0
     raw: Buffer | None = None
@@ -436,6 +438,7 @@ class _Planner:
                 padding=(0, 0),
                 dilation=(1, 1),
                 groups=1,
+                reach=_reach(out),
                 raw=product,
             )
         )
@@ -479,6 +482,7 @@ class _Planner:
                 padding=(0, 0) if conv is None else _pair(conv.padding, 0),
                 dilation=(1, 1) if conv is None else _pair(conv.dilation, 1),
                 groups=1 if conv is None else conv.groups,
+                reach=_reach(self.types[result.name]),
                 shift=shift,
                 addend_shift=addend_shift,
                 raw=raw,
@@ -497,6 +501,10 @@ class _Planner:
 def _byte(node: Activation) -> bool:
     """Whether codes are stored as bytes."""
     return node.states.high - node.states.low <= 255
+
+
+def _reach(kind: TensorType) -> int:
+    return max(-kind.interval.lowest, kind.interval.highest)
 
 
 def _bias(node: Weighted) -> NDArray[np.int32] | None:

@@ -307,6 +307,7 @@ class NativeEngine:
             shift=step.shift,
             addend=inputs[1] if len(inputs) > 1 else None,
             addend_shift=step.addend_shift,
+            reach=step.reach,
             raw=None if step.raw is None else self._buffer(plan, step.raw),
             codes=None if step.codes is None else self._buffer(plan, step.codes),
             thresholds=None if q is None else q.thresholds,
