@@ -2,14 +2,14 @@
 
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+
+from maqd.timing import Spread, cpu_name, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,40 +26,15 @@ class Machine:
 
 def machine(device: torch.device | None = None) -> Machine:
     """This machine; `device` adds the name of an accelerator."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        cpu = f"{fields.get('model name', cpu)} (family {fields.get('cpu family')}, model {fields.get('model')})"
     cuda = device is not None and device.type == "cuda"
     return Machine(
-        cpu=cpu,
+        cpu=cpu_name(),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         torch=torch.__version__,
         maqd=version("maqd"),
         device=torch.cuda.get_device_name(device) if cuda else "cpu",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Median and quartiles of repeats."""
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-
-    def __str__(self) -> str:
-        return f"{self.median:.4g} [{self.low:.4g} .. {self.high:.4g}] (n={self.repeats})"
-
-
-def spread(values: list[float]) -> Spread:
-    """Median and quartiles."""
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return Spread(median=statistics.median(values), low=quartiles[0], high=quartiles[2], repeats=len(values))
 
 
 def seconds(call: Callable[[], object], device: torch.device | None = None) -> float:

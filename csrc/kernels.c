@@ -97,8 +97,9 @@ void MAQD_NAME(sum_pool_row)(const maqd_tensor *shape, const maqd_window *window
 }
 
 void MAQD_NAME(transpose)(const void *x, size_t height, size_t width, size_t size, void *y) {
-    const char *from = x;
-    char *to = y;
-    for (size_t i = 0; i < width; i++)
-        for (size_t j = 0; j < height; j++) memcpy(to + (i * height + j) * size, from + (j * width + i) * size, size);
+    switch (size) {
+        case 1: transpose_u8(x, height, width, y); break;
+        case 2: transpose_i16(x, height, width, y); break;
+        default: transpose_i32(x, height, width, y); break;
+    }
 }

@@ -105,6 +105,21 @@ static void TYPED(sum_pool_row)(const maqd_tensor *shape, const maqd_window *w, 
     }
 }
 
+static void TYPED(transpose)(const void *x, size_t height, size_t width, void *y) {
+    const MAQD_TYPE *from = x;
+    MAQD_TYPE *to = y;
+    if (height == 3) { /* images */
+        for (size_t i = 0; i < width; i++, to += 3) {
+            to[0] = from[i];
+            to[1] = from[width + i];
+            to[2] = from[2 * width + i];
+        }
+        return;
+    }
+    for (size_t i = 0; i < width; i++)
+        for (size_t j = 0; j < height; j++) to[i * height + j] = from[j * width + i];
+}
+
 #undef TYPED
 #undef MAQD_PASTE
 #undef MAQD_PASTE2

@@ -19,10 +19,11 @@ commands:
   train   train a network from a YAML configuration into a run directory
   eval    repeat the test accuracy of a run
   lower   turn a run into an integer graph, a .maqd file, with proof
-  verify  compare PyTorch, NumPy and ONNX Runtime on it, tensor by tensor
+  verify  compare PyTorch, NumPy, the native engine and ONNX Runtime on it, tensor by tensor
   run     classify images
   info    print its layers, states, bytes and multiplications
   export  write it as ONNX or QONNX
+  bench   measure the native engine, beside other runtimes if asked
 
 `maqd COMMAND --help` shows a command's options.
 """
@@ -53,6 +54,7 @@ class Command(enum.Enum):
     RUN = "run"
     INFO = "info"
     EXPORT = "export"
+    BENCH = "bench"
 
 
 _MODULES = {
@@ -64,6 +66,7 @@ _MODULES = {
     Command.RUN: "maqd.commands.run",
     Command.INFO: "maqd.commands.info",
     Command.EXPORT: "maqd.commands.export",
+    Command.BENCH: "maqd.commands.bench",
 }
 """Where each command is; imported when it is asked for, so that those without PyTorch need none."""
 

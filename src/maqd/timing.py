@@ -4,7 +4,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +83,16 @@ def cpu_name() -> str:
     return f"{name} (family {fields.get('cpu family')}, model {fields.get('model')})"
 
 
-def pin(threads: int) -> tuple[int, ...]:
-    """Keeps this process on as many processors as it has threads, where the system can; which ones."""
+@contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """Keeps this process on as many processors as it has threads, where the system can; yields which ones."""
     if not hasattr(os, "sched_setaffinity"):
-        return ()
-    chosen = tuple(sorted(os.sched_getaffinity(0))[:threads])
+        yield ()
+        return
+    before = os.sched_getaffinity(0)
+    chosen = tuple(sorted(before)[:threads])
     os.sched_setaffinity(0, chosen)
-    return chosen
+    try:
+        yield chosen
+    finally:
+        os.sched_setaffinity(0, before)

@@ -150,7 +150,7 @@ def test_verify_against_the_run(run: Path, graph: Path, read: Json) -> None:
     found = read("verify", graph, "--against", run)
     assert found["ok"]
     assert found["images"] == 360
-    assert [engine["name"] for engine in found["engines"]] == ["pytorch", "numpy", "onnxruntime"]
+    assert [engine["name"] for engine in found["engines"]] == ["pytorch", "numpy", "native", "onnxruntime"]
     assert {engine["different"] for engine in found["engines"]} == {0}
     assert {engine["tensors"] for engine in found["engines"]} == {12}
 
@@ -181,8 +181,8 @@ def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Pat
     channel = tampered(graph, tmp_path / "m.maqd")
     found = read("verify", tmp_path / "m.maqd", "--against", run, "--images", 100, status=1)
     assert not found["ok"]
-    pytorch, numpy, ort = found["engines"]
-    assert numpy["different"] == ort["different"] == 0
+    pytorch, *others = found["engines"]
+    assert [engine["different"] for engine in others] == [0, 0, 0]
     first = pytorch["first"]
     assert (first["tensor"], first["index"][0]) == ("features.0.act", channel)
     assert abs(first["got"] - first["expected"]) == 1
@@ -194,7 +194,7 @@ def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Pat
 
 
 def test_verify_refuses(run: Path, graph: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
-    assert "--engines must be of numpy, onnxruntime, got 'cuda'" in fails(
+    assert "--engines must be of numpy, native, onnxruntime, got 'cuda'" in fails(
         "verify", graph, "--engines", "cuda", status=2
     )
     assert "--images must be at least 1" in fails("verify", graph, "--images", 0, status=2)

@@ -1,4 +1,4 @@
-"""The same integers from PyTorch, the interpreter, ONNX Runtime and the file, on random networks."""
+"""The same integers from PyTorch, the interpreter, the native engine, ONNX Runtime and the file, on random networks."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from maqd import container
 from maqd.errors import LoweringError
 from maqd.fixedpoint import AffineForm
 from maqd.lowering import TorchEngine, lower
+from maqd.runtime.native import NativeEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.verify import verify
 
@@ -41,8 +42,9 @@ def test_all_engines_agree_on_every_tensor(form: AffineForm, data: st.DataObject
         lowered = lower(network, example)
     assert all(report.mismatches == 0 for report in lowered.activations)
     graph = container.from_bytes(container.to_bytes(lowered.graph))
-    engines = [TorchEngine(network, graph), OnnxRuntime(graph)]
+    engines = [TorchEngine(network, graph), OnnxRuntime(graph), NativeEngine(graph)]
     result = verify(graph, engines, [hard_images(network.shape, 0)])
     assert result.ok, result
-    torch_result, onnx_result = result.engines
-    assert onnx_result.tensors == len(graph.nodes) >= torch_result.tensors >= len(graph.nodes) - 1
+    torch_result, *others = result.engines
+    assert all(engine.tensors == len(graph.nodes) for engine in others)
+    assert len(graph.nodes) >= torch_result.tensors >= len(graph.nodes) - 1

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from maqd import container
 from maqd.errors import DataError
+from maqd.graph import Graph
 from maqd.images import decoded, fit, open_encoded, to_array
 from maqd.options import Options, UsageError
+from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.numpy import NumpyEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.text import table
@@ -19,14 +21,18 @@ from maqd.text import table
 def command(arguments: list[str]) -> int:
     """Run `maqd run`; the exit status."""
     parser = Options(
-        usage="maqd run GRAPH IMAGE... [--top N] [--resize] [--engine {numpy,onnxruntime}] [--json]",
+        usage="maqd run GRAPH IMAGE... [--top N] [--resize] [--engine {native,numpy,onnxruntime}] [--json]",
         description="Classify images: the best classes with their integer logits and scores.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="image files, or .npy files of uint8")
     parser.add_argument("--top", metavar="N", type=int, default=5, help="how many classes (5)")
     parser.add_argument("--resize", action="store_true", help="resize the middle square of images of another size")
-    parser.add_argument("--engine", choices=["numpy", "onnxruntime"], default="numpy", help="what computes (numpy)")
+    parser.add_argument(
+        "--engine",
+        choices=["native", "numpy", "onnxruntime"],
+        help="what computes (native, or numpy where that was not built)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
     if options.top < 1:
@@ -39,7 +45,7 @@ def command(arguments: list[str]) -> int:
             "use maqd.load(path).run(images) to get it"
         )
     images = np.stack([read_image(path, graph.input.shape, resize=options.resize) for path in options.images])
-    engine = NumpyEngine(graph) if options.engine == "numpy" else OnnxRuntime(graph)
+    engine = _engine(graph, options.engine)
     labels = graph.logits.labels or tuple(str(number) for number in range(kind.size))
     found = []
     for path, logits in zip(options.images, engine.run(images).tolist(), strict=True):
@@ -64,6 +70,16 @@ def command(arguments: list[str]) -> int:
     ]
     print(table(("image", "class", "logit", "score"), rows))
     return 0
+
+
+def _engine(graph: Graph, name: str | None) -> NativeEngine | NumpyEngine | OnnxRuntime:
+    match name or ("numpy" if native_module() is None else "native"):
+        case "native":
+            return NativeEngine(graph)
+        case "numpy":
+            return NumpyEngine(graph)
+        case _:
+            return OnnxRuntime(graph)
 
 
 def read_image(path: Path, shape: tuple[int, ...], *, resize: bool) -> NDArray[np.uint8]:

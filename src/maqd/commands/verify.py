@@ -13,12 +13,13 @@ from maqd import container
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph
 from maqd.options import Options, UsageError, take_prefixed
+from maqd.runtime.native import NativeEngine
 from maqd.runtime.numpy import NumpyEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.text import Counter, table
 from maqd.verify import Engine, verify
 
-ENGINES = ("numpy", "onnxruntime")
+ENGINES = ("numpy", "native", "onnxruntime")
 """Engines that need no run; "pytorch" is the run's own network."""
 
 BATCH = 50
@@ -84,9 +85,9 @@ def _engines(graph: Graph, names: str | None) -> list[Engine]:
         match name:
             case "numpy":
                 engines.append(NumpyEngine(graph))
-            case "onnxruntime":
+            case "native" | "onnxruntime":
                 try:
-                    engines.append(OnnxRuntime(graph))
+                    engines.append(NativeEngine(graph) if name == "native" else OnnxRuntime(graph))
                 except MissingDependencyError:
                     if names is not None:
                         raise
@@ -105,15 +106,37 @@ def _against(
     graph: Graph, run: Path, checkpoint: str, options: list[str], count: int
 ) -> tuple[Engine, Iterator[NDArray[np.uint8]]]:
     """The network of a run, and its test images."""
-    from maqd.data import open_data
     from maqd.lowering import TorchEngine
+    from maqd.training.checkpoint import load_network
+    from maqd.training.evaluate import Which, checkpoint_path
+
+    network, _ = load_network(checkpoint_path(run, Which(checkpoint)))
+    return TorchEngine(network, graph), test_images(graph, run, options, count)
+
+
+def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iterator[NDArray[np.uint8]]:
+    """Test images of a run's data set.
+
+    Args:
+        graph: What they must fit.
+        run: Directory of the run.
+        options: `--data.KEY VALUE` that replace the run's own.
+        count: At most so many.
+
+    Yields:
+        uint8, up to `BATCH` x the input's shape.
+
+    Raises:
+        ConfigError: The images do not fit the graph.
+    """
+    from maqd.data import open_data
     from maqd.training.arguments import parse
     from maqd.training.checkpoint import load_network
     from maqd.training.config import EvalConfig
     from maqd.training.evaluate import Which, checkpoint_path
     from maqd.training.plain import to_plain
 
-    network, header = load_network(checkpoint_path(run, Which(checkpoint)))
+    _, header = load_network(checkpoint_path(run, Which.LAST))
     base = {"data": to_plain(header.config.data)}
     parsed = parse(EvalConfig, options, bases=[base], flags={}, usage="maqd verify", description="")
     opened = open_data(replace(parsed.data, eval_batch_size=BATCH), seed=header.config.seed)
@@ -123,13 +146,9 @@ def _against(
             f"{run}: its test images have shape {shape}, and the graph takes {graph.input.shape}; "
             "verify the graph that was lowered from this run"
         )
-
-    def batches() -> Iterator[NDArray[np.uint8]]:
-        left = count
-        for images, _ in opened.test_loader():
-            if left <= 0:
-                return
-            yield images[:left].contiguous().numpy()
-            left -= len(images)
-
-    return TorchEngine(network, graph), batches()
+    left = count
+    for images, _ in opened.test_loader():
+        if left <= 0:
+            return
+        yield images[:left].contiguous().numpy()
+        left -= len(images)

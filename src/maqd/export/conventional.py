@@ -118,7 +118,9 @@ class _Emitter(Writer):
                 bias = self.bias(node)
                 pads = {"pads": [*node.padding, *node.padding], "strides": list(node.stride)}
                 geometry = {"dilations": list(node.dilation), "group": node.groups, **pads}
-                self.settle(node, self.emit("Conv", [inputs[0], self.weight(node), *bias], f"{node.name}/sum", **geometry))
+                self.settle(
+                    node, self.emit("Conv", [inputs[0], self.weight(node), *bias], f"{node.name}/sum", **geometry)
+                )
             case Linear() if len(self.graph.types[inputs[0]].shape) == 1:
                 operands = [inputs[0], self.weight(node), *self.bias(node)]
                 self.settle(node, self.emit("Gemm", operands, f"{node.name}/sum", transB=1))

@@ -34,7 +34,7 @@ def load(
         return NumpyEngine(graph)
     if engine is None and native_module() is None:
         warnings.warn(
-            "maqd was installed without a C++ compiler: graphs run in NumPy, many times slower than in the native engine",
+            "maqd was installed without a C++ compiler: graphs run in NumPy, much slower than in the native engine",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -106,7 +106,7 @@ class NativeEngine:
         module = native_module()
         if module is None:
             raise MissingDependencyError(
-                "the native engine was not built; install a C++ compiler and Python's headers, then install maqd again, "
+                "the native engine was not built; install a C++ compiler and Python's headers and then maqd again, "
                 'or use engine="numpy"'
             )
         if threads < 1:
@@ -138,7 +138,7 @@ class NativeEngine:
         """The logits.
 
         Args:
-            images: uint8, N x the input's shape C x H x W, or N x H x W x C. A shape that is both is taken as the first.
+            images: uint8, N x C x H x W as the graph's input, or N x H x W x C; the first if a shape is both.
 
         Returns:
             int32, N x classes; a score is logit * 2**exponent.
@@ -206,7 +206,12 @@ class NativeEngine:
         """The images, contiguous, and whether their channels are last."""
         shape = self.graph.input.shape
         last = (*shape[1:], shape[0])
-        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim and images.shape[1:] == last != shape:
+        if (
+            isinstance(images, np.ndarray)
+            and images.dtype == np.uint8
+            and images.ndim
+            and images.shape[1:] == last != shape
+        ):
             return np.ascontiguousarray(images), True
         return np.ascontiguousarray(check_images(self.graph, images)), False
 
@@ -227,14 +232,10 @@ class NativeEngine:
     def _inspect(
         self, plan: Plan, model: Any, images: NDArray[np.uint8], channels_last: bool
     ) -> dict[str, NDArray[np.int64]]:
-        arrays = {
-            name: np.empty((len(images), buffer.size), np.int32) for name, (buffer, _) in plan.tensors.items()
-        }
+        arrays = {name: np.empty((len(images), buffer.size), np.int32) for name, (buffer, _) in plan.tensors.items()}
         buffers = [self._buffer(plan, buffer) for buffer, _ in plan.tensors.values()]
         model.inspect(images, channels_last, self._logits(len(images)), buffers, list(arrays.values()))
-        return {
-            name: _channels_first(array, plan.tensors[name][1]).astype(np.int64) for name, array in arrays.items()
-        }
+        return {name: _channels_first(array, plan.tensors[name][1]).astype(np.int64) for name, array in arrays.items()}
 
     def _buffer(self, plan: Plan, buffer: Buffer) -> Any:
         return self._module.Buffer(

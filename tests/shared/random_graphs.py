@@ -144,9 +144,7 @@ class Builder:
         stride = tuple(self.int(1, 2) for _ in space)
         padding = tuple(self.int(0, size // 2) for size in kernel)
         if self.of(True, False):
-            return self.add(
-                MaxPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding)
-            )
+            return self.add(MaxPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding))
         return self.add(
             SumPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding, shift=1)
         )
