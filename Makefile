@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*) CMakeLists.txt
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format clean sanitize fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite"
 	@echo "make lint   ruff and pyright"
+	@echo "make sanitize  the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz   feed the file loader with mutated files for FUZZ_SECONDS (60)"
 
 setup: $(STAMP)
 
@@ -35,6 +37,23 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The engine and its tests once more, with every access and every operation checked.
+SANITIZED := build/sanitize
+SANITIZERS = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print-file-name=libubsan.so)
+sanitize: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B $(SANITIZED) -G Ninja -DMAQD_SANITIZE=ON -DCMAKE_BUILD_TYPE=Release \
+		-DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python"
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(SANITIZED) --target compare_kernels _native
+	$(SANITIZED)/compare_kernels 2000
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(SANITIZERS)" MAQD_NATIVE_MODULE="$$(ls $(CURDIR)/$(SANITIZED)/_native*.so)" \
+		$(BIN)/python -m pytest tests/native/test_native.py tests/native/test_engine.py
+
+# Coverage-guided: inputs that reach new code are kept and changed further.
+FUZZ_SECONDS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(BIN)/python tests/native/fuzz_container.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache

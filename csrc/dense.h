@@ -2,7 +2,7 @@
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
-//     static constexpr size_t TILE;  // pixels of a block
+//     static constexpr size_t TILE;  // pixels of a block: at most 4, or a divisor of 16
 //     static void tile(const Dense &, const uint8_t *x, const Left &, const int8_t *weights, int32_t *acc);
 //         // acc[TILE][32]; x is the first row of the left matrix, `weights` are two blocks of 16 outputs
 //     static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,

@@ -110,10 +110,11 @@ inline Left fill_strips(const Dense &dense, size_t part, uint8_t *strips) {
     return {strips, static_cast<size_t>(w.stride_columns) * dense.inputs(), size};
 }
 
-// Bytes for a panel of DENSE_PIXELS pixels, or for the strips of two output rows.
+// Bytes for a panel of DENSE_PIXELS pixels and what a last block of up to 4 pixels reads behind them, or for the strips of
+// two output rows.
 inline size_t left_scratch(const Dense &dense) {
     const size_t size = dense.strips ? 2 * static_cast<size_t>(dense.conv.window.kernel_rows) * strip_size(dense)
-                                     : DENSE_PIXELS * dense.depth();
+                                     : (DENSE_PIXELS + 3) * dense.depth();
     return (size + SLACK + 63) / 64 * 64;
 }
 
