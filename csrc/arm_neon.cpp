@@ -22,7 +22,7 @@ struct DenseOps {
             int32x4_t sums[TILE][8];  // two vectors for four outputs: even and odd pairs of products
             for (size_t p = 0; p < TILE; p++)
                 for (auto &sum : sums[p]) sum = vdupq_n_s32(0);
-            for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, from += left.pitch)
+            for (int32_t row = 0; row < d.runs(); row++, from += left.pitch)
                 for (size_t k = 0; k < d.run; k += 4, w += 64) {
                     int16x8_t inputs[TILE];
                     for (size_t p = 0; p < TILE; p++) {

@@ -220,8 +220,14 @@ class ConvStep final : public Step {
     void plan_dense(const PackedWeights &w) {
         dense_ = {};
         dense_.conv = conv_;
-        dense_.run = rounded(static_cast<size_t>(conv_.window.kernel_columns) * w.inputs, isa_.dense_align);
+        const size_t row = static_cast<size_t>(conv_.window.kernel_columns) * w.inputs;
+        dense_.run = rounded(row, isa_.dense_align);
         dense_.strips = conv_.columns >= isa_.strip_columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
+        const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense_align);
+        if (dense_.strips && w.inputs <= 8 && 2 * together <= dense_.depth()) {
+            dense_.interleaved = true;
+            dense_.run = together;
+        }
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
         dense_.image_size = x_.bytes();
     }

@@ -38,13 +38,18 @@ void dense_blocks(const Dense &d, const Finish &finish, size_t images, size_t fi
     const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
     auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
-    for (size_t part = first; part < last; part++) {
+    for (size_t part = first; part < last;) {
         if (d.strips) {
-            dense_pixels<Ops>(d, finish, fill_strips(d, part, scratch), part * columns, columns, acc);
+            const size_t rows = strip_rows(d, part, last - part);
+            Left left = fill_strips(d, part, rows, scratch);
+            for (size_t row = 0; row < rows; row++, left.first += strip_step(d))
+                dense_pixels<Ops>(d, finish, left, (part + row) * columns, columns, acc);
+            part += rows;
         } else {
             const size_t pixel = part * DENSE_PIXELS;
             const size_t count = pixels - pixel < DENSE_PIXELS ? pixels - pixel : DENSE_PIXELS;
             dense_pixels<Ops>(d, finish, fill_panel(d, Place::of(d.conv, pixel), count, scratch), pixel, count, acc);
+            part++;
         }
     }
 }

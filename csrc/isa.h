@@ -36,11 +36,13 @@ struct Finish {
 
 // A convolution as a product of matrices, uint8 times int8 in int32: pixels x depth times depth x outputs.
 //
-// The depth is [kernel rows][run], where a run is [kernel columns][input channels of the group], filled up to a multiple
-// of the instruction set's dense_align. What the left matrix has in the filling does not matter: the weights there are 0.
+// The depth is [runs][run], where there is a run for each kernel row, [kernel columns][input channels of the group], or,
+// interleaved, a single one, [kernel columns][kernel rows][input channels]. Runs are filled up to a multiple of the
+// instruction set's dense_align. What the left matrix has in the filling does not matter: the weights there are 0.
 struct Dense {
     maqd_conv conv;
     size_t run;  // bytes
+    bool interleaved;  // only with strips: it saves much where a run of one kernel row would be mostly filling
     bool strips;  // the left matrix is read from padded input rows, not from a copy for each pixel
     int group;  // which group of input channels
     size_t first_output;  // of the group
@@ -49,7 +51,8 @@ struct Dense {
     const uint8_t *x;  // [images] tensors
     size_t image_size;  // bytes of one
 
-    size_t depth() const { return static_cast<size_t>(conv.window.kernel_rows) * run; }
+    int32_t runs() const { return interleaved ? 1 : conv.window.kernel_rows; }
+    size_t depth() const { return static_cast<size_t>(runs()) * run; }
     size_t inputs() const { return static_cast<size_t>(conv.x.channels / conv.groups); }
     // Its parts are output rows if it uses strips, and otherwise DENSE_PIXELS output pixels each.
     size_t parts(size_t images) const;

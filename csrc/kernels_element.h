@@ -73,14 +73,30 @@ static void TYPED(max_pool_row)(const maqd_tensor *shape, const maqd_window *w, 
         const int32_t left = column * w->stride_columns - w->padding_columns;
         int32_t first_column, last_column;
         overlap(left, w->kernel_columns, 1, shape->columns, &first_column, &last_column);
-        for (int32_t i = first_row; i < last_row; i++)
-            for (int32_t j = first_column; j < last_column; j++) {
-                const MAQD_TYPE *from = (const MAQD_TYPE *)x + (size_t)((top + i) * shape->columns + left + j) * channels;
-                if (i == first_row && j == first_column)
-                    for (size_t c = 0; c < channels; c++) to[c] = from[c];
-                else
-                    for (size_t c = 0; c < channels; c++) to[c] = from[c] > to[c] ? from[c] : to[c];
-            }
+        const MAQD_TYPE *corner =
+            (const MAQD_TYPE *)x + (size_t)((top + first_row) * shape->columns + left + first_column) * channels;
+        size_t c = 0;
+        for (; c + 64 <= channels; c += 64) { /* maxima of 64 channels stay in registers */
+            MAQD_TYPE best[64];
+            memcpy(best, corner + c, sizeof best);
+            for (int32_t i = first_row; i < last_row; i++)
+                for (int32_t j = first_column; j < last_column; j++) {
+                    const MAQD_TYPE *from =
+                        corner + (size_t)((i - first_row) * shape->columns + j - first_column) * channels + c;
+                    for (size_t k = 0; k < 64; k++) best[k] = from[k] > best[k] ? from[k] : best[k];
+                }
+            memcpy(to + c, best, sizeof best);
+        }
+        for (; c < channels; c++) {
+            MAQD_TYPE best = corner[c];
+            for (int32_t i = first_row; i < last_row; i++)
+                for (int32_t j = first_column; j < last_column; j++) {
+                    const MAQD_TYPE value =
+                        corner[(size_t)((i - first_row) * shape->columns + j - first_column) * channels + c];
+                    best = value > best ? value : best;
+                }
+            to[c] = best;
+        }
         to += channels;
     }
 }

@@ -93,27 +93,78 @@ inline size_t strip_size(const Dense &dense) {
     const maqd_window &w = dense.conv.window;
     const int32_t columns = (dense.conv.columns + 15) / 16 * 16;
     const auto seen = static_cast<size_t>((columns - 1) * w.stride_columns + w.kernel_columns);
-    return (seen * dense.inputs() + SLACK + 63) / 64 * 64;
+    const auto rows = static_cast<size_t>(dense.interleaved ? w.kernel_rows : 1);
+    return (seen * rows * dense.inputs() + SLACK + 63) / 64 * 64;
 }
 
-// The input rows that an output row sees, padded.
-inline Left fill_strips(const Dense &dense, size_t part, uint8_t *strips) {
+constexpr size_t INTERLEAVED_INPUTS = 8;  // most input channels of an interleaved layer
+
+// One strip of columns [kernel rows][inputs] for an output row.
+inline void interleave(const Dense &dense, const uint8_t *x, int32_t top, int32_t begin, int32_t end, uint8_t *to) {
+    const maqd_tensor &shape = dense.conv.x;
+    const maqd_window &w = dense.conv.window;
+    const size_t inputs = dense.inputs();
+    for (int32_t column = begin; column < end; column++)
+        for (int32_t i = 0; i < w.kernel_rows; i++, to += inputs) {
+            const int32_t row = top + i * w.dilation_rows;
+            if (row < 0 || row >= shape.rows || column < 0 || column >= shape.columns)
+                std::memset(to, shape.zero, INTERLEAVED_INPUTS);
+            else
+                std::memcpy(to, x + static_cast<size_t>(row * shape.columns + column) * inputs, INTERLEAVED_INPUTS);
+        }
+}
+
+constexpr size_t STRIP_ROWS = 4;  // output rows whose strips are made together
+
+// How many output rows from `part` on belong to one image, at most STRIP_ROWS and `limit`.
+inline size_t strip_rows(const Dense &dense, size_t part, size_t limit) {
+    const auto rows = static_cast<size_t>(dense.conv.rows);
+    const size_t left = rows - part % rows, most = left < STRIP_ROWS ? left : STRIP_ROWS;
+    return limit < most ? limit : most;
+}
+
+// Strips that `count` output rows need: neighbouring rows share some, unless the kernel is dilated.
+inline size_t strip_count(const Dense &dense, size_t count) {
+    const maqd_window &w = dense.conv.window;
+    const auto kernel = static_cast<size_t>(w.kernel_rows), stride = static_cast<size_t>(w.stride_rows);
+    if (dense.interleaved) return count;
+    return w.dilation_rows == 1 && stride < kernel ? kernel + (count - 1) * stride : count * kernel;
+}
+
+// The input rows that `count` output rows of one image see, padded. That of row i is `strip_step` * i behind.
+inline Left fill_strips(const Dense &dense, size_t part, size_t count, uint8_t *strips) {
     const maqd_conv &conv = dense.conv;
     const maqd_window &w = conv.window;
     const auto rows = static_cast<size_t>(conv.rows);
-    const size_t size = strip_size(dense);
+    const size_t size = strip_size(dense), total = strip_count(dense, count);
+    const bool shared = w.dilation_rows == 1 && w.stride_rows < w.kernel_rows;
     const int32_t top = static_cast<int32_t>(part % rows) * w.stride_rows - w.padding_rows;
     const int32_t end = (conv.columns - 1) * w.stride_columns - w.padding_columns + w.kernel_columns;
-    for (int32_t i = 0; i < w.kernel_rows; i++)
-        copy_columns(dense, dense.x + part / rows * dense.image_size, top + i * w.dilation_rows, -w.padding_columns, end,
-                     strips + static_cast<size_t>(i) * size);
+    if (dense.interleaved) {
+        for (size_t i = 0; i < count; i++)
+            interleave(dense, dense.x + part / rows * dense.image_size,
+                       top + static_cast<int32_t>(i) * w.stride_rows, -w.padding_columns, end, strips + i * size);
+        return {strips, static_cast<size_t>(w.stride_columns * w.kernel_rows) * dense.inputs(), size};
+    }
+    for (size_t i = 0; i < total; i++) {
+        const auto index = static_cast<int32_t>(i);
+        const int32_t row = shared ? top + index
+                                   : top + index / w.kernel_rows * w.stride_rows + index % w.kernel_rows * w.dilation_rows;
+        copy_columns(dense, dense.x + part / rows * dense.image_size, row, -w.padding_columns, end, strips + i * size);
+    }
     return {strips, static_cast<size_t>(w.stride_columns) * dense.inputs(), size};
 }
 
-// Bytes for a panel of DENSE_PIXELS pixels and what a last block of up to 4 pixels reads behind them, or for the strips of
-// two output rows.
+inline size_t strip_step(const Dense &dense) {
+    const maqd_window &w = dense.conv.window;
+    if (dense.interleaved) return strip_size(dense);
+    const bool shared = w.dilation_rows == 1 && w.stride_rows < w.kernel_rows;
+    return static_cast<size_t>(shared ? w.stride_rows : w.kernel_rows) * strip_size(dense);
+}
+
+// Bytes for a panel of DENSE_PIXELS pixels and what a last block of up to 4 pixels reads behind them, or for strips.
 inline size_t left_scratch(const Dense &dense) {
-    const size_t size = dense.strips ? 2 * static_cast<size_t>(dense.conv.window.kernel_rows) * strip_size(dense)
+    const size_t size = dense.strips ? strip_count(dense, STRIP_ROWS) * strip_size(dense)
                                      : (DENSE_PIXELS + 3) * dense.depth();
     return (size + SLACK + 63) / 64 * 64;
 }

@@ -111,6 +111,7 @@ std::vector<int64_t> code_sums(const PackedWeights &packed, const std::vector<bo
 Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const Dense &dense,
                      const std::vector<bool> &negate) {
     const size_t depth = dense.depth(), columns = static_cast<size_t>(dense.conv.window.kernel_columns);
+    const auto rows = static_cast<size_t>(dense.conv.window.kernel_rows);
     Memory made(dense.outputs * depth);
     Reader reader(packed);
     for (size_t o = 0; o < outputs; o++) {
@@ -119,7 +120,9 @@ Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t ou
         uint8_t *block = made.data() + o / 16 * 16 * depth + o % 16 * 4;
         for (size_t c = 0; c < packed.inputs; c++)
             for (size_t tap = 0; tap < packed.taps; tap++) {
-                const size_t k = tap / columns * dense.run + tap % columns * packed.inputs + c;
+                const size_t i = tap / columns, j = tap % columns;
+                const size_t k = dense.interleaved ? (j * rows + i) * packed.inputs + c
+                                                   : i * dense.run + j * packed.inputs + c;
                 block[k / 4 * 64 + k % 4] = static_cast<uint8_t>(sign * reader.code(row[c * packed.taps + tap]));
             }
     }

@@ -60,7 +60,7 @@ inline void tiles(const Dense &d, const uint8_t *a, const uint8_t *b, const Left
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, a += left.pitch, b += left.pitch)
+    for (int32_t row = 0; row < d.runs(); row++, a += left.pitch, b += left.pitch)
         for (size_t k = 0; k < d.run; k += STEP, weights += STEP * 16, other += STEP * 16) {
             _tile_loadd(4, a + k, stride);
             _tile_loadd(6, weights, 64);
@@ -105,9 +105,8 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
     auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
-    const size_t half = left_scratch(d) / 2 / 64 * 64;
     configure();
-    for (size_t part = first; part < last; part += d.strips ? 2 : 1) {
+    for (size_t part = first; part < last;) {
         if (!d.strips) {
             const size_t pixel = part * DENSE_PIXELS;
             const size_t count = pixels - pixel < DENSE_PIXELS ? pixels - pixel : DENSE_PIXELS;
@@ -115,23 +114,25 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
             const Segment s[2] = {{left.first, pixel, count < PIXELS ? count : PIXELS},
                                   {left.first + PIXELS * left.stride, pixel + PIXELS, count - PIXELS}};
             for (size_t o = 0; o < outputs; o += 32) segments(d, finish, left, s, count > PIXELS ? 2 : 1, o, outputs, acc);
+            part++;
             continue;
         }
-        // Two rows at a time, so that weights are used for several tiles while they are in the nearest cache.
-        const size_t rows = last - part < 2 ? 1 : 2, across = (columns + PIXELS - 1) / PIXELS;
-        Left left[2];
-        for (size_t row = 0; row < rows; row++) left[row] = fill_strips(d, part + row, scratch + row * half);
+        // Several rows at a time: weights are used for several tiles while they are in the nearest cache.
+        const size_t rows = strip_rows(d, part, last - part), across = (columns + PIXELS - 1) / PIXELS;
+        const Left left = fill_strips(d, part, rows, scratch);
+        const size_t step = strip_step(d);
         const auto segment = [&](size_t i) {
             const size_t row = i / across, column = i % across * PIXELS;
-            return Segment{left[row].first + column * left[row].stride, (part + row) * columns + column,
+            return Segment{left.first + row * step + column * left.stride, (part + row) * columns + column,
                            columns - column < PIXELS ? columns - column : PIXELS};
         };
         for (size_t o = 0; o < outputs; o += 32)
             for (size_t i = 0; i < rows * across; i += 2) {
                 const bool both = i + 1 < rows * across;
                 const Segment s[2] = {segment(i), both ? segment(i + 1) : Segment{}};
-                segments(d, finish, left[0], s, both ? 2 : 1, o, outputs, acc);
+                segments(d, finish, left, s, both ? 2 : 1, o, outputs, acc);
             }
+        part += rows;
     }
     _tile_release();
 }

@@ -29,7 +29,7 @@ struct DenseOps {
 #pragma GCC unroll 4
             for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_setzero_si256();
         const int8_t *other = weights + d.depth() * 16;
-        for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, x += left.pitch)
+        for (int32_t row = 0; row < d.runs(); row++, x += left.pitch)
             for (size_t k = 0; k < d.run; k += 4, weights += 64, other += 64) {
                 __m256i inputs[TILE];
 #pragma GCC unroll 4

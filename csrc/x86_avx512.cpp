@@ -76,14 +76,26 @@ inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t 
     }
 }
 
-// The same in 16 bits, for 32 outputs of one pixel; `at` is where they are in the tensor.
-template <bool ADDEND, bool RAW, bool SIGNS>
+// The same in 16 bits, for 32 outputs of one pixel at a time. It has copies of everything it needs: codes are stored as
+// bytes, which may alias whatever is behind a reference. LEVELS is their number, or 0 for any.
+template <bool ADDEND, bool RAW, bool SIGNS, int LEVELS>
 struct Short {
-    explicit Short(const Finish &f, size_t output, __mmask32 mask) : f(f), output(output), mask(mask) {
-        if (SIGNS) sign = _mm512_loadu_si512(f.short_signs + output);
+    Short(const Finish &finish, size_t output, __mmask32 mask)
+        : f(finish),
+          output(output),
+          mask(mask),
+          bias(_mm512_loadu_si512(f.short_bias + output)),
+          sign(SIGNS ? _mm512_loadu_si512(f.short_signs + output) : _mm512_setzero_si512()),
+          base(_mm256_set1_epi8(static_cast<char>(f.base))),
+          spacing(_mm256_set1_epi8(static_cast<char>(f.spacing))) {
+        for (int k = 0; k < LEVELS; k++) thresholds[k] = threshold(k);
     }
 
-    // v has the bias already.
+    inline __m512i threshold(int32_t k) const {
+        return _mm512_loadu_si512(f.short_thresholds + static_cast<size_t>(k) * f.padded + output);
+    }
+
+    // v has the bias already; `at` is where the outputs are in the tensor.
     inline void store(__m512i v, size_t at) const {
         if (ADDEND) {
             __m512i other;
@@ -103,30 +115,34 @@ struct Short {
             else
                 _mm512_mask_storeu_epi16(static_cast<int16_t *>(f.raw) + at, mask, v);
         }
-        if (!f.codes) return;
+        if (RAW && !f.codes) return;
         if (SIGNS) v = _mm512_sub_epi16(_mm512_xor_si512(v, sign), sign);
-        const __m256i spacing = _mm256_set1_epi8(static_cast<char>(f.spacing));
-        __m256i code = _mm256_set1_epi8(static_cast<char>(f.base));
-        const int16_t *t = f.short_thresholds + output;
-        for (int32_t k = 0; k < f.levels; k++, t += f.padded)
-            code = _mm256_mask_add_epi8(code, _mm512_cmpge_epi16_mask(v, _mm512_loadu_si512(t)), code, spacing);
+        __m256i code = base;
+        if (LEVELS)
+            for (int k = 0; k < LEVELS; k++)
+                code = _mm256_mask_add_epi8(code, _mm512_cmpge_epi16_mask(v, thresholds[k]), code, spacing);
+        else
+            for (int32_t k = 0; k < f.levels; k++)
+                code = _mm256_mask_add_epi8(code, _mm512_cmpge_epi16_mask(v, threshold(k)), code, spacing);
         _mm256_mask_storeu_epi8(f.codes + at, mask, code);
     }
 
     inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
-        const __m512i bias = _mm512_loadu_si512(f.short_bias + output);
         const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24,
                                               22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-        for (size_t p = 0; p < pixels; p++)
-            store(_mm512_add_epi16(_mm512_permutex2var_epi16(_mm512_loadu_si512(acc + p * stride), even,
-                                                             _mm512_loadu_si512(acc + p * stride + 16)), bias),
-                  (pixel + p) * f.outputs + output);
+        size_t at = pixel * f.outputs + output;
+        for (size_t p = 0; p < pixels; p++, acc += stride, at += f.outputs)
+            store(_mm512_add_epi16(_mm512_permutex2var_epi16(_mm512_loadu_si512(acc), even, _mm512_loadu_si512(acc + 16)),
+                                   bias),
+                  at);
     }
 
-    const Finish &f;
+    const Finish f;
     const size_t output;
     const __mmask32 mask;
-    __m512i sign;
+    const __m512i bias, sign;
+    const __m256i base, spacing;
+    __m512i thresholds[LEVELS ? LEVELS : 1];
 };
 
 // Tensors of 32 bits hold no 16-bit values: those that are read or written then have others.
@@ -134,18 +150,28 @@ inline bool is_short(const Finish &f) {
     return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
 }
 
+template <bool ADDEND, bool RAW, bool SIGNS, class Use>
+inline void with_levels(const Finish &f, size_t output, __mmask32 mask, Use use) {
+    switch (f.codes ? f.levels : 0) {
+        case 1: return use(Short<ADDEND, RAW, SIGNS, 1>(f, output, mask));
+        case 3: return use(Short<ADDEND, RAW, SIGNS, 3>(f, output, mask));
+        default: return use(Short<ADDEND, RAW, SIGNS, 0>(f, output, mask));
+    }
+}
+
 // Calls `use` with the `Short` that fits.
 template <class Use>
 inline void with_short(const Finish &f, size_t output, __mmask32 mask, Use use) {
-    if (f.addend) {
-        if (f.raw)
-            f.signs ? use(Short<true, true, true>(f, output, mask)) : use(Short<true, true, false>(f, output, mask));
+    if (f.signs) {
+        if (f.addend)
+            f.raw ? with_levels<true, true, true>(f, output, mask, use) : with_levels<true, false, true>(f, output, mask, use);
         else
-            f.signs ? use(Short<true, false, true>(f, output, mask)) : use(Short<true, false, false>(f, output, mask));
-    } else if (f.raw) {
-        f.signs ? use(Short<false, true, true>(f, output, mask)) : use(Short<false, true, false>(f, output, mask));
+            f.raw ? with_levels<false, true, true>(f, output, mask, use) : with_levels<false, false, true>(f, output, mask, use);
     } else {
-        f.signs ? use(Short<false, false, true>(f, output, mask)) : use(Short<false, false, false>(f, output, mask));
+        if (f.addend)
+            f.raw ? with_levels<true, true, false>(f, output, mask, use) : with_levels<true, false, false>(f, output, mask, use);
+        else
+            f.raw ? with_levels<false, true, false>(f, output, mask, use) : with_levels<false, false, false>(f, output, mask, use);
     }
 }
 
@@ -188,7 +214,7 @@ struct DenseOps {
 #pragma GCC unroll 8
         for (size_t p = 0; p < TILE; p++) sums[p][0] = sums[p][1] = _mm512_setzero_si512();
         const int8_t *other = weights + d.depth() * 16;
-        for (int32_t row = 0; row < d.conv.window.kernel_rows; row++, x += left.pitch)
+        for (int32_t row = 0; row < d.runs(); row++, x += left.pitch)
             for (size_t k = 0; k < d.run; k += 4, weights += 64, other += 64) {
                 const __m512i w0 = _mm512_load_si512(weights), w1 = _mm512_load_si512(other);
 #pragma GCC unroll 8

@@ -35,36 +35,59 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of a call, repeat by repeat.
+
+    Args:
+        cold: After the others have had the caches.
+        warm: Mean of the calls that follow at once.
+    """
+
+    cold: tuple[float, ...]
+    warm: tuple[float, ...]
+
+
 def alternated(
     calls: Sequence[Callable[[], object]],
     *,
     repeats: int,
-    warm_up: int = 3,
+    seconds: float = 0.0,
     progress: Callable[[int], None] | None = None,
-) -> list[list[float]]:
-    """Seconds of each call, over and over in turn, so that all of them meet the same disturbances.
+) -> list[Times]:
+    """Time of each call, over and over in turn, so that all of them meet the same disturbances.
 
     Args:
         calls: What to measure.
-        repeats: How often each.
-        warm_up: Calls of each before that are not measured.
+        repeats: How often each has its turn.
+        seconds: A turn takes about so long: one cold call and at least one warm one.
         progress: Called with the number of repeats done.
 
     Returns:
-        For each of `calls` its times in their order.
+        The times of each of `calls`.
     """
-    for _ in range(warm_up):
-        for call in calls:
-            call()
-    times: list[list[float]] = [[] for _ in calls]
+    counts = []
+    for call in calls:
+        call()
+        once = _seconds(call, 2)
+        counts.append(min(1000, max(1, round(seconds / max(once, 1e-9)) - 1)))
+    cold: list[list[float]] = [[] for _ in calls]
+    warm: list[list[float]] = [[] for _ in calls]
     for done in range(repeats):
-        for call, mine in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            mine.append(time.perf_counter() - start)
+        for call, count, first, later in zip(calls, counts, cold, warm, strict=True):
+            first.append(_seconds(call, 1))
+            later.append(_seconds(call, count))
         if progress is not None:
             progress(done + 1)
-    return times
+    return [Times(cold=tuple(first), warm=tuple(later)) for first, later in zip(cold, warm, strict=True)]
+
+
+def _seconds(call: Callable[[], object], count: int) -> float:
+    """Mean time of a call among `count`."""
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
 
 
 def ratios(ours: Sequence[float], peer: Sequence[float]) -> Spread:

@@ -26,9 +26,11 @@ def test_calls_alternate_and_ratios_are_of_neighbours(monkeypatch: pytest.Monkey
     order: list[str] = []
     clock = count()
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
-    times = timing.alternated([lambda: order.append("a"), lambda: order.append("b")], repeats=3, warm_up=1)
-    assert order == ["a", "b"] * 4
-    assert times == [[1.0] * 3, [1.0] * 3]
+    times = timing.alternated([lambda: order.append("a"), lambda: order.append("b")], repeats=3, seconds=2)
+    # Two calls take a second, so a turn of two seconds is one cold call and three warm ones.
+    assert "".join(order) == "aaabbb" + 3 * "aaaabbbb"
+    assert [one.cold for one in times] == [(1.0,) * 3] * 2
+    assert [one.warm for one in times] == [(1 / 3,) * 3] * 2
     assert timing.ratios([1, 2, 4], [3, 8, 4]).median == 3
     assert timing.spread([5.0]) == timing.Spread(median=5, low=5, high=5, repeats=1)
 

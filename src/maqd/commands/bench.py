@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +22,14 @@ from maqd.runtime.peers import PEERS, Peer
 from maqd.text import Counter, table
 from maqd.timing import Spread, alternated, cpu_name, percentile, pinned, ratios, spread
 
-SECONDS = 3.0
-"""About how long a batch size is measured."""
+REPEATS = 31
+"""Turns of the engine and of each peer."""
+
+TURN = 0.03
+"""Seconds of a turn."""
+
+SECONDS = 1.0
+"""About how long single calls are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +38,16 @@ class Latency:
 
     Args:
         batch: Images of a call.
-        cold: The first call.
-        warm: The later ones.
-        p50, p90, p99: Percentiles of those.
+        first: The first call.
+        cold: A call after the peers have had the caches, if there are any.
+        warm: A call after others of its own.
+        p50, p90, p99: Percentiles of single warm calls.
         images_per_second: Throughput at the median.
     """
 
     batch: int
-    cold: float
+    first: float
+    cold: Spread
     warm: Spread
     p50: float
     p90: float
@@ -54,13 +62,15 @@ class PeerLatency:
     Args:
         name: Runtime and numbers.
         version: Of the runtime.
-        milliseconds: Of a call.
-        times_faster: The peer's time over the engine's, of neighbouring calls.
+        cold, warm: Milliseconds of a call.
+        cold_times_faster, times_faster: The peer's time over the engine's, of neighbouring turns, cold and warm.
     """
 
     name: str
     version: str
-    milliseconds: Spread
+    cold: Spread
+    warm: Spread
+    cold_times_faster: Spread
     times_faster: Spread
 
 
@@ -81,7 +91,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
     parser.add_argument("--batch", metavar="N,..", default="1,64", help="images of a call (1,64)")
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of a call (1)")
-    parser.add_argument("--repeats", metavar="N", type=int, help=f"calls of each; about {SECONDS:g} s by default")
+    parser.add_argument("--repeats", metavar="N", type=int, help=f"turns of each ({REPEATS})")
     parser.add_argument(
         "--peers",
         action="store_true",
@@ -165,42 +175,55 @@ def _measure(
     engine: NativeEngine, images: NDArray[np.uint8], batch: int, *, peers: bool, repeats: int | None
 ) -> Result:
     mine = np.ascontiguousarray(images[:batch])
-    start = time.perf_counter()
-    engine.run(mine)
-    cold = time.perf_counter() - start
-    calls: list[Callable[[], object]] = [lambda: engine.run(mine)]
+    first = _milliseconds(lambda: engine.run(mine), 1)[0]
     others = _peers(engine, batch) if peers else []
-    for peer in others:
-        calls.append(_call(peer, peer.input(mine)))
+    calls = [lambda: engine.run(mine), *(_call(peer, peer.input(mine)) for peer in others)]
     counter = Counter(f"batch {batch}", sys.stderr)
-    once = sum(sum(times) for times in alternated(calls, repeats=2, warm_up=2)) / 2
-    count = repeats or min(2000, max(11, int(SECONDS * len(calls) / once)))
+    count = repeats or REPEATS
     try:
-        times = alternated(calls, repeats=count, progress=lambda done: counter.show(done, count))
+        times = alternated(calls, repeats=count, seconds=TURN, progress=lambda done: counter.show(done, count))
     finally:
         counter.clear()
-    thousand = [[1e3 * second for second in series] for series in times]
-    warm = spread(thousand[0])
+    ours, *theirs = times
+    warm = _thousand(ours.warm)
+    singles = _milliseconds(calls[0], max(20, min(1000, int(1e3 * SECONDS / warm.median))))
     return Result(
         engine=Latency(
             batch=batch,
-            cold=1e3 * cold,
+            first=first,
+            cold=_thousand(ours.cold),
             warm=warm,
-            p50=percentile(thousand[0], 50),
-            p90=percentile(thousand[0], 90),
-            p99=percentile(thousand[0], 99),
+            p50=percentile(singles, 50),
+            p90=percentile(singles, 90),
+            p99=percentile(singles, 99),
             images_per_second=1e3 * batch / warm.median,
         ),
         peers=tuple(
             PeerLatency(
                 name=peer.name,
                 version=peer.version,
-                milliseconds=spread(theirs),
-                times_faster=ratios(thousand[0], theirs),
+                cold=_thousand(times.cold),
+                warm=_thousand(times.warm),
+                cold_times_faster=ratios(ours.cold, times.cold),
+                times_faster=ratios(ours.warm, times.warm),
             )
-            for peer, theirs in zip(others, thousand[1:], strict=True)
+            for peer, times in zip(others, theirs, strict=True)
         ),
     )
+
+
+def _milliseconds(call: Callable[[], object], count: int) -> list[float]:
+    """Single calls."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def _thousand(seconds: Sequence[float]) -> Spread:
+    return spread([1e3 * second for second in seconds])
 
 
 def _peers(engine: NativeEngine, batch: int) -> list[Peer]:
@@ -224,13 +247,19 @@ def _print(engine: NativeEngine, results: list[Result], where: dict[str, object]
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     constant, working = engine.constant_bytes, engine.working_bytes
     print(f"{constant:,} bytes of weights and tables, {working:,} of activations and scratch memory")
-    headings = ("batch", "first call ms", "p50 ms", "p90 ms", "p99 ms", "images/s")
+    headings = ("batch", "first ms", "p50 ms", "p90 ms", "p99 ms", "images/s")
     latencies = [result.engine for result in results]
-    print(table(headings, [(e.batch, e.cold, e.p50, e.p90, e.p99, e.images_per_second) for e in latencies]))
+    print(table(headings, [(e.batch, e.first, e.p50, e.p90, e.p99, e.images_per_second) for e in latencies]))
     rows = [
-        (result.engine.batch, peer.name, peer.version, str(peer.milliseconds), str(peer.times_faster))
+        (
+            result.engine.batch,
+            f"{peer.name} {peer.version.partition('-')[0]}",
+            str(peer.warm),
+            str(peer.times_faster),
+            peer.cold_times_faster.median,
+        )
         for result in results
         for peer in result.peers
     ]
     if rows:
-        print(table(("batch", "peer", "version", "ms a call", "maqd is so many times faster"), rows))
+        print(table(("batch", "peer", "ms, warm", "maqd is so many times faster", "cold"), rows))
