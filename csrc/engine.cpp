@@ -187,9 +187,10 @@ std::pair<size_t, size_t> share(size_t count, size_t member, size_t members) {
 
 }  // namespace
 
-Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, size_t arena, size_t block)
-    : isa_(isa), kernel_(kernel), threads_(threads), input_(input), arena_(arena), block_(block) {
-    if (threads < 1 || block < 1) throw std::invalid_argument("threads and block must be positive");
+Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, Memories memories)
+    : isa_(isa), kernel_(kernel), threads_(threads), input_(input), memories_(memories) {
+    if (threads < 1 || memories.early_images < static_cast<size_t>(threads) || memories.late_images < memories.early_images)
+        throw std::invalid_argument("threads and images must be positive, and there must be an image for each thread");
     if (threads > 1) team_ = std::make_unique<Team>(threads);
 }
 
@@ -228,12 +229,13 @@ std::unique_ptr<Model::Context> Model::acquire() const {
             return context;
         }
     }
-    auto context = std::make_unique<Context>();
-    size_t scratch = result_.elements() * 4;
+    auto context = std::make_unique<Context>(static_cast<size_t>(threads_));
+    size_t scratch = 0;
     for (const auto &step : steps_) scratch = std::max(scratch, step->scratch());
-    for (int member = 0; member < threads_; member++) {
-        context->arenas.emplace_back(arena_ * block_);
-        context->scratch.emplace_back(scratch);
+    for (Worker &worker : *context) {
+        worker.early = Memory(memories_.early_bytes * memories_.early_images);
+        worker.late = Memory(memories_.late_bytes * memories_.late_images);
+        worker.scratch = Memory(scratch);
     }
     return context;
 }
@@ -243,8 +245,8 @@ void Model::release(std::unique_ptr<Context> context) const {
     idle_.push_back(std::move(context));
 }
 
-Batch Model::batch(Context &context, size_t member, size_t images) const {
-    return {context.arenas[member].data(), block_, images};
+Batch Model::batch(Worker &worker, size_t start, size_t images) const {
+    return {worker.early.data(), worker.late.data(), memories_.early_images, memories_.late_images, start, images};
 }
 
 void Model::load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const {
@@ -270,80 +272,85 @@ static double density(const Batch &batch, const Buffer &buffer) {
     return static_cast<double>(nonzero) / static_cast<double>(count);
 }
 
-void Model::steps(const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const {
+void Model::step(size_t index, const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const {
     using clock = std::chrono::steady_clock;
-    for (size_t i = 0; i < steps_.size(); i++) {
-        const Step &step = *steps_[i];
-        const auto start = profile ? clock::now() : clock::time_point();
-        const int choice = step.choose(batch);
-        step.run(batch, choice, 0, step.parts(batch, choice), scratch);
-        if (!profile) continue;
-        StepProfile &entry = (*profile)[i];
-        entry.seconds += std::chrono::duration<double>(clock::now() - start).count();
-        entry.kernel = step.kernel(choice);
-        if (step.input() && step.input()->element == MAQD_U8) entry.density = density(batch, *step.input());
+    const Step &step = *steps_[index];
+    const auto start = profile ? clock::now() : clock::time_point();
+    const int choice = step.choose(batch);
+    step.run(batch, choice, 0, step.parts(batch, choice), scratch);
+    if (!profile) return;
+    StepProfile &entry = (*profile)[index];
+    entry.seconds += std::chrono::duration<double>(clock::now() - start).count();
+    entry.kernel = step.kernel(choice);
+    if (step.input() && step.input()->element == MAQD_U8) entry.density = density(batch, *step.input());
+}
+
+// Images that run together late.
+void Model::block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
+                  std::vector<StepProfile> *profile) const {
+    const size_t pixels = input_.elements();
+    uint8_t *scratch = worker.scratch.data();
+    for (size_t first = 0; first < count; first += memories_.early_images) {
+        const Batch some = batch(worker, first, std::min(memories_.early_images, count - first));
+        load(images + first * pixels, channels_last, some, 0, some.images);
+        for (size_t i = 0; i < memories_.early_steps; i++) step(i, some, scratch, profile);
     }
+    const Batch all = batch(worker, 0, count);
+    for (size_t i = memories_.early_steps; i < steps_.size(); i++) step(i, all, scratch, profile);
+    store(all, logits, 0, count);
 }
 
 void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const {
-    const size_t pixels = input_.elements(), outputs = result_.elements();
+    if (count == 0) return;
+    const size_t pixels = input_.elements(), outputs = result_.elements(), most = memories_.late_images;
     auto context = acquire();
     const auto members = static_cast<size_t>(threads_);
-    // Threads take images of their own where there are enough of them, and rows of the same ones otherwise.
-    const bool apart = count >= members;
-    const size_t blocks = (count + block_ - 1) / block_;
-    const size_t block = apart && blocks < 4 * members ? std::max<size_t>(1, (count + 4 * members - 1) / (4 * members))
-                                                       : block_;
-    const auto alone = [&](size_t member, size_t first, size_t last) {
-        const Batch b = batch(*context, member, last - first);
-        load(images + first * pixels, channels_last, b, 0, b.images);
-        steps(b, context->scratch[member].data(), nullptr);
-        store(b, logits + first * outputs, 0, b.images);
+    const auto some = [&](Worker &worker, size_t first, size_t last) {
+        block(images + first * pixels, last - first, channels_last, logits + first * outputs, worker, nullptr);
     };
-    const auto sequential = [&] {
-        for (size_t first = 0; first < count; first += block_) alone(0, first, std::min(count, first + block_));
-    };
+    // Threads take images of their own where there are enough of them, and parts of the same steps otherwise.
     bool done = false;
-    if (!team_ || count == 0) {
-        // One thread.
-    } else if (apart) {
+    if (team_ && count >= members) {
+        const size_t portion = std::min(most, (count + members - 1) / members);
         std::atomic<size_t> next{0};
         done = team_->run([&](int member) {
-            for (size_t first = next.fetch_add(block); first < count; first = next.fetch_add(block))
-                alone(static_cast<size_t>(member), first, std::min(count, first + block));
+            for (size_t first = next.fetch_add(portion); first < count; first = next.fetch_add(portion))
+                some((*context)[static_cast<size_t>(member)], first, std::min(count, first + portion));
         });
-    } else {
+    } else if (team_) {
         Barrier barrier(threads_);
         done = team_->run([&](int member) {
             const auto me = static_cast<size_t>(member);
-            const Batch b = batch(*context, 0, count);
+            const Batch all = batch((*context)[0], 0, count);
             const auto mine = share(count, me, members);
-            load(images, channels_last, b, mine.first, mine.second);
+            load(images, channels_last, all, mine.first, mine.second);
             for (const auto &step : steps_) {
                 barrier.wait();
-                const int choice = step->choose(b);
-                const auto part = share(step->parts(b, choice), me, members);
-                step->run(b, choice, part.first, part.second, context->scratch[me].data());
+                const int choice = step->choose(all);
+                const auto part = share(step->parts(all, choice), me, members);
+                step->run(all, choice, part.first, part.second, (*context)[me].scratch.data());
             }
             barrier.wait();
-            store(b, logits, mine.first, mine.second);
+            store(all, logits, mine.first, mine.second);
         });
     }
-    if (!done) sequential();
+    if (!done)
+        for (size_t first = 0; first < count; first += most) some((*context)[0], first, std::min(count, first + most));
     release(std::move(context));
 }
 
 void Model::inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
                     std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const {
-    if (count > block_) throw std::invalid_argument("more images than one block");
+    if (count > (copies.empty() ? memories_.late_images : memories_.early_images))
+        throw std::invalid_argument("more images than run together");
     auto context = acquire();
-    const Batch b = batch(*context, 0, count);
-    load(images, channels_last, b, 0, count);
+    Worker &worker = (*context)[0];
     if (profile) profile->resize(steps_.size());
-    steps(b, context->scratch[0].data(), profile);
-    store(b, logits, 0, count);
+    block(images, count, channels_last, logits, worker, profile);
+    const Batch all = batch(worker, 0, count);
     for (const Copy &copy : copies)
-        isa_.widen(b.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(), copy.values);
+        isa_.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),
+                   copy.values);
     release(std::move(context));
 }
 
@@ -356,10 +363,8 @@ size_t Model::constants() const {
 size_t Model::working() const {
     std::lock_guard<std::mutex> lock(mutex_);
     size_t total = 0;
-    for (const auto &context : idle_) {
-        for (const auto &memory : context->arenas) total += memory.size();
-        for (const auto &memory : context->scratch) total += memory.size();
-    }
+    for (const auto &context : idle_)
+        for (const Worker &worker : *context) total += worker.early.size() + worker.late.size() + worker.scratch.size();
     return total;
 }
 

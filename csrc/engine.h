@@ -14,9 +14,10 @@
 
 namespace maqd {
 
-// A tensor of one sample and where it lies in the arena of one sample.
+// A tensor of one sample and where it lies in the memory of one sample.
 struct Buffer {
     size_t offset;
+    bool late;  // in which of two memories: see Batch
     int32_t rows, columns, channels;
     maqd_element element;
     int32_t zero;
@@ -30,13 +31,19 @@ struct Buffer {
 };
 
 // The tensors of the images that are computed together.
+//
+// Early layers have large tensors and few weights, late ones the opposite. So the early steps run for a few images at a
+// time, whose tensors stay in the cache, and the late ones for many images, since weights have to be fetched each time.
+// What late steps read or write is in a memory of its own, which has room for all of those.
 struct Batch {
-    uint8_t *arena;
-    size_t capacity;  // images that the arena has room for
+    uint8_t *early, *late;
+    size_t early_capacity, late_capacity;  // images that they have room for
+    size_t start;  // which image of `late` is the first one
     size_t images;
 
     uint8_t *at(const Buffer &buffer, size_t image = 0) const {
-        return arena + buffer.offset * capacity + image * buffer.bytes();
+        return buffer.late ? late + buffer.offset * late_capacity + (start + image) * buffer.bytes()
+                           : early + buffer.offset * early_capacity + image * buffer.bytes();
     }
 };
 
@@ -89,8 +96,11 @@ struct StepProfile {
 
 class Model {
   public:
-    // `arena` is bytes of one sample.
-    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, size_t arena, size_t block);
+    // Bytes of one sample in both memories; how many images run together early and late; how many steps are early.
+    struct Memories {
+        size_t early_bytes, late_bytes, early_images, late_images, early_steps;
+    };
+    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, Memories memories);
 
     void conv(const ConvOptions &options);
     void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
@@ -105,7 +115,8 @@ class Model {
     // [count][channels][positions], or [count][positions][channels] if channels_last. Safe to call from many threads.
     void run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const;
 
-    // The same for at most `block` images, with a profile, one entry a step, or tensors that are copied out after it.
+    // The same for as many images as run together late, with a profile, one entry a step, or tensors that are copied out
+    // afterwards; those of early steps are there for as many images as run together early.
     struct Copy {
         Buffer buffer;
         int32_t *values;  // [count][elements]
@@ -115,31 +126,32 @@ class Model {
 
     const Isa &isa() const { return isa_; }
     int threads() const { return threads_; }
-    size_t block() const { return block_; }
     const Buffer &input() const { return input_; }
     const Buffer &result() const { return result_; }
     size_t constants() const;  // bytes of weights and tables
     size_t working() const;    // bytes of arenas and scratch memory
 
   private:
-    // What a call needs for itself: for each thread an arena, used only where threads work on different images, and
-    // scratch memory.
-    struct Context {
-        std::vector<Memory> arenas, scratch;
+    // What a thread needs for itself in a call. Memories for images are used only where threads work on different ones.
+    struct Worker {
+        Memory early, late, scratch;
     };
+    using Context = std::vector<Worker>;  // one a thread
     std::unique_ptr<Context> acquire() const;
     void release(std::unique_ptr<Context> context) const;
-    Batch batch(Context &context, size_t member, size_t images) const;
+    Batch batch(Worker &worker, size_t start, size_t images) const;
     void load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const;
     void store(const Batch &batch, int32_t *logits, size_t first, size_t last) const;
-    void steps(const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const;
+    void block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
+               std::vector<StepProfile> *profile) const;
+    void step(size_t index, const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const;
 
     const Isa &isa_;
     const Kernel kernel_;
     const int threads_;
     const Buffer input_;
     Buffer result_{};
-    const size_t arena_, block_;
+    const Memories memories_;
     std::vector<std::unique_ptr<Step>> steps_;
     std::unique_ptr<Team> team_;
     mutable std::mutex mutex_;

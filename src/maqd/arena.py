@@ -58,6 +58,8 @@ def place(lifetimes: Sequence[Lifetime], alignment: int = ALIGNMENT) -> Arena:
     placed: list[int] = []
     for index in sorted(range(len(lifetimes)), key=lambda i: (-lifetimes[i].size, i)):
         mine = lifetimes[index]
+        if mine.size == 0:
+            continue
         taken = sorted((offsets[other], lifetimes[other].size) for other in placed if mine.overlaps(lifetimes[other]))
         offset = 0
         for begin, size in taken:

@@ -41,6 +41,10 @@ from maqd.graph import (
 from maqd.packing import PackedCodes
 
 
+LATE_BYTES = 49152
+"""A step is late if neither it nor any later one reads and writes more bytes of a sample."""
+
+
 class Element(enum.Enum):
     """The integer type of a buffer."""
 
@@ -216,7 +220,9 @@ class Plan:
         result: The logits.
         result_shape: Their shape in the graph.
         steps: In order.
-        arena: Places of the storages, for one sample.
+        early_steps: How many of them run for a few images at a time, the later ones for many.
+        late: For each storage, whether late steps use it; those have an arena of their own.
+        early_arena, late_arena: Places of the storages, for one sample; 0 in the arena that is not theirs.
         tensors: The buffer of every tensor of the graph that is stored, and its shape in the graph.
     """
 
@@ -225,8 +231,15 @@ class Plan:
     result: Buffer
     result_shape: tuple[int, ...]
     steps: tuple[Step, ...]
-    arena: Arena
+    early_steps: int
+    late: tuple[bool, ...]
+    early_arena: Arena
+    late_arena: Arena
     tensors: dict[str, tuple[Buffer, tuple[int, ...]]]
+
+    def offset(self, buffer: Buffer) -> int:
+        """Where a buffer begins in its arena."""
+        return (self.late_arena if self.late[buffer.storage] else self.early_arena).offsets[buffer.storage]
 
 
 def make_plan(graph: Graph, *, fuse: bool = True, keep: bool = False) -> Plan:
@@ -266,15 +279,41 @@ class _Planner:
             if node.name not in self.taken:
                 self.visit(node)
         logits = self.graph.logits
+        early_steps = len(self.steps) if keep else self.early_steps()
+        late = self.late(early_steps)
+        lifetimes = self.lifetimes(keep=keep)
         return Plan(
             shape=self.graph.input.shape,
             input=self.buffers[self.graph.input.name],
             result=self.buffers[logits.name],
             result_shape=self.types[logits.name].shape,
             steps=tuple(self.steps),
-            arena=place(self.lifetimes(keep=keep)),
+            early_steps=early_steps,
+            late=tuple(late),
+            early_arena=_place(lifetimes, [not flag for flag in late]),
+            late_arena=_place(lifetimes, late),
             tensors={name: (buffer, self.types[name].shape) for name, buffer in self.buffers.items()},
         )
+
+    def early_steps(self) -> int:
+        """Steps up to the last one that moves much."""
+        for at in reversed(range(len(self.steps))):
+            links = self.steps[at].links
+            if sum(buffer.size * buffer.element.size for buffer in (*links.inputs, *links.outputs)) > LATE_BYTES:
+                return at + 1
+        return 0
+
+    def late(self, early_steps: int) -> list[bool]:
+        """For each storage, whether late steps, or who wants the result, use it."""
+        flags = [False] * len(self.sizes)
+        for step in self.steps[early_steps:]:
+            for buffer in (*step.links.inputs, *step.links.outputs):
+                flags[buffer.storage] = True
+        if early_steps < len(self.steps):
+            flags[self.buffers[self.graph.logits.name].storage] = True
+            if early_steps == 0:
+                flags[self.buffers[self.graph.input.name].storage] = True
+        return flags
 
     def lifetimes(self, *, keep: bool) -> list[Lifetime]:
         end = len(self.steps)
@@ -501,6 +540,11 @@ class _Planner:
 def _byte(node: Activation) -> bool:
     """Whether codes are stored as bytes."""
     return node.states.high - node.states.low <= 255
+
+
+def _place(lifetimes: list[Lifetime], here: list[bool]) -> Arena:
+    """An arena for some of the storages."""
+    return place([replace(one, size=one.size if mine else 0) for one, mine in zip(lifetimes, here, strict=True)])
 
 
 def _reach(kind: TensorType) -> int:

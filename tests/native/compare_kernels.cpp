@@ -32,7 +32,7 @@ struct Case {
     std::string text;
 
     Buffer place(int32_t rows, int32_t columns, int32_t channels, maqd_element element, int32_t zero, int32_t highest) {
-        const Buffer made{size, rows, columns, channels, element, zero, highest};
+        const Buffer made{size, false, rows, columns, channels, element, zero, highest};
         size += (made.bytes() + 63) / 64 * 64;
         return made;
     }
@@ -124,7 +124,7 @@ std::vector<uint8_t> run(const Case &c, const Isa &isa, Kernel kernel) {
     const auto step = make_conv(isa, kernel, c.options);
     Memory arena(c.size * c.images), scratch(step->scratch());
     std::memcpy(arena.data(), c.arena.data(), c.arena.size());
-    const Batch batch{arena.data(), c.images, c.images};
+    const Batch batch{arena.data(), nullptr, c.images, 0, 0, c.images};
     const int choice = step->choose(batch);
     const size_t parts = step->parts(batch, choice), middle = parts / 2;
     step->run(batch, choice, 0, middle, scratch.data());

@@ -13,7 +13,7 @@ from maqd import container, interpreter
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.graph import Conv, Graph, Input, Logits, Thresholds
 from maqd.packing import PackedCodes
-from maqd.runtime.native import BLOCK, ISA_VARIABLE, Kernel, NativeEngine, isas
+from maqd.runtime.native import EARLY_IMAGES, ISA_VARIABLE, LATE_IMAGES, Kernel, NativeEngine, isas
 from maqd.runtime.numpy import NumpyEngine
 from maqd.states import States
 
@@ -27,8 +27,8 @@ def graph() -> Graph:
     return every_node()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, BLOCK + 3])
-@pytest.mark.parametrize("count", [0, 1, 2, BLOCK - 1, BLOCK, 5 * BLOCK + 3])
+@pytest.mark.parametrize("threads", [1, 2, 3, EARLY_IMAGES + 3])
+@pytest.mark.parametrize("count", [0, 1, 2, EARLY_IMAGES, EARLY_IMAGES + 1, LATE_IMAGES, 2 * LATE_IMAGES + 3])
 def test_threads_and_batches_change_nothing(graph: Graph, threads: int, count: int):
     engine = NativeEngine(graph, threads=threads)
     batch = images(graph, count)

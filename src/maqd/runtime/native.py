@@ -34,8 +34,11 @@ from maqd.plan import (
 ISA_VARIABLE = "MAQD_ISA"
 """Environment variable that names the instruction set to use: one of `isas()`."""
 
-BLOCK = 8
-"""Images that go through the network together: enough to use weights several times while they are in the cache."""
+EARLY_IMAGES = 8
+"""Images that go through the first layers together: their tensors stay in the cache."""
+
+LATE_IMAGES = 64
+"""Images that go through the last layers together: each time weights are fetched they serve all of those."""
 
 
 class Kernel(enum.Enum):
@@ -164,8 +167,8 @@ class NativeEngine:
         images, channels_last = self._images(images)
         fused, apart = self._inspected
         found: list[dict[str, NDArray[np.int64]]] = []
-        for start in range(0, max(len(images), 1), BLOCK):
-            block = images[start : start + BLOCK]
+        for start in range(0, max(len(images), 1), EARLY_IMAGES):
+            block = images[start : start + EARLY_IMAGES]
             tensors = self._inspect(*apart, block, channels_last)
             tensors.update(self._inspect(*fused, block, channels_last))
             found.append(tensors)
@@ -177,11 +180,11 @@ class NativeEngine:
         """Time, kernel and density of each step, on one thread.
 
         Args:
-            images: As in `run`; at most the first `BLOCK` of them are used.
+            images: As in `run`; at most the first `LATE_IMAGES` of them are used.
             repetitions: How many runs; times are medians.
         """
         images, channels_last = self._images(images)
-        images = images[:BLOCK]
+        images = images[:LATE_IMAGES]
         logits = self._logits(len(images))
         runs = [self._model.profile(images, channels_last, logits) for _ in range(repetitions + 1)][1:]
         macs = {node.name: self._macs(node.name) for node in self.graph.nodes}
@@ -239,7 +242,8 @@ class NativeEngine:
 
     def _buffer(self, plan: Plan, buffer: Buffer) -> Any:
         return self._module.Buffer(
-            plan.arena.offsets[buffer.storage],
+            plan.offset(buffer),
+            plan.late[buffer.storage],
             buffer.rows,
             buffer.columns,
             buffer.channels,
@@ -254,8 +258,11 @@ class NativeEngine:
             kernel=self._module.Kernel[self.kernel.name],
             threads=self.threads,
             input=self._buffer(plan, plan.input),
-            arena=plan.arena.size,
-            block=BLOCK,
+            early_bytes=plan.early_arena.size,
+            late_bytes=plan.late_arena.size,
+            early_images=max(EARLY_IMAGES, self.threads),
+            late_images=max(LATE_IMAGES, self.threads),
+            early_steps=plan.early_steps,
         )
         for step in plan.steps:
             self._add(plan, model, step)
