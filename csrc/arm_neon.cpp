@@ -102,6 +102,7 @@ const Isa NEON = {
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
     4,
+    false,
     4,
     INT16_MAX,
     events,

@@ -13,7 +13,8 @@ constexpr size_t DENSE_LIMIT = 600000;  // with more weights than this, one form
 constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
 constexpr double USUAL_BITS = 0.15;              // share of set bits of trained networks, where no input is known yet
 constexpr size_t CACHED = 1 << 18;               // bytes of weights that stay in a near cache
-constexpr double FETCH = 0.02;                   // nanoseconds to bring a byte of more weights nearer
+constexpr double FETCH = 0.03;                   // nanoseconds to bring a byte of more weights nearer
+constexpr double EXPAND = 0.02;                  // nanoseconds to fetch and expand a compact weight
 
 size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -179,12 +180,13 @@ class ConvStep final : public Step {
         bool dense = can_dense && kernel != Kernel::scalar && !(kernel == Kernel::events && can_events);
         bool events = can_events && kernel != Kernel::scalar && !(kernel == Kernel::dense && can_dense);
         if (events) plan_events(w, o);
-        if (dense && events && w.outputs * w.depth() > DENSE_LIMIT) {
+        if (dense && events && !dense_.compact_bits && w.outputs * w.depth() > DENSE_LIMIT) {
             const int planes = events_.planes;
             (events_cost(USUAL_BITS * planes) < dense_cost(1) ? dense : events) = false;
         }
         if (dense) {
-            for (size_t group = 0; group < groups; group++)
+            if (dense_.compact_bits) dense_weights_.push_back(compact_weights(w, dense_, negate_));
+            for (size_t group = 0; group < groups && !dense_.compact_bits; group++)
                 dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups,
                                                        dense_, negate_));
             // Stored integers are `zero` too large. Sums wrap around, the result does not.
@@ -230,6 +232,12 @@ class ConvStep final : public Step {
         }
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
         dense_.image_size = x_.bytes();
+        const bool many = w.outputs * w.depth() > CACHED && !dense_.strips && conv_.groups == 1 && w.inputs % 64 == 0;
+        if (isa_.dense_compact && many && w.count <= 16) {
+            dense_.compact_bits = w.count <= 4 ? 2 : 4;
+            for (int index = 0; index < std::min(w.count, 16); index++)
+                dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * index);
+        }
     }
 
     void plan_events(const PackedWeights &w, const ConvOptions &) {
@@ -286,8 +294,10 @@ class ConvStep final : public Step {
     // Of an image among `images`.
     double dense_cost(size_t images) const {
         const double weights = static_cast<double>(dense_.depth() * dense_.outputs) * conv_.groups;
-        const double fetched = weights > CACHED ? weights * FETCH / static_cast<double>(images) : 0;
-        return pixels() * weights * isa_.dense_cost + fetched;
+        const double times = std::ceil(pixels() * static_cast<double>(images) / static_cast<double>(dense_.part_pixels()));
+        const double once = dense_.compact_bits ? times * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
+        return std::max(pixels(), 16.0 / static_cast<double>(images)) * weights * isa_.dense_cost +
+               once / static_cast<double>(images);
     }
 
     // `bits` is the mean number of set bits of an input.

@@ -46,8 +46,8 @@ void dense_blocks(const Dense &d, const Finish &finish, size_t images, size_t fi
                 dense_pixels<Ops>(d, finish, left, (part + row) * columns, columns, acc);
             part += rows;
         } else {
-            const size_t pixel = part * DENSE_PIXELS;
-            const size_t count = pixels - pixel < DENSE_PIXELS ? pixels - pixel : DENSE_PIXELS;
+            const size_t pixel = part * d.part_pixels();
+            const size_t count = pixels - pixel < d.part_pixels() ? pixels - pixel : d.part_pixels();
             dense_pixels<Ops>(d, finish, fill_panel(d, Place::of(d.conv, pixel), count, scratch), pixel, count, acc);
             part++;
         }

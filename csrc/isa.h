@@ -50,20 +50,21 @@ struct Dense {
     const int8_t *weights;  // [outputs / 16][depth / 4][16][4]
     const uint8_t *x;  // [images] tensors
     size_t image_size;  // bytes of one
+    // Layers of many weights are kept compact and expanded 32 outputs at a time: instead of the bytes of `weights`,
+    // 8 / compact_bits lines of 64 share a line, as indices into the table, the first one in the lowest bits.
+    int compact_bits;  // 2 or 4, then input channels are a multiple of 64; or 0 if `weights` are as above
+    int8_t table[16];
 
     int32_t runs() const { return interleaved ? 1 : conv.window.kernel_rows; }
     size_t depth() const { return static_cast<size_t>(runs()) * run; }
     size_t inputs() const { return static_cast<size_t>(conv.x.channels / conv.groups); }
-    // Its parts are output rows if it uses strips, and otherwise DENSE_PIXELS output pixels each.
-    size_t parts(size_t images) const;
+    // Its parts are output rows if it uses strips, and otherwise so many output pixels each.
+    size_t part_pixels() const { return compact_bits ? 256 : 32; }
+    size_t parts(size_t images) const {
+        const size_t rows = images * static_cast<size_t>(conv.rows);
+        return strips ? rows : (rows * static_cast<size_t>(conv.columns) + part_pixels() - 1) / part_pixels();
+    }
 };
-
-constexpr size_t DENSE_PIXELS = 32;
-
-inline size_t Dense::parts(size_t images) const {
-    const size_t rows = images * static_cast<size_t>(conv.rows);
-    return strips ? rows : (rows * static_cast<size_t>(conv.columns) + DENSE_PIXELS - 1) / DENSE_PIXELS;
-}
 
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
@@ -104,6 +105,7 @@ struct Isa {
     void (*dense)(const Dense &, const Finish &, size_t images, size_t first, size_t last, uint8_t *scratch);
     size_t (*dense_scratch)(const Dense &);
     size_t dense_align;
+    bool dense_compact;  // whether it can expand compact weights
     int32_t strip_columns;  // output columns from which on strips are worth it
     int32_t pair_limit;  // two products must not add up to more than this; 0 for no limit
     // Output rows first .. last - 1 of all images.

@@ -162,10 +162,10 @@ inline size_t strip_step(const Dense &dense) {
     return static_cast<size_t>(shared ? w.stride_rows : w.kernel_rows) * strip_size(dense);
 }
 
-// Bytes for a panel of DENSE_PIXELS pixels and what a last block of up to 4 pixels reads behind them, or for strips.
+// Bytes for a panel of one part and what a last block of up to 4 pixels reads behind them, or for strips.
 inline size_t left_scratch(const Dense &dense) {
     const size_t size = dense.strips ? strip_count(dense, STRIP_ROWS) * strip_size(dense)
-                                     : (DENSE_PIXELS + 3) * dense.depth();
+                                     : (dense.part_pixels() + 3) * dense.depth();
     return (size + SLACK + 63) / 64 * 64;
 }
 

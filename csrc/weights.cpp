@@ -129,6 +129,25 @@ Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t ou
     return made;
 }
 
+Memory compact_weights(const PackedWeights &packed, const Dense &dense, const std::vector<bool> &negate) {
+    const size_t depth = dense.depth(), share = static_cast<size_t>(8 / dense.compact_bits);
+    Memory made(dense.outputs * depth / share);
+    Reader reader(packed);
+    for (size_t o = 0; o < packed.outputs; o++) {
+        const uint8_t *row = reader.row(o);
+        const int last = negate[o] ? packed.count - 1 : 0;  // a code and its negative have indices that add up to it
+        const size_t block = o / 16 * 16 * depth + o % 16 * 4;
+        for (size_t tap = 0; tap < packed.taps; tap++)
+            for (size_t c = 0; c < packed.inputs; c++) {
+                const int index = row[c * packed.taps + tap], k = static_cast<int>(tap * packed.inputs + c);
+                const size_t at = block + static_cast<size_t>(k / 4 * 64 + k % 4), line = at / 64;
+                made.data()[line / share * 64 + at % 64] |= static_cast<uint8_t>(
+                    (last ? last - index : index) << (static_cast<int>(line % share) * dense.compact_bits));
+            }
+    }
+    return made;
+}
+
 WeightPlanes weight_planes(const PackedWeights &packed) {
     if (ternary(packed)) return {2, {1, -1}, 0};
     WeightPlanes made{0, {}, packed.low};

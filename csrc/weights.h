@@ -31,9 +31,11 @@ Memory scalar_weights(const PackedWeights &packed, size_t groups, const std::vec
 // Sums of the codes of each output.
 std::vector<int64_t> code_sums(const PackedWeights &packed, const std::vector<bool> &negate);
 
-// Dense kernels, one group: [outputs / 16][depth / 4][16][4], filled up with zeros; see Dense.
+// Dense kernels, one group: [outputs / 16][depth / 4][16][4], filled up with zeros, or compact; see Dense.
 Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const Dense &dense,
                      const std::vector<bool> &negate);
+
+Memory compact_weights(const PackedWeights &packed, const Dense &dense, const std::vector<bool> &negate);
 
 // How weights are written as planes of bits: acc = sum_p coefficients[p] * plane sums + input_sum_coefficient * sum x.
 struct WeightPlanes {

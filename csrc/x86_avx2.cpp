@@ -182,6 +182,7 @@ const Isa AVX2 = {
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
     4,
+    false,
     6,
     INT16_MAX,
     events,

@@ -431,6 +431,7 @@ const Isa AVX512 = {
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
     4,
+    false,
     6,
     0,
     events,
