@@ -224,7 +224,9 @@ class ConvStep final : public Step {
         dense_.conv = conv_;
         const size_t row = static_cast<size_t>(conv_.window.kernel_columns) * w.inputs;
         dense_.run = rounded(row, isa_.dense_align);
-        dense_.strips = conv_.columns >= isa_.strip_columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
+        // With few outputs, copying the input costs more than computing pixels that nobody needs.
+        const int32_t columns = w.outputs <= 64 ? isa_.strip_columns / 2 : isa_.strip_columns;
+        dense_.strips = conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
         const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense_align);
         if (dense_.strips && w.inputs <= 8 && 2 * together <= dense_.depth()) {
             dense_.interleaved = true;
@@ -233,11 +235,10 @@ class ConvStep final : public Step {
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
         dense_.image_size = x_.bytes();
         const bool many = w.outputs * w.depth() > CACHED && !dense_.strips && conv_.groups == 1 && w.inputs % 64 == 0;
-        if (isa_.dense_compact && many && w.count <= 16) {
-            dense_.compact_bits = w.count <= 4 ? 2 : 4;
-            for (int index = 0; index < std::min(w.count, 16); index++)
-                dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * index);
-        }
+        if (!isa_.dense_compact || !many || w.count > 16) return;
+        dense_.compact_bits = w.count <= 4 ? 2 : 4;
+        for (int index = 0; index < 16; index++)
+            dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * std::min(index, w.count - 1));
     }
 
     void plan_events(const PackedWeights &w, const ConvOptions &) {

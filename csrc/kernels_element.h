@@ -62,9 +62,28 @@ MAQD_CONV_ROW(conv_row_narrow, int8_t)
 MAQD_CONV_ROW(conv_row_wide, int16_t)
 #undef MAQD_CONV_ROW
 
+/* Maxima of some channels over a window of `high` x `wide` positions; they stay in registers. */
+#define MAQD_MAXIMA(name, width)                                                                                      \
+    static inline void TYPED(name)(const MAQD_TYPE *x, size_t row_step, size_t step, int32_t high, int32_t wide,      \
+                                   MAQD_TYPE *y) {                                                                    \
+        MAQD_TYPE best[width];                                                                                        \
+        memcpy(best, x, sizeof best);                                                                                 \
+        for (int32_t i = 0; i < high; i++)                                                                            \
+            for (int32_t j = 0; j < wide; j++) {                                                                      \
+                const MAQD_TYPE *from = x + (size_t)i * row_step + (size_t)j * step;                                  \
+_Pragma("GCC unroll 1") /* or compilers unroll it into single bytes */                                                \
+                for (size_t k = 0; k < width; k++) best[k] = from[k] > best[k] ? from[k] : best[k];                   \
+            }                                                                                                         \
+        memcpy(y, best, sizeof best);                                                                                 \
+    }
+MAQD_MAXIMA(maxima_64, 64)
+MAQD_MAXIMA(maxima_16, 16)
+MAQD_MAXIMA(maxima_1, 1)
+#undef MAQD_MAXIMA
+
 static void TYPED(max_pool_row)(const maqd_tensor *shape, const maqd_window *w, const void *x, int32_t columns,
                                 int32_t row, void *y) {
-    const size_t channels = (size_t)shape->channels;
+    const size_t channels = (size_t)shape->channels, row_step = (size_t)shape->columns * channels;
     const int32_t top = row * w->stride_rows - w->padding_rows;
     MAQD_TYPE *to = y;
     int32_t first_row, last_row;
@@ -73,30 +92,13 @@ static void TYPED(max_pool_row)(const maqd_tensor *shape, const maqd_window *w, 
         const int32_t left = column * w->stride_columns - w->padding_columns;
         int32_t first_column, last_column;
         overlap(left, w->kernel_columns, 1, shape->columns, &first_column, &last_column);
+        const int32_t high = last_row - first_row, wide = last_column - first_column;
         const MAQD_TYPE *corner =
             (const MAQD_TYPE *)x + (size_t)((top + first_row) * shape->columns + left + first_column) * channels;
         size_t c = 0;
-        for (; c + 64 <= channels; c += 64) { /* maxima of 64 channels stay in registers */
-            MAQD_TYPE best[64];
-            memcpy(best, corner + c, sizeof best);
-            for (int32_t i = first_row; i < last_row; i++)
-                for (int32_t j = first_column; j < last_column; j++) {
-                    const MAQD_TYPE *from =
-                        corner + (size_t)((i - first_row) * shape->columns + j - first_column) * channels + c;
-                    for (size_t k = 0; k < 64; k++) best[k] = from[k] > best[k] ? from[k] : best[k];
-                }
-            memcpy(to + c, best, sizeof best);
-        }
-        for (; c < channels; c++) {
-            MAQD_TYPE best = corner[c];
-            for (int32_t i = first_row; i < last_row; i++)
-                for (int32_t j = first_column; j < last_column; j++) {
-                    const MAQD_TYPE value =
-                        corner[(size_t)((i - first_row) * shape->columns + j - first_column) * channels + c];
-                    best = value > best ? value : best;
-                }
-            to[c] = best;
-        }
+        for (; c + 64 <= channels; c += 64) TYPED(maxima_64)(corner + c, row_step, channels, high, wide, to + c);
+        for (; c + 16 <= channels; c += 16) TYPED(maxima_16)(corner + c, row_step, channels, high, wide, to + c);
+        for (; c < channels; c++) TYPED(maxima_1)(corner + c, row_step, channels, high, wide, to + c);
         to += channels;
     }
 }

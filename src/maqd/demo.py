@@ -3,17 +3,21 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maqd import container
 from maqd.data import Data, DataConfig, Source, open_data
 from maqd.errors import MissingDependencyError
+from maqd.export.conventional import Precision
 from maqd.export.onnx import Profile, save_onnx
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
@@ -28,7 +32,10 @@ from maqd.report.sparsity import (
     total_bytes,
     weights,
 )
+from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.onnxruntime import OnnxRuntime
+from maqd.runtime.peers import OnnxRuntimePeer
+from maqd.timing import alternated, spread
 from maqd.training.checkpoint import Evaluation, load_network
 from maqd.training.config import ComputeConfig, Device, OptimConfig, TrainConfig
 from maqd.training.interrupt import Interrupted
@@ -74,12 +81,14 @@ class Integers:
         proved: Pairs of channel and accumulator value for which its activations were compared.
         verification: The comparison of PyTorch and ONNX Runtime, if that is installed, with the interpreter.
         onnx: The same as ONNX, and how many digits ONNX Runtime classifies correctly; None if it is not installed.
+        microseconds: Time of an image in the native engine and in ONNX Runtime with conventional networks.
     """
 
     graph: Path
     proved: int
     verification: Verification
     onnx: tuple[Path, int] | None
+    microseconds: dict[str, float]
 
     def plain(self) -> dict[str, object]:
         """For a machine."""
@@ -90,6 +99,7 @@ class Integers:
             "verification": asdict(self.verification),
             "onnx": None if self.onnx is None else str(self.onnx[0]),
             "onnx_correct": None if self.onnx is None else self.onnx[1],
+            "microseconds": self.microseconds,
         }
 
 
@@ -220,6 +230,10 @@ def lower_contestant(network: nn.Module, data: Data, stem: Path) -> Integers:
     container.save(lowered.graph, file)
     graph = container.load(file)  # what is compared is what was saved
     engines: list[Engine] = [TorchEngine(network, graph)]
+    native = None
+    if native_module() is not None:
+        native = NativeEngine(graph)
+        engines.append(native)
     onnx = None
     try:
         runtime = OnnxRuntime(graph)
@@ -236,7 +250,26 @@ def lower_contestant(network: nn.Module, data: Data, stem: Path) -> Integers:
         proved=sum(report.checked for report in lowered.activations),
         verification=verify(graph, engines, batches),
         onnx=onnx,
+        microseconds={} if native is None else race(native, next(iter(data.test_loader()))[0].numpy()),
     )
+
+
+def race(native: NativeEngine, images: NDArray[np.uint8]) -> dict[str, float]:
+    """Microseconds an image of the native engine and, if it is installed, of ONNX Runtime, in alternation; medians.
+
+    Args:
+        native: The engine.
+        images: uint8, N x C x H x W, one call.
+    """
+    calls: dict[str, Callable[[], object]] = {f"native engine ({native.isa})": lambda: native.run(images)}
+    for precision, what in ((Precision.INT8, "8 bits"), (Precision.FLOAT, "float")):
+        try:
+            peer = OnnxRuntimePeer(native.graph, precision, threads=1, batch=len(images))
+        except MissingDependencyError:
+            break
+        calls[f"ONNX Runtime in {what}"] = partial(peer.run, peer.input(images))
+    times = alternated(tuple(calls.values()), repeats=11, seconds=0.01)
+    return {name: 1e6 * spread(mine.warm).median / len(images) for name, mine in zip(calls, times, strict=True)}
 
 
 def show(rows: Sequence[Row], output: Output) -> None:
@@ -264,7 +297,7 @@ def show(rows: Sequence[Row], output: Output) -> None:
 def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output) -> None:
     """Print what a network was lowered to."""
     size, checked = integers.graph.stat().st_size, integers.verification
-    names = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+    names = {"pytorch": "PyTorch", "native": "the native engine", "onnxruntime": "ONNX Runtime"}
     engines = ", ".join(names[engine.name] for engine in checked.engines)
     different = sum(engine.different for engine in checked.engines)
     output.line(
@@ -279,6 +312,9 @@ def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output
     if integers.onnx is not None:
         path, correct = integers.onnx
         output.line(f"  {path} in ONNX Runtime: {correct}/{checked.images} digits right")
+    if integers.microseconds:
+        times = ", ".join(f"{name} {time:.1f}" for name, time in integers.microseconds.items())
+        output.line(f"  microseconds an image, one thread: {times}")
 
 
 def montage(maps: Tensor, columns: int) -> Tensor:

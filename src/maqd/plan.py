@@ -40,7 +40,6 @@ from maqd.graph import (
 )
 from maqd.packing import PackedCodes
 
-
 LATE_BYTES = 49152
 """A step is late if neither it nor any later one reads and writes more bytes of a sample."""
 

@@ -1,0 +1,187 @@
+"""The native engine beside ONNX Runtime and OpenVINO: VGG-16 and PreActResNet-18 at width 1, trained a little.
+
+    python benchmarks/inference.py --path DIR [--steps 300] [--states 3,2 3,4] [--isa amx avx512 avx2] [--json]
+
+Each network is trained on CIFAR-10 for some steps, so that its activations are as sparse as trained ones, lowered, and
+measured by `maqd bench --peers`, one thread on one processor, at batch 1 and 64, on test images: each engine has its
+turn in alternation, cold calls and warm ones apart. The 8-bit networks have uint8 activations, int8 weights and
+quantizers where the runtimes fuse them. `--isa` limits the engine and OpenVINO to an instruction set; ONNX Runtime
+always uses the best one it knows.
+
+Further figures, for the first network: two threads over one, the time to import, load and run once in a fresh process,
+and the resident memory that the engine adds to NumPy.
+
+Ratios are times faster than the peer, warm: `vgg16_3_2_amx_batch1_openvino_ratio` and so on; `threads_ratio` is the
+speed of two threads over one, `start_ratio` the time to the first result over 150 ms, `memory_ratio` the engine's
+memory over three times the file plus activations and scratch memory.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import machine, print_json, print_machine
+from maqd import container
+from maqd.lowering import lower
+from maqd.models import Architecture
+from maqd.runtime.native import isas
+from maqd.training.checkpoint import load_network
+from maqd.training.progress import Output
+from maqd.training.train import train
+from same_integers import Case, config
+
+LIMITS = {"amx": "AVX512_CORE_AMX", "avx512": "AVX512_CORE_VNNI", "avx2": "AVX2"}
+"""What OpenVINO's kernel library calls our instruction sets (ONEDNN_MAX_CPU_ISA)."""
+
+START = """
+import sys, time
+start = time.perf_counter()
+import maqd, numpy as np
+images = np.load(sys.argv[2])
+imported = time.perf_counter()
+engine = maqd.load(sys.argv[1])
+engine.run(images)
+print(1e3 * (imported - start), 1e3 * (time.perf_counter() - start))
+"""
+
+MEMORY = """
+import gc, sys
+import numpy as np
+import maqd.runtime, maqd.container
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+images = np.load(sys.argv[2])
+before = resident()
+engine = maqd.runtime.load(sys.argv[1])
+engine.run(images)
+print(resident() - before, engine.constant_bytes, engine.working_bytes)
+"""
+
+
+def make(case: Case, options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    """Trains and lowers a network; its run and file."""
+    name = f"{case.architecture.value}_{case.weight_states}_{case.act_states}"
+    run, file = folder / name, folder / f"{name}.maqd"
+    if not file.exists():
+        settings = config(case, options, run)
+        train(
+            replace(settings, optim=replace(settings.optim, lr=options.lr)),
+            overwrite=True,
+            output=Output(sys.stderr, silent=True),
+        )
+        network, header = load_network(run)
+        size = header.shape.image_size
+        example = torch.zeros(1, header.shape.in_channels, size, size, dtype=torch.uint8)
+        container.save(lower(network, example).graph, file)
+    return run, file
+
+
+def bench(file: Path, run: Path, isa: str, *more: str) -> dict[str, Any]:
+    """What `maqd bench` found."""
+    environment = {**os.environ, "MAQD_ISA": isa, "ONEDNN_MAX_CPU_ISA": LIMITS[isa]}
+    command = [sys.executable, "-m", "maqd.cli", "bench", file, "--against", run, "--json", *more]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout)
+
+
+def numbers(script: str, *arguments: Path) -> list[float]:
+    """What a script prints in a fresh process; the median of five by its last number but one."""
+    found = []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+        found.append([float(value) for value in done.stdout.split()])
+    return sorted(found, key=lambda values: values[min(1, len(values) - 1)])[2]
+
+
+def peers(name: str, found: dict[str, Any], figures: dict[str, object], quiet: bool) -> None:
+    """Adds one network's ratios to the figures and prints them."""
+    densities = [layer["density"] for layer in found["layers"] if layer["density"] is not None and layer["macs"]]
+    for result in found["results"]:
+        batch = result["engine"]["batch"]
+        key = f"{name}_batch{batch}"
+        figures[f"{key}_milliseconds"] = {"cold": result["engine"]["cold"], "warm": result["engine"]["warm"]}
+        line = [f"{name:24s} batch {batch:2d}  {result['engine']['warm']['median'] / batch:.3f} ms an image"]
+        for peer in result["peers"]:
+            runtime, precision = peer["name"].split()
+            ratio = peer["times_faster"]
+            figures[f"{key}_{runtime}{'_float' if precision == 'float' else ''}_ratio"] = ratio["median"]
+            figures[f"{key}_{runtime}_{precision}"] = peer
+            line.append(
+                f"{peer['name']} {peer['warm']['median'] / batch:.3f}: {ratio['median']:.2f} "
+                f"[{ratio['low']:.2f} .. {ratio['high']:.2f}], cold {peer['cold_times_faster']['median']:.2f}"
+            )
+        if not quiet:
+            print("; ".join(line), flush=True)
+    figures[f"{name}_densities"] = densities
+    if not quiet:
+        print(f"{name:24s} densities {', '.join(f'{density:.2f}' for density in densities)}", flush=True)
+
+
+def main() -> None:
+    """Measures all networks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", required=True, help="directory of CIFAR-10")
+    parser.add_argument("--cache-dir", help="directory of decoded data sets")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each network, of 64 images")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--states", nargs="+", default=["3,2", "3,4"])
+    parser.add_argument("--networks", nargs="+", default=["vgg16", "preact_resnet18"])
+    parser.add_argument("--isa", nargs="+", default=[isa for isa in isas() if isa in LIMITS], choices=list(LIMITS))
+    parser.add_argument("--keep", type=Path, help="directory of trained networks, used again if they are there")
+    parser.add_argument("--threads", type=int, default=1, help="of training")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    figures: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = []
+        for network in options.networks:
+            for states in options.states:
+                weight, act = map(int, states.split(","))
+                case = Case(architecture=Architecture(network), weight_states=weight, act_states=act, width=1.0)
+                made.append((f"{network}_{weight}_{act}", *make(case, options, folder)))
+        for isa in options.isa:
+            for name, run, file in made:
+                peers(f"{name}_{isa}", bench(file, run, isa, "--peers"), figures, options.json)
+        name, run, file = made[0]
+        one, two = (
+            bench(file, run, options.isa[0], "--batch", "64", "--threads", str(threads))["results"][0]["engine"]["warm"]
+            for threads in (1, 2)
+        )
+        figures["threads_ratio"] = one["median"] / two["median"]
+        images = folder / "images.npy"
+        import numpy as np
+
+        np.save(images, np.zeros((1, *container.load(file).input.shape), np.uint8))
+        imports, first = numbers(START, file, images)
+        figures["start_ratio"] = first / 150
+        resident, constants, working = numbers(MEMORY, file, images)
+        figures["memory_ratio"] = resident / (3 * file.stat().st_size + working)
+        if not options.json:
+            print(f"{name}: two threads over one at batch 64: {figures['threads_ratio']:.2f}")
+            print(f"{name}: first result after {first:.0f} ms, {imports:.0f} ms of them imports")
+            print(
+                f"{name}: {resident / 1e6:.1f} MB resident, of them {constants / 1e6:.1f} MB weights and tables, "
+                f"{working / 1e6:.1f} MB activations and scratch memory; the file: {file.stat().st_size / 1e6:.1f} MB"
+            )
+    if options.json:
+        print_json(machine(), figures)
+    else:
+        print_machine(machine())
+
+
+if __name__ == "__main__":
+    main()
