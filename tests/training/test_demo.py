@@ -35,7 +35,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     for row in (four, two):
         assert row["graph_bytes"] == (tmp_path / row["graph"]).stat().st_size < full["weight_bytes"] / 8
         assert row["verification"]["images"] == row["total"]
-        assert [engine["name"] for engine in row["verification"]["engines"]] == ["pytorch", "onnxruntime"]
+        assert [engine["name"] for engine in row["verification"]["engines"]] == ["pytorch", "native", "onnxruntime"]
         assert all(engine["different"] == 0 for engine in row["verification"]["engines"])
         assert row["onnx_correct"] == row["correct"]
         assert (tmp_path / row["onnx"]).exists()
