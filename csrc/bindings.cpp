@@ -181,6 +181,7 @@ NB_MODULE(_native, m) {
             "images"_a, "channels_last"_a, "logits"_a, "buffers"_a, "values"_a)
         .def_prop_ro("isa", [](const Model &model) { return std::string(model.isa().name); })
         .def_prop_ro("threads", &Model::threads)
+        .def_prop_ro("early_images", &Model::early_images)
         .def_prop_ro("constant_bytes", &Model::constants)
         .def_prop_ro("working_bytes", &Model::working);
 }

@@ -175,7 +175,7 @@ class ConvStep final : public Step {
         const bool depthwise = groups > 1 && w.inputs == 1;
         const bool can_dense = isa_.dense && bytes && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
         const bool can_events = isa_.events && bytes && x_.zero == 0 && groups == 1 && o.window.dilation_columns == 1 &&
-                                weight_planes(w).planes * 64 <= isa_.event_bits;
+                                weight_planes(w).planes * 64 <= isa_.event_bits && events_fit(w);
         if (can_dense) plan_dense(w);
         bool dense = can_dense && kernel != Kernel::scalar && !(kernel == Kernel::events && can_events);
         bool events = can_events && kernel != Kernel::scalar && !(kernel == Kernel::dense && can_dense);
@@ -217,6 +217,14 @@ class ConvStep final : public Step {
     bool pairs_fit(const PackedWeights &w) const {
         const int64_t largest = std::max(std::abs(w.low), std::abs(w.highest()));
         return isa_.pair_limit == 0 || 2 * largest * x_.highest <= isa_.pair_limit;
+    }
+
+    // Sums of inputs fit the counters, and offsets of rows 32 bits.
+    bool events_fit(const PackedWeights &w) const {
+        const uint64_t columns = static_cast<uint64_t>(conv_.x.columns) + static_cast<uint64_t>(conv_.window.padding_columns);
+        const uint64_t rows = w.depth() + (columns + static_cast<uint64_t>(conv_.window.kernel_columns)) * w.inputs;
+        const uint64_t row_bytes = (w.outputs / 64 + 1) * 64;  // no row is longer
+        return w.depth() * static_cast<uint64_t>(x_.highest) < uint64_t{1} << 23 && rows * row_bytes < uint64_t{1} << 31;
     }
 
     void plan_dense(const PackedWeights &w) {

@@ -126,6 +126,7 @@ class Model {
 
     const Isa &isa() const { return isa_; }
     int threads() const { return threads_; }
+    size_t early_images() const { return memories_.early_images; }
     const Buffer &input() const { return input_; }
     const Buffer &result() const { return result_; }
     size_t constants() const;  // bytes of weights and tables

@@ -37,6 +37,9 @@ ISA_VARIABLE = "MAQD_ISA"
 EARLY_IMAGES = 8
 """Images that go through the first layers together: their tensors stay in the cache."""
 
+EARLY_BYTES = 2**22
+"""Fewer images go together where their tensors would take more."""
+
 LATE_IMAGES = 64
 """Images that go through the last layers together: each time weights are fetched they serve all of those."""
 
@@ -167,8 +170,9 @@ class NativeEngine:
         images, channels_last = self._images(images)
         fused, apart = self._inspected
         found: list[dict[str, NDArray[np.int64]]] = []
-        for start in range(0, max(len(images), 1), EARLY_IMAGES):
-            block = images[start : start + EARLY_IMAGES]
+        size = min(model.early_images for _, model in self._inspected)
+        for start in range(0, max(len(images), 1), size):
+            block = images[start : start + size]
             tensors = self._inspect(*apart, block, channels_last)
             tensors.update(self._inspect(*fused, block, channels_last))
             found.append(tensors)
@@ -253,6 +257,7 @@ class NativeEngine:
         )
 
     def _build(self, plan: Plan) -> Any:
+        early_images = max(1, min(EARLY_IMAGES, EARLY_BYTES // max(plan.early_arena.size, 1)), self.threads)
         model = self._module.Model(
             isa=self._isa,
             kernel=self._module.Kernel[self.kernel.name],
@@ -260,7 +265,7 @@ class NativeEngine:
             input=self._buffer(plan, plan.input),
             early_bytes=plan.early_arena.size,
             late_bytes=plan.late_arena.size,
-            early_images=max(EARLY_IMAGES, self.threads),
+            early_images=early_images,
             late_images=max(LATE_IMAGES, self.threads),
             early_steps=plan.early_steps,
         )
