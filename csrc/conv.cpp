@@ -180,9 +180,9 @@ class ConvStep final : public Step {
         bool dense = can_dense && kernel != Kernel::scalar && !(kernel == Kernel::events && can_events);
         bool events = can_events && kernel != Kernel::scalar && !(kernel == Kernel::dense && can_dense);
         if (events) plan_events(w, o);
-        if (dense && events && !dense_.compact_bits && w.outputs * w.depth() > DENSE_LIMIT) {
+        if (dense && events && w.outputs * w.depth() > DENSE_LIMIT) {
             const int planes = events_.planes;
-            (events_cost(USUAL_BITS * planes) < dense_cost(1) ? dense : events) = false;
+            (events_cost(USUAL_BITS * planes) < dense_cost(8) ? dense : events) = false;
         }
         if (dense) {
             if (dense_.compact_bits) dense_weights_.push_back(compact_weights(w, dense_, negate_));
@@ -191,8 +191,8 @@ class ConvStep final : public Step {
                                                        dense_, negate_));
             // Stored integers are `zero` too large. Sums wrap around, the result does not.
             dense_bias_ = bias_;
-            const auto sums = code_sums(w, negate_);
-            for (size_t output = 0; output < w.outputs; output++)
+            const auto sums = x_.zero ? code_sums(w, negate_) : std::vector<int64_t>();
+            for (size_t output = 0; output < sums.size(); output++)
                 dense_bias_[output] =
                     static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
                                          static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));

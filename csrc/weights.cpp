@@ -133,17 +133,25 @@ Memory compact_weights(const PackedWeights &packed, const Dense &dense, const st
     const size_t depth = dense.depth(), share = static_cast<size_t>(8 / dense.compact_bits);
     Memory made(dense.outputs * depth / share);
     Reader reader(packed);
+    std::vector<uint8_t> ordered(depth);  // [taps][inputs]
     for (size_t o = 0; o < packed.outputs; o++) {
         const uint8_t *row = reader.row(o);
-        const int last = negate[o] ? packed.count - 1 : 0;  // a code and its negative have indices that add up to it
-        const size_t block = o / 16 * 16 * depth + o % 16 * 4;
+        const int last = packed.count - 1;  // a code and its negative have indices that add up to it
         for (size_t tap = 0; tap < packed.taps; tap++)
-            for (size_t c = 0; c < packed.inputs; c++) {
-                const int index = row[c * packed.taps + tap], k = static_cast<int>(tap * packed.inputs + c);
-                const size_t at = block + static_cast<size_t>(k / 4 * 64 + k % 4), line = at / 64;
-                made.data()[line / share * 64 + at % 64] |= static_cast<uint8_t>(
-                    (last ? last - index : index) << (static_cast<int>(line % share) * dense.compact_bits));
+            for (size_t c = 0; c < packed.inputs; c++) ordered[tap * packed.inputs + c] = row[c * packed.taps + tap];
+        if (negate[o])
+            for (uint8_t &index : ordered) index = static_cast<uint8_t>(last - index);
+        // Four inputs of an output are neighbours in a line; `share` lines become one.
+        uint8_t *to = made.data() + o / 16 * 16 * depth / share + o % 16 * 4;
+        for (size_t k = 0; k < depth; k += 4 * share, to += 64) {
+            uint32_t four = 0;
+            for (size_t j = 0; j < share; j++) {
+                uint32_t indices;
+                std::memcpy(&indices, &ordered[k + 4 * j], 4);
+                four |= indices << (static_cast<int>(j) * dense.compact_bits);
             }
+            std::memcpy(to, &four, 4);
+        }
     }
     return made;
 }
