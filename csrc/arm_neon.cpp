@@ -108,6 +108,7 @@ const Isa NEON = {
     events,
     event_scratch,
     128,
+    false,
     plain_count_bits,
     0.03,
     0.8,

@@ -199,7 +199,8 @@ class ConvStep final : public Step {
             dense_ready_ = true;
         }
         if (events) {
-            event_rows_ = event_rows(w, events_.lanes, events_.chunks, events_.row_bytes, negate_);
+            event_rows_ = events_.sweep ? sweep_rows(w, conv_.window.kernel_columns, negate_)
+                                        : event_rows(w, events_.lanes, events_.chunks, events_.row_bytes, negate_);
             events_.rows = event_rows_.data();
             plan_threshold_planes(w, o);
             events_ready_ = true;
@@ -267,6 +268,11 @@ class ConvStep final : public Step {
         events_.vector_bits = vector;
         events_.row_bytes = static_cast<size_t>(events_.chunks) * static_cast<size_t>(vector / 8);
         events_.image_size = x_.bytes();
+        const bool three = planes.planes == 2 && planes.input_sum_coefficient == 0;
+        events_.sweep = isa_.event_sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
+                        conv_.window.stride_columns == 1 && conv_.window.kernel_columns > 1 &&
+                        conv_.window.kernel_columns <= 4;
+        if (events_.sweep) events_.row_bytes = 64;
     }
 
     // Thresholds as planes of bits, where the kernel compares without leaving them.
@@ -315,7 +321,8 @@ class ConvStep final : public Step {
         const double reads = static_cast<double>(w.kernel_rows) * w.kernel_columns * conv_.x.channels;
         const double looks = static_cast<double>(conv_.rows) * conv_.x.columns * w.kernel_rows * events_.planes *
                              static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
-        return pixels() * events_.chunks * (reads * bits * isa_.row_cost + isa_.chunk_cost) + looks * isa_.look_cost;
+        const double rows = reads * bits / (events_.sweep ? w.kernel_columns : 1);
+        return pixels() * events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + looks * isa_.look_cost;
     }
 
     void scalar(const Batch &batch, const Finish &finish, size_t first, size_t last, int32_t *acc) const {

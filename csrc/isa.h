@@ -86,6 +86,10 @@ struct Events {
     const uint8_t *rows;  // [kernel rows][kernel columns][channels] rows, then one of zeros
     const uint8_t *x;
     size_t image_size;
+    // Few outputs leave most of a vector empty. A sweep over the columns of an output row fills it with up to four of them:
+    // a row belongs to a kernel row and an input channel and is [lanes of output columns][planes][64], the last kernel
+    // column first. For three states, up to 64 outputs, up to 4 kernel columns, stride 1 across and up to 2 planes.
+    bool sweep;
     int threshold_bits;  // bits of a threshold, with the sign
     const uint8_t *threshold_planes;  // [chunks][levels][threshold_bits][lanes]; null if thresholds are not bit-sliced
 };
@@ -112,6 +116,7 @@ struct Isa {
     void (*events)(const Events &, const Finish &, size_t first, size_t last, uint8_t *scratch);
     size_t (*events_scratch)(const Events &);
     int event_bits;  // width of its widest vectors
+    bool event_sweeps;  // whether it has sweeps
     size_t (*count_bits)(const uint8_t *x, size_t size);  // how many bits are set
     // Rough costs in nanoseconds, only to choose between the two kernels: a product of the dense one; for events a row of a
     // chunk, a chunk of an output pixel, and looking through 64 channels of an input pixel.

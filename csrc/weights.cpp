@@ -218,4 +218,16 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
     return made;
 }
 
+Memory sweep_rows(const PackedWeights &packed, int kernel_columns, const std::vector<bool> &negate) {
+    const auto columns = static_cast<size_t>(kernel_columns), rows = packed.taps / columns;
+    const Memory plain = event_rows(packed, 64, 1, 16, negate);  // [kernel rows][kernel columns][inputs] rows
+    Memory made((rows * packed.inputs + 1) * 64);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t column = 0; column < columns; column++)
+            for (size_t c = 0; c < packed.inputs; c++)
+                std::memcpy(made.data() + (row * packed.inputs + c) * 64 + (columns - 1 - column) * 16,
+                            plain.data() + ((row * columns + column) * packed.inputs + c) * 16, 16);
+    return made;
+}
+
 }  // namespace maqd

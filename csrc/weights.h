@@ -49,4 +49,7 @@ WeightPlanes weight_planes(const PackedWeights &packed);
 Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row_bytes,
                   const std::vector<bool> &negate);
 
+// The same for a sweep: [kernel rows][inputs] rows of 64 bytes.
+Memory sweep_rows(const PackedWeights &packed, int kernel_columns, const std::vector<bool> &negate);
+
 }  // namespace maqd

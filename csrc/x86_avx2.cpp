@@ -188,6 +188,7 @@ const Isa AVX2 = {
     events,
     event_scratch,
     256,
+    false,
     plain_count_bits,
     0.0085,
     0.6,

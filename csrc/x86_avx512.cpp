@@ -397,8 +397,200 @@ struct EventOps {
 
 };
 
+// ---- sweeps ---------------------------------------------------------------------------------------------------------
+
+// Four output columns at once: the lower 64 bits of each 128 are in use; thresholds are the same for all of them.
+struct X4x64 {
+    using T = __m512i;
+    static constexpr size_t BYTES = 8;
+    static T load(const uint8_t *p) {
+        long long plane;
+        std::memcpy(&plane, p, 8);
+        return _mm512_set1_epi64(plane);
+    }
+    static T zero() { return _mm512_setzero_si512(); }
+    static T or2(T a, T b) { return _mm512_or_si512(a, b); }
+    static T and_not(T a, T b) { return _mm512_andnot_si512(b, a); }
+    static T not_xor3(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, 255 ^ XOR3); }
+    static T borrow(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, BORROW); }
+};
+
+// The rows that the columns of one output row fetch: [planes][columns] lists, filled up with rows of zeros to a multiple of
+// 8 entries.
+struct ColumnLists {
+    uint32_t *entries, *starts;  // starts: [planes][columns + 1]
+};
+
+inline size_t column_lists_size(const Events &e) {
+    const size_t columns = static_cast<size_t>(e.conv.x.columns), planes = static_cast<size_t>(e.planes);
+    const size_t most = static_cast<size_t>(e.conv.window.kernel_rows) * static_cast<size_t>(e.conv.x.channels) + 8;
+    return planes * (columns * most + columns + 1) + LIST_SLACK;
+}
+
+inline void build_columns(const Events &e, EventRow place, const ColumnLists &lists) {
+    const maqd_conv &conv = e.conv;
+    const maqd_window &w = conv.window;
+    const auto channels = static_cast<size_t>(conv.x.channels), columns = static_cast<size_t>(conv.x.columns);
+    const int32_t top = place.row * w.stride_rows - w.padding_rows;
+    const __m512i zero = _mm512_set1_epi32(static_cast<int>(static_cast<size_t>(w.kernel_rows) * channels * 64));
+    uint32_t *to = lists.entries;
+    for (int plane = 0; plane < e.planes; plane++) {
+        uint32_t *starts = lists.starts + static_cast<size_t>(plane) * (columns + 1);
+        for (size_t column = 0; column < columns; column++) {
+            uint32_t *const begin = to;
+            starts[column] = static_cast<uint32_t>(begin - lists.entries);
+            for (int32_t i = 0; i < w.kernel_rows; i++) {
+                const int32_t row = top + i * w.dilation_rows;
+                if (row < 0 || row >= conv.x.rows) continue;
+                const uint8_t *x = e.x + place.image * e.image_size + (static_cast<size_t>(row) * columns + column) * channels;
+                to = EventOps::append(x, channels, plane, static_cast<uint32_t>(static_cast<size_t>(i) * channels * 64), 64, to);
+            }
+            _mm512_storeu_si512(to, zero);
+            to += (8 - static_cast<size_t>(to - begin) % 8) % 8;
+        }
+        starts[columns] = static_cast<uint32_t>(to - lists.entries);
+    }
+}
+
+// Sums of four output columns, [planes][slices], become what is stored.
+template <int SLICES>
+inline void finish_columns(const Events &e, const Finish &finish, const __m512i (*slices)[SLICES], size_t pixel,
+                           size_t count, int32_t *acc) {
+    __m512i difference[SLICES + 3];
+    int bits = SLICES;
+    __m512i borrow = _mm512_setzero_si512(), carry = borrow;
+    const auto subtract = [&](int k, __m512i sum) {
+        const __m512i minus = _mm512_unpackhi_epi64(sum, sum);
+        difference[k] = _mm512_ternarylogic_epi64(sum, minus, borrow, XOR3);
+        borrow = _mm512_ternarylogic_epi64(sum, minus, borrow, BORROW);
+    };
+    if (e.planes == 1) {
+        for (int k = 0; k < SLICES; k++) subtract(k, slices[0][k]);
+    } else {  // the second plane has twice the weight
+        bits = SLICES + 2;
+        const __m512i none = _mm512_setzero_si512();
+        for (int k = 0; k < bits; k++) {
+            __m512i a = k < SLICES ? slices[0][k] : none;
+            const __m512i b = k > 0 && k <= SLICES ? slices[1][k - 1] : none;
+            carry = X512::full_add(a, b, carry);
+            subtract(k, a);
+        }
+    }
+    difference[bits] = borrow;
+    alignas(64) uint8_t bytes[SLICES + 3][64];
+    if (e.threshold_planes) {
+        __m512i index[3];
+        compare<X4x64>(difference, bits, e.threshold_planes, e.threshold_bits, finish.levels, index);
+        const int index_bits = bit_width(static_cast<size_t>(finish.levels));
+        for (int k = 0; k < index_bits; k++) _mm512_store_si512(bytes[k], index[k]);
+        const __mmask64 here = finish.outputs >= 64 ? ~__mmask64{0} : (__mmask64{1} << finish.outputs) - 1;
+        for (size_t q = 0; q < count; q++) {
+            __m512i code = _mm512_setzero_si512();
+            for (int k = 0; k < index_bits; k++) {
+                uint64_t mask;
+                std::memcpy(&mask, bytes[k] + 16 * q, 8);
+                code = _mm512_mask_add_epi8(code, mask, code, _mm512_set1_epi8(static_cast<char>(1 << k)));
+            }
+            _mm512_mask_storeu_epi8(finish.codes + (pixel + q) * finish.outputs, here, code);
+        }
+        return;
+    }
+    for (int k = 0; k <= bits; k++) _mm512_store_si512(bytes[k], difference[k]);
+    for (size_t q = 0; q < count; q++) {
+        if (EventOps::is_short(finish)) {
+            EventOps::finish_short(finish, bytes[0] + 16 * q, 64, bits, pixel + q, 0, finish.outputs);
+            continue;
+        }
+        std::memset(acc, 0, 64 * sizeof(int32_t));
+        for (int k = 0; k <= bits; k++) EventOps::add_bits(acc, bytes[k] + 16 * q, 64, k < bits ? 1 << k : -(1 << k));
+        for (size_t o = 0; o < finish.outputs; o += 32)
+            finish_avx512(finish, acc + o, 64, pixel + q, 1, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
+    }
+}
+
+// One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
+// column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
+template <int PLANES, int SLICES>
+void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, size_t part, int32_t *acc) {
+    const maqd_window &w = e.conv.window;
+    const int32_t columns = e.conv.columns, inputs = e.conv.x.columns;
+    __m512i s[PLANES][SLICES];
+    alignas(64) __m512i done[PLANES][SLICES];
+#pragma GCC unroll 2
+    for (int a = 0; a < PLANES; a++)
+#pragma GCC unroll 16
+        for (int k = 0; k < SLICES; k++) s[a][k] = done[a][k] = _mm512_setzero_si512();
+    const int32_t before = w.kernel_columns - 1 - w.padding_columns;  // input column behind that of lane 0
+    for (int32_t column = before - w.kernel_columns + 1; column < columns + before; column++) {
+        if (column >= 0 && column < inputs) {
+#pragma GCC unroll 2
+            for (int a = 0; a < PLANES; a++) {
+                const uint32_t *starts = lists.starts + static_cast<size_t>(a) * static_cast<size_t>(inputs + 1);
+                for (const uint32_t *list = lists.entries + starts[column], *end = lists.entries + starts[column + 1];
+                     list < end; list += 8)
+                    Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
+            }
+        }
+        const int32_t output = column - before;
+        if (output >= 0) {
+            const int32_t q = output & 3;
+#pragma GCC unroll 2
+            for (int a = 0; a < PLANES; a++)
+#pragma GCC unroll 16
+                for (int k = 0; k < SLICES; k++)
+                    _mm_store_si128(reinterpret_cast<__m128i *>(&done[a][k]) + q, _mm512_castsi512_si128(s[a][k]));
+            if (q == 3 || output == columns - 1)
+                finish_columns<SLICES>(e, finish, done, part * static_cast<size_t>(columns) + static_cast<size_t>(output - q),
+                                       static_cast<size_t>(q + 1), acc);
+        }
+#pragma GCC unroll 2
+        for (int a = 0; a < PLANES; a++)
+#pragma GCC unroll 16
+            for (int k = 0; k < SLICES; k++) s[a][k] = _mm512_maskz_alignr_epi64(0x3f, s[a][k], s[a][k], 2);
+    }
+}
+
+template <int PLANES>
+void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, size_t part, int32_t *acc) {
+    const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
+    size_t most = 0;
+    for (size_t a = 0; a < PLANES; a++) {
+        const uint32_t *starts = lists.starts + a * (inputs + 1);
+        for (size_t column = 0; column < inputs; column++) {
+            const size_t last = column + wide < inputs ? column + wide : inputs;
+            const size_t count = starts[last] - starts[column];
+            most = count > most ? count : most;
+        }
+    }
+    if (most < 64)
+        sweep_row<PLANES, 6>(e, finish, lists, part, acc);
+    else if (most < 128)
+        sweep_row<PLANES, 7>(e, finish, lists, part, acc);
+    else if (most < 256)
+        sweep_row<PLANES, 8>(e, finish, lists, part, acc);
+    else if (most < 1024)
+        sweep_row<PLANES, 10>(e, finish, lists, part, acc);
+    else
+        sweep_row<PLANES, 24>(e, finish, lists, part, acc);
+}
+
+void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    const auto rows = static_cast<size_t>(e.conv.rows), planes = static_cast<size_t>(e.planes);
+    auto *acc = reinterpret_cast<int32_t *>(scratch);
+    auto *starts = reinterpret_cast<uint32_t *>(scratch + 256);
+    const ColumnLists lists{starts + planes * (static_cast<size_t>(e.conv.x.columns) + 1), starts};
+    for (size_t part = first; part < last; part++) {
+        build_columns(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
+        e.planes == 1 ? sweep_row<1>(e, finish, lists, part, acc) : sweep_row<2>(e, finish, lists, part, acc);
+    }
+}
+
+size_t scratch(const Events &e) { return e.sweep ? 256 + column_lists_size(e) * 4 : event_scratch(e); }
+
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
-    if (e.vector_bits == 128)
+    if (e.sweep)
+        sweep(e, finish, first, last, scratch);
+    else if (e.vector_bits == 128)
         event_rows<X128, EventOps>(e, finish, first, last, scratch);
     else if (e.vector_bits == 256)
         event_rows<X256, EventOps>(e, finish, first, last, scratch);
@@ -435,8 +627,9 @@ const Isa AVX512 = {
     6,
     0,
     events,
-    event_scratch,
+    scratch,
     512,
+    true,
     count_bits,
     0.0027,
     0.45,
