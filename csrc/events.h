@@ -122,7 +122,8 @@ inline size_t event_scratch(const Events &e) {
 }
 
 template <class Ops>
-inline void build_lists(const Events &e, EventRow place, const Lists &lists) {
+inline void build_lists(const Events &events, EventRow place, const Lists lists) {
+    const Events e = events;  // a copy, which stores to the lists cannot change
     const maqd_conv &conv = e.conv;
     const maqd_window &w = conv.window;
     const auto channels = static_cast<size_t>(conv.x.channels);

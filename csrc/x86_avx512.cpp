@@ -427,7 +427,8 @@ inline size_t column_lists_size(const Events &e) {
     return planes * (columns * most + columns + 1) + LIST_SLACK;
 }
 
-inline void build_columns(const Events &e, EventRow place, const ColumnLists &lists) {
+inline void build_columns(const Events &events, EventRow place, const ColumnLists lists) {
+    const Events e = events;  // a copy, which stores to the lists cannot change
     const maqd_conv &conv = e.conv;
     const maqd_window &w = conv.window;
     const auto channels = static_cast<size_t>(conv.x.channels), columns = static_cast<size_t>(conv.x.columns);
