@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["vgg16", "preact_resnet18"])
     parser.add_argument("--isa", nargs="+", default=[isa for isa in isas() if isa in LIMITS], choices=list(LIMITS))
     parser.add_argument("--keep", type=Path, help="directory of trained networks, used again if they are there")
+    parser.add_argument("--repeats", type=int, default=31, help="turns of each engine")
     parser.add_argument("--threads", type=int, default=1, help="of training")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -155,7 +156,7 @@ def main() -> None:
                 made.append((f"{network}_{weight}_{act}", *make(case, options, folder)))
         for isa in options.isa:
             for name, run, file in made:
-                peers(f"{name}_{isa}", bench(file, run, isa, "--peers"), figures, options.json)
+                peers(f"{name}_{isa}", bench(file, run, isa, "--peers", "--repeats", str(options.repeats)), figures, options.json)
         name, run, file = made[0]
         one, two = (
             bench(file, run, options.isa[0], "--batch", "64", "--threads", str(threads))["results"][0]["engine"]["warm"]
