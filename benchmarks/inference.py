@@ -156,7 +156,12 @@ def main() -> None:
                 made.append((f"{network}_{weight}_{act}", *make(case, options, folder)))
         for isa in options.isa:
             for name, run, file in made:
-                peers(f"{name}_{isa}", bench(file, run, isa, "--peers", "--repeats", str(options.repeats)), figures, options.json)
+                peers(
+                    f"{name}_{isa}",
+                    bench(file, run, isa, "--peers", "--repeats", str(options.repeats)),
+                    figures,
+                    options.json,
+                )
         name, run, file = made[0]
         one, two = (
             bench(file, run, options.isa[0], "--batch", "64", "--threads", str(threads))["results"][0]["engine"]["warm"]
