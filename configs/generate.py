@@ -3,7 +3,8 @@
     python configs/generate.py [--check]
 
 Two data sets, two networks, six quantizations, and two budgets: a full-length run for a GPU, and a short one of a
-narrow network for two CPU cores (docs/recipes.md says what was measured with which).
+narrow network for two CPU cores (docs/recipes.md says what was measured with which). And small networks for
+microcontrollers (docs/microcontroller.md).
 """
 
 import sys
@@ -43,6 +44,8 @@ STATES = (
 
 FULL = {"vgg16": Architecture.VGG16, "preact_resnet18": Architecture.PREACT_RESNET18}
 NARROW = {"vgg16": Architecture.VGG_NARROW, "preact_resnet18": Architecture.PREACT_RESNET_NARROW}
+MICRO = ("w3a4", "w3a2")
+"""Quantizations of the microcontrollers' network."""
 SHORT = {"vgg16": 25_600, "preact_resnet18": 12_800}
 """Images per epoch of the short schedule: a minute or two of training either way."""
 
@@ -86,6 +89,33 @@ def configuration(source: Source, network: str, states: States, *, cpu: bool) ->
     )
 
 
+def micro(states: States) -> TrainConfig:
+    """CIFAR-10 for a processor of the Cortex-M4 class."""
+    return TrainConfig(
+        epochs=12,
+        label_smoothing=0.1,
+        model=ModelConfig(
+            architecture=Architecture.MICRO,
+            quant=QuantConfig(
+                weight_states=states.weight,
+                act_states=states.act,
+                act_step=states.act_step,
+                overrides=[Override(pattern="stem*", weight_states=15)],
+            ),
+        ),
+        data=DataConfig(source=Source.CIFAR10, batch_size=64, augment=AugmentConfig(crop_padding=4, flip=True)),
+        optim=OptimConfig(lr=4e-3),
+        compute=ComputeConfig(bf16=True),
+    )
+
+
+def tiny() -> TrainConfig:
+    """Digits for a processor of the Cortex-M0+ class."""
+    return TrainConfig(
+        model=ModelConfig(width=0.5, quant=QuantConfig(weight_states=3, act_states=4)),
+    )
+
+
 def text(config: TrainConfig, title: str) -> str:
     """YAML of what differs from the defaults, under a line that says what it is."""
     tree: dict[str, Any] = {}
@@ -112,6 +142,13 @@ def configurations() -> dict[str, str]:
                     title = f"{source.value}, {network}, {states.name}: {budget}. Written by configs/generate.py."
                     name = f"{source.value}_{network}_{states.name}{'_cpu' if cpu else ''}.yaml"
                     files[name] = text(configuration(source, network, states, cpu=cpu), title)
+    for states in STATES:
+        if states.name in MICRO:
+            title = f"CIFAR-10 for a Cortex-M4, {states.name}: some minutes on a CPU. Written by configs/generate.py."
+            files[f"cifar10_micro_{states.name}.yaml"] = text(micro(states), title)
+    files["digits_tiny.yaml"] = text(
+        tiny(), "Digits for a Cortex-M0+: seconds on a CPU. Written by configs/generate.py."
+    )
     return files
 
 

@@ -7,6 +7,9 @@
 
 #include "kernels.h"
 
+// Bytes of one stored integer.
+inline size_t maqd_element_size(maqd_element element) { return size_t{1} << element; }
+
 namespace maqd {
 
 // Bytes that may be read behind the end of every tensor and written behind the end of every scratch memory.

@@ -1,8 +1,6 @@
 /* See kernels.h. Inner loops run over channels, which are contiguous, so that compilers can vectorize them. */
 #include "kernels.h"
 
-#include <string.h>
-
 /* Two's complement shift of a value, as uint32_t because shifting a negative int32_t is undefined. */
 static inline int32_t shifted(int32_t value, int32_t shift) { return (int32_t)((uint32_t)value << shift); }
 

@@ -25,6 +25,11 @@
 #define MAQD_NAME(name) maqd_##name
 #endif
 
+/* What stands before the declarations: `static` in programs that contain this file as text. */
+#ifndef MAQD_LINKAGE
+#define MAQD_LINKAGE
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -55,9 +60,6 @@ typedef struct {
     int32_t groups;         /* divides x.channels and outputs */
     maqd_window window;
 } maqd_conv;
-
-/* Bytes of one stored integer. */
-static inline size_t maqd_element_size(maqd_element element) { return (size_t)1 << element; }
 
 /* y[i] = value of x[i], for `count` integers. */
 typedef void maqd_widen_fn(const void *x, maqd_element element, int32_t zero, size_t count, int32_t *y);
@@ -113,15 +115,15 @@ typedef void maqd_sum_pool_row_fn(const maqd_tensor *shape, const maqd_window *w
 /* A matrix height x width of elements of 1, 2 or 4 bytes becomes width x height. */
 typedef void maqd_transpose_fn(const void *x, size_t height, size_t width, size_t size, void *y);
 
-maqd_widen_fn MAQD_NAME(widen);
-maqd_narrow_fn MAQD_NAME(narrow);
-maqd_add_shifted_fn MAQD_NAME(add_shifted);
-maqd_conv_row_fn MAQD_NAME(conv_row);
-maqd_conv_row_wide_fn MAQD_NAME(conv_row_wide);
-maqd_quantize_fn MAQD_NAME(quantize);
-maqd_max_pool_row_fn MAQD_NAME(max_pool_row);
-maqd_sum_pool_row_fn MAQD_NAME(sum_pool_row);
-maqd_transpose_fn MAQD_NAME(transpose);
+MAQD_LINKAGE maqd_widen_fn MAQD_NAME(widen);
+MAQD_LINKAGE maqd_narrow_fn MAQD_NAME(narrow);
+MAQD_LINKAGE maqd_add_shifted_fn MAQD_NAME(add_shifted);
+MAQD_LINKAGE maqd_conv_row_fn MAQD_NAME(conv_row);
+MAQD_LINKAGE maqd_conv_row_wide_fn MAQD_NAME(conv_row_wide);
+MAQD_LINKAGE maqd_quantize_fn MAQD_NAME(quantize);
+MAQD_LINKAGE maqd_max_pool_row_fn MAQD_NAME(max_pool_row);
+MAQD_LINKAGE maqd_sum_pool_row_fn MAQD_NAME(sum_pool_row);
+MAQD_LINKAGE maqd_transpose_fn MAQD_NAME(transpose);
 
 #ifdef __cplusplus
 }

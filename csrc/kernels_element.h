@@ -67,14 +67,14 @@ MAQD_CONV_ROW(conv_row_wide, int16_t)
     static inline void TYPED(name)(const MAQD_TYPE *x, size_t row_step, size_t step, int32_t high, int32_t wide,      \
                                    MAQD_TYPE *y) {                                                                    \
         MAQD_TYPE best[width];                                                                                        \
-        memcpy(best, x, sizeof best);                                                                                 \
+        for (size_t k = 0; k < width; k++) best[k] = x[k];                                                            \
         for (int32_t i = 0; i < high; i++)                                                                            \
             for (int32_t j = 0; j < wide; j++) {                                                                      \
                 const MAQD_TYPE *from = x + (size_t)i * row_step + (size_t)j * step;                                  \
 _Pragma("GCC unroll 1") /* or compilers unroll it into single bytes */                                                \
                 for (size_t k = 0; k < width; k++) best[k] = from[k] > best[k] ? from[k] : best[k];                   \
             }                                                                                                         \
-        memcpy(y, best, sizeof best);                                                                                 \
+        for (size_t k = 0; k < width; k++) y[k] = best[k];                                                            \
     }
 MAQD_MAXIMA(maxima_64, 64)
 MAQD_MAXIMA(maxima_16, 16)

@@ -639,6 +639,11 @@ class Graph:
             raise GraphError(f"the last node must be logits, got {last.operation} node {last.name!r}")
         return last
 
+    def macs(self, name: str) -> int:
+        """Multiplications and additions that a plain implementation of a node needs for one sample."""
+        node = self[name]
+        return node.multiplications * self.types[name].size if isinstance(node, Weighted) else 0
+
     def __getitem__(self, name: str) -> Node:
         """The node of that name."""
         for node in self.nodes:

@@ -66,7 +66,7 @@ class Buffer:
         rows, columns, channels: Its shape; the channels are innermost.
         element: Type of the stored integers.
         zero: The stored integer of value 0; not 0 only for uint8.
-        highest: No stored integer is larger.
+        lowest, highest: No stored integer is smaller, none is larger.
     """
 
     storage: int
@@ -75,6 +75,7 @@ class Buffer:
     channels: int
     element: Element
     zero: int
+    lowest: int
     highest: int
 
     @property
@@ -92,12 +93,14 @@ class Quantization:
         signs: int8, C, each 1 or -1.
         spacing: Difference of neighbouring codes.
         base: What is stored for the lowest code.
+        affine: The fixed-point map that the thresholds come from, if the graph has one.
     """
 
     thresholds: NDArray[np.int32]
     signs: NDArray[np.int8]
     spacing: int
     base: int
+    affine: FixedAffine | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -354,6 +357,7 @@ class _Planner:
             channels=channels,
             element=element,
             zero=zero,
+            lowest=low + zero,
             highest=high + zero,
         )
 
@@ -410,7 +414,7 @@ class _Planner:
 
     def quantization(self, node: Activation, output: Buffer) -> Quantization:
         """Thresholds on the integers of the channel, whatever form the graph has."""
-        interval = channel_interval(self.types[node.inputs[0]], node.axis)
+        interval, affine = channel_interval(self.types[node.inputs[0]], node.axis), None
         if max(-interval.lowest, interval.highest) >= INT32_LIMIT:
             raise EngineError(
                 f"activation {node.name!r}: its input can reach {INT32_LIMIT}, and thresholds must be able to exceed "
@@ -433,6 +437,7 @@ class _Planner:
             signs=signs,
             spacing=node.states.spacing,
             base=node.states.low + output.zero,
+            affine=affine,
         )
 
     def flatten(self, node: Flatten) -> None:

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd import __version__, container
+from maqd.commands.emulated import emulated
 from maqd.commands.verify import test_images
 from maqd.errors import MissingDependencyError
+from maqd.export.c99 import Strategy, Target
 from maqd.export.conventional import Precision
 from maqd.graph import Graph
 from maqd.options import Options, UsageError, take_prefixed
 from maqd.runtime.native import NativeEngine
 from maqd.runtime.peers import PEERS, Peer
+from maqd.runtime.qemu import BOARDS
 from maqd.text import Counter, table
 from maqd.timing import Spread, alternated, cpu_name, percentile, pinned, ratios, spread
 
@@ -85,8 +88,10 @@ class Result:
 def command(arguments: list[str]) -> int:
     """Run `maqd bench`; the exit status."""
     parser = Options(
-        usage="maqd bench GRAPH [--batch N,..] [--threads N] [--peers] [--against RUN] [--json] [--data.KEY VALUE ..]",
-        description="Measure the native engine: latency, throughput, each layer; with --peers beside other runtimes.",
+        usage="maqd bench GRAPH [--batch N,..] [--threads N] [--peers | --target NAME [--strategy NAME]] "
+        "[--against RUN] [--json] [--data.KEY VALUE ..]",
+        description="Measure the native engine: latency, throughput, each layer; with --peers beside other runtimes. "
+        "With --target the exported C program on an emulated microcontroller.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
     parser.add_argument("--batch", metavar="N,..", default="1,64", help="images of a call (1,64)")
@@ -97,6 +102,12 @@ def command(arguments: list[str]) -> int:
         action="store_true",
         help="also measure ONNX Runtime and OpenVINO with 8-bit and float networks of the same shapes, in alternation",
     )
+    parser.add_argument(
+        "--target", choices=[target.value for target in BOARDS], help="count the instructions of the C program in QEMU"
+    )
+    parser.add_argument(
+        "--strategy", choices=[strategy.value for strategy in Strategy], help="of the C program (balanced)"
+    )
     parser.add_argument("--against", metavar="RUN", type=Path, help="use the test images of this run; random ones else")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_prefixed(arguments, "--data.")
@@ -106,7 +117,13 @@ def command(arguments: list[str]) -> int:
         raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
     if options.repeats is not None and options.repeats < 2:
         raise UsageError(f"--repeats must be at least 2, got {options.repeats}")
+    if options.strategy is not None and options.target is None:
+        raise UsageError("--strategy belongs to --target")
     graph = container.load(options.graph)
+    if options.target is not None:
+        strategy = Strategy(options.strategy or Strategy.BALANCED.value)
+        images = _images(graph, options.against, data, 1)
+        return emulated(graph, Target(options.target), strategy, images, json_output=options.json)
     images = _images(graph, options.against, data, max(batches))
     with pinned(options.threads) as processors:
         engine = NativeEngine(graph, threads=options.threads)

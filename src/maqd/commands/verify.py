@@ -13,14 +13,18 @@ from maqd import container
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph
 from maqd.options import Options, UsageError, take_prefixed
+from maqd.runtime.c99 import CEngine
 from maqd.runtime.native import NativeEngine
 from maqd.runtime.numpy import NumpyEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.text import Counter, table
 from maqd.verify import Engine, verify
 
-ENGINES = ("numpy", "native", "onnxruntime")
+ENGINES = ("numpy", "native", "onnxruntime", "c")
 """Engines that need no run; "pytorch" is the run's own network."""
+
+DEFAULT_ENGINES = ENGINES[:3]
+"""The exported C program, "c", is compiled first, which takes its time with large networks."""
 
 BATCH = 50
 """Images at a time: every tensor of all of them is in memory, once for each engine."""
@@ -37,7 +41,7 @@ def command(arguments: list[str]) -> int:
         "--against", metavar="RUN", type=Path, help="compare with the trained network of this run, on its test images"
     )
     parser.add_argument(
-        "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; all that are installed by default"
+        "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c"
     )
     parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most so many images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
@@ -79,7 +83,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _engines(graph: Graph, names: str | None) -> list[Engine]:
-    chosen = ENGINES if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    chosen = DEFAULT_ENGINES if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     engines: list[Engine] = []
     for name in chosen:
         match name:
@@ -91,6 +95,8 @@ def _engines(graph: Graph, names: str | None) -> list[Engine]:
                 except MissingDependencyError:
                     if names is not None:
                         raise
+            case "c":
+                engines.append(CEngine(graph))
             case _:
                 raise UsageError(f"--engines must be of {', '.join(ENGINES)}, got {name!r}")
     return engines

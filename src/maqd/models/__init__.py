@@ -8,9 +8,21 @@ from torch import nn
 from maqd.models.build import LayerFactory
 from maqd.models.config import Architecture, ModelConfig
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
+from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
 
-__all__ = ["VGG", "Architecture", "LayerFactory", "ModelConfig", "PreActResNet", "ResNetPlan", "VGGPlan", "build_model"]
+__all__ = [
+    "VGG",
+    "Architecture",
+    "LayerFactory",
+    "ModelConfig",
+    "PreActResNet",
+    "ResNetPlan",
+    "StridedCNN",
+    "StridedPlan",
+    "VGGPlan",
+    "build_model",
+]
 
 _NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
     Architecture.VGG11: partial(VGG, VGGPlan.VGG11),
@@ -18,6 +30,7 @@ _NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
     Architecture.VGG19: partial(VGG, VGGPlan.VGG19),
     Architecture.VGG_NARROW: partial(VGG, VGGPlan.NARROW),
     Architecture.DIGITS: partial(VGG, VGGPlan.DIGITS),
+    Architecture.MICRO: partial(StridedCNN, StridedPlan.MICRO),
     Architecture.PREACT_RESNET18: partial(PreActResNet, ResNetPlan.RESNET18),
     Architecture.PREACT_RESNET34: partial(PreActResNet, ResNetPlan.RESNET34),
     Architecture.PREACT_RESNET50: partial(PreActResNet, ResNetPlan.RESNET50),

@@ -18,6 +18,7 @@ class Architecture(enum.Enum):
     PREACT_RESNET50 = "preact_resnet50"
     PREACT_RESNET_NARROW = "preact_resnet_narrow"
     DIGITS = "digits"
+    MICRO = "micro"
 
 
 @dataclass(frozen=True, kw_only=True)

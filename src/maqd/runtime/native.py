@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import EngineError, MissingDependencyError
-from maqd.graph import Graph, Weighted
+from maqd.graph import Graph
 from maqd.interpreter import check_images
 from maqd.packing import group
 from maqd.plan import (
@@ -191,7 +191,7 @@ class NativeEngine:
         images = images[:LATE_IMAGES]
         logits = self._logits(len(images))
         runs = [self._model.profile(images, channels_last, logits) for _ in range(repetitions + 1)][1:]
-        macs = {node.name: self._macs(node.name) for node in self.graph.nodes}
+        macs = {node.name: self.graph.macs(node.name) for node in self.graph.nodes}
         return tuple(
             StepProfile(
                 nodes=step.links.nodes,
@@ -202,10 +202,6 @@ class NativeEngine:
             )
             for place, step in enumerate(self._plan.steps)
         )
-
-    def _macs(self, name: str) -> int:
-        node = self.graph[name]
-        return node.multiplications * self.graph.types[name].size if isinstance(node, Weighted) else 0
 
     # ---- images and results -----------------------------------------------------------------------------------------
 

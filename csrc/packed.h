@@ -1,0 +1,432 @@
+/* Kernels on packed codes and packed weights, for processors with little memory: C99 without a library.
+ *
+ * Codes. A pixel is a row of fields in words of 32 bits, the first channel in the lowest bits; `bits` is 1, 2 or 4, and
+ * a pixel begins with a word of its own. `bits` 8, 16 and 32 stand for plain uint8_t, int16_t and int32_t, whose value
+ * is the stored integer minus `zero` (0 but for uint8_t). Words are numbers, so the order of bytes does not matter.
+ *
+ * Events. A convolution visits only inputs that are not 0. Those under one column of the kernel are listed once for each
+ * output row and serve all pixels whose windows share the column. Every event adds its row of weights, which is stored
+ * as fields of 1, 2, 4 or 8 bits with the index s of the state, w = low + spacing * s. Fields that lie `lane` bits
+ * apart are multiplied and added at once: they are the lanes of a 32-bit number. Sums of weights are then
+ * spacing * (sum of s a) + low * (sum of a).
+ *
+ * Ranges. Lanes never overflow: kernels know how far the sum of the values can take them (`capacity`) and empty the lanes
+ * in time. The caller guarantees what kernels.h asks for, too.
+ *
+ * Constants. Arguments that describe a layer are meant to be constants of the caller, into which all of this is inlined.
+ */
+#ifndef MAQD_PACKED_H
+#define MAQD_PACKED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define MAQD_INLINE static inline __attribute__((always_inline, unused))
+#define MAQD_SHARED static __attribute__((noinline, unused))
+typedef uint32_t __attribute__((may_alias)) maqd_word;
+#else
+#define MAQD_INLINE static inline
+#define MAQD_SHARED static
+typedef uint32_t maqd_word;
+#endif
+
+/* Keeps a constant in a register: as an immediate it could not be combined with a shift on Arm. */
+#if defined(__GNUC__)
+#define MAQD_REGISTER(x) __asm__("" : "+r"(x))
+#else
+#define MAQD_REGISTER(x) (void)(x)
+#endif
+
+/* Processors with an instruction that counts leading zeros. */
+#if defined(__GNUC__) && !defined(MAQD_NO_CLZ) && (!defined(__arm__) || defined(__ARM_FEATURE_CLZ)) && \
+    (!defined(__riscv) || defined(__riscv_zbb))
+#define MAQD_CLZ 1
+#else
+#define MAQD_CLZ 0
+#endif
+
+/* A tensor of one sample. */
+typedef struct {
+    int32_t rows, columns, channels; /* each at least 1 */
+    int32_t bits;                    /* 1, 2, 4, 8, 16 or 32 */
+    int32_t zero;                    /* stored integer of value 0, if bits is 8 */
+} maqd_codes;
+
+/* A convolution by events, without groups. */
+typedef struct {
+    maqd_codes x;
+    int32_t rows, columns, outputs; /* of the output; columns of a ring of lists */
+    int32_t kernel_rows, kernel_columns;
+    int32_t stride_rows, stride_columns;
+    int32_t padding_rows, padding_columns;
+    int32_t dilation_rows, dilation_columns;
+    int32_t low, spacing; /* of the weights' states */
+    int32_t capacity;     /* sum of |values| that lanes can take */
+    int32_t largest;      /* no |value| is larger; not larger than capacity */
+} maqd_events;
+
+/* How rows of weights are stored, and computed with. */
+typedef struct {
+    int32_t bits; /* of a field: 1, 2, 4 or 8 */
+    int32_t lane; /* 8: values are never negative; or 16 */
+    int32_t ones; /* 1 if all values are 0 or 1: lists are without values */
+} maqd_rows;
+
+/* Words of a pixel. */
+MAQD_INLINE int32_t maqd_pixel_words(const maqd_codes *x) { return (x->channels * x->bits + 31) / 32; }
+
+/* Columns whose lists must exist at once. */
+MAQD_INLINE int32_t maqd_ring(const maqd_events *g) { return (g->kernel_columns - 1) * g->dilation_columns + 1; }
+
+/* Appends an event: which row of weights, and the value unless it is 1 anyway. */
+MAQD_INLINE uint16_t *maqd_event(uint16_t *e, const maqd_rows *w, int32_t row, int32_t value) {
+    e[0] = (uint16_t)row;
+    if (w->ones) return e + 1;
+    e[1] = (uint16_t)value;
+    return e + 2;
+}
+
+/* Events of a pixel; `row` belongs to its first channel. */
+MAQD_INLINE uint16_t *maqd_gather_pixel(const maqd_events *g, const maqd_rows *w, const void *x, int32_t pixel, int32_t row,
+                                   uint16_t *e, int32_t *sum, int32_t *size) {
+    const int32_t bits = g->x.bits;
+    if (bits < 8) {
+        const maqd_word *p = (const maqd_word *)x + (ptrdiff_t)pixel * maqd_pixel_words(&g->x);
+        int32_t total = 0;
+        for (int32_t i = maqd_pixel_words(&g->x); i > 0; i--) {
+            uint32_t v = *p++;
+#if MAQD_CLZ
+            while (v != 0) {
+                const uint32_t at = (31u - (uint32_t)__builtin_clz(v)) & ~((uint32_t)bits - 1u);
+                const uint32_t value = v >> at;
+                v -= value << at;
+                total += (int32_t)value;
+                e = maqd_event(e, w, row + (int32_t)(at / (uint32_t)bits), (int32_t)value);
+            }
+#else
+            const uint32_t mask = (1u << bits) - 1u;
+            for (int32_t at = row; v != 0; v >>= bits, at++)
+                if ((v & mask) != 0) {
+                    total += (int32_t)(v & mask);
+                    e = maqd_event(e, w, at, (int32_t)(v & mask));
+                }
+#endif
+            row += 32 / bits;
+        }
+        *sum += total;
+        *size += total;
+        return e;
+    }
+    for (int32_t c = 0; c < g->x.channels; c++) {
+        const ptrdiff_t at = (ptrdiff_t)pixel * g->x.channels + c;
+        const int32_t value = bits == 8    ? (int32_t)((const uint8_t *)x)[at] - g->x.zero
+                              : bits == 16 ? (int32_t)((const int16_t *)x)[at]
+                                           : ((const int32_t *)x)[at];
+        if (value == 0) continue;
+        *sum += value;
+        *size += value < 0 ? -value : value;
+        e = maqd_event(e, w, row + c, value);
+    }
+    return e;
+}
+
+/* The list of a column of the kernel. */
+typedef struct {
+    uint16_t *first, *last; /* events */
+    int32_t sum, size;      /* of the values, and of their magnitudes */
+} maqd_list;
+
+/* Lists the events of input column `column` under a kernel whose first row is `top`. */
+MAQD_INLINE void maqd_gather(const maqd_events *g, const maqd_rows *w, const void *x, int32_t top, int32_t column,
+                        maqd_list *list) {
+    uint16_t *e = list->first;
+    int32_t sum = 0, size = 0;
+    if (column >= 0 && column < g->x.columns)
+        for (int32_t i = 0; i < g->kernel_rows; i++) {
+            const int32_t row = top + i * g->dilation_rows;
+            if (row < 0 || row >= g->x.rows) continue;
+            e = maqd_gather_pixel(g, w, x, row * g->x.columns + column, i * g->x.channels, e, &sum, &size);
+        }
+    list->last = e;
+    list->sum = sum;
+    list->size = size;
+}
+
+/* Word `i` of a row of weights of `bytes` bytes; rows that are no whole words are read byte by byte. */
+MAQD_INLINE uint32_t maqd_weights(const void *row, int32_t bytes, int32_t i) {
+    uint32_t v;
+    if (4 * i >= bytes) return 0;
+    if (bytes % 4 == 0) return ((const uint32_t *)row)[i];
+    v = ((const uint8_t *)row)[4 * i];
+    if (4 * i + 1 < bytes) v |= (uint32_t)((const uint8_t *)row)[4 * i + 1] << 8;
+    if (4 * i + 2 < bytes) v |= (uint32_t)((const uint8_t *)row)[4 * i + 2] << 16;
+    if (4 * i + 3 < bytes) v |= (uint32_t)((const uint8_t *)row)[4 * i + 3] << 24;
+    return v;
+}
+
+/* Sums of rows of weights, for the outputs of one pass: as many as the lanes of eight registers.
+ *
+ *   lists       [ring], of which every dilation'th one from `slot` on belongs to a column of the kernel
+ *   columns     how many columns
+ *   weights     rows of `bytes` bytes: [columns][kernel_rows][channels], `column_bytes` from column to column
+ *   outputs     how many
+ *   accumulate  1 to add to y
+ *   y           int32_t [outputs]: the sums */
+MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, const maqd_list *lists, int32_t slot,
+                                  int32_t columns, const void *weights, int32_t bytes, ptrdiff_t column_bytes,
+                                  int32_t outputs, int32_t accumulate, int32_t *y) {
+    const int32_t per_word = w->lane / w->bits, registers = per_word * ((bytes + 3) / 4);
+    uint32_t mask = ((1u << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
+    const uint32_t start = w->lane == 8 ? 0u : 0x80008000u;
+    uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
+    uint32_t half[16]; /* lane 8: sums in 16 bits; of each register lanes 0 and 2, then lanes 1 and 3 */
+    const uint8_t *column = (const uint8_t *)weights;
+    int32_t room = g->capacity, sum = 0;
+    if (w->lane == 8)
+        for (int32_t i = 0; i < 2 * registers; i++) half[i] = 0;
+    else if (!accumulate)
+        for (int32_t i = 0; i < outputs; i++) y[i] = 0;
+
+#define MAQD_FIELD(r)                                                                              \
+    ((((r) / per_word == 0 ? u0 : (r) / per_word == 1 ? u1 : (r) / per_word == 2 ? u2 : u3) >> \
+      (uint32_t)(w->bits * ((r) % per_word))) & mask)
+#define MAQD_TERM(r) \
+    if ((r) < registers) f##r += w->ones ? MAQD_FIELD(r) : MAQD_FIELD(r) * a;
+/* The output of lane l in register r: fields lie in their order in the words. */
+#define MAQD_OUTPUT(r, l) ((r) / per_word * (32 / w->bits) + (r) % per_word + per_word * (l))
+#define MAQD_LANE(r, l)                     \
+    if (MAQD_OUTPUT(r, l) < outputs)        \
+        y[MAQD_OUTPUT(r, l)] += g->spacing * ((int32_t)((f##r >> (16 * (l))) & 0xffffu) - 0x8000);
+#define MAQD_EMPTY(r)                                        \
+    if ((r) < registers) {                                   \
+        if (w->lane == 8) {                                  \
+            half[2 * (r)] += f##r & 0x00ff00ffu;             \
+            half[2 * (r) + 1] += (f##r >> 8) & 0x00ff00ffu;  \
+        } else {                                             \
+            MAQD_LANE(r, 0) MAQD_LANE(r, 1)                  \
+        }                                                    \
+        f##r = start;                                        \
+    }
+#define MAQD_HALF(r, l)                                                                                             \
+    if ((r) < registers && MAQD_OUTPUT(r, l) < outputs)                                                             \
+        y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + sum +                                      \
+                               g->spacing * (int32_t)((half[2 * (r) + ((l) & 1)] >> (16 * ((l) >> 1))) & 0xffffu);
+#define MAQD_HALVES(r) MAQD_HALF(r, 0) MAQD_HALF(r, 1) MAQD_HALF(r, 2) MAQD_HALF(r, 3)
+
+    MAQD_REGISTER(mask);
+    for (int32_t j = 0;; j++) {
+        const maqd_list *list = lists + slot;
+        const uint16_t *e = list->first;
+        for (;;) { /* once, but for lists that take lanes beyond their capacity */
+            const uint16_t *to = list->last;
+            const int32_t end = j == columns;
+            if (end || list->size > room) {
+                MAQD_EMPTY(0) MAQD_EMPTY(1) MAQD_EMPTY(2) MAQD_EMPTY(3)
+                MAQD_EMPTY(4) MAQD_EMPTY(5) MAQD_EMPTY(6) MAQD_EMPTY(7)
+                if (end) break;
+                room = g->capacity;
+                if (list->size > room) {
+                    const ptrdiff_t chunk = (ptrdiff_t)(room / g->largest) * (w->ones ? 1 : 2);
+                    if (to - e > chunk) to = e + chunk;
+                }
+            }
+            while (e != to) {
+                const uint8_t *q = column + (ptrdiff_t)e[0] * bytes;
+                const uint32_t a = w->ones ? 1u : w->lane == 8 ? (uint32_t)e[1] : (uint32_t)(int16_t)e[1];
+                const uint32_t u0 = maqd_weights(q, bytes, 0), u1 = maqd_weights(q, bytes, 1),
+                               u2 = maqd_weights(q, bytes, 2), u3 = maqd_weights(q, bytes, 3);
+                MAQD_TERM(0) MAQD_TERM(1) MAQD_TERM(2) MAQD_TERM(3)
+                MAQD_TERM(4) MAQD_TERM(5) MAQD_TERM(6) MAQD_TERM(7)
+                e += w->ones ? 1 : 2;
+                (void)a, (void)u0, (void)u1, (void)u2, (void)u3;
+            }
+            room -= list->size;
+            if (to == list->last) break;
+        }
+        if (j == columns) break;
+        sum += list->sum;
+        column += column_bytes;
+        slot += g->dilation_columns;
+        if (slot >= maqd_ring(g)) slot -= maqd_ring(g);
+    }
+    sum *= g->low;
+    if (w->lane == 8) {
+        MAQD_HALVES(0) MAQD_HALVES(1) MAQD_HALVES(2) MAQD_HALVES(3)
+        MAQD_HALVES(4) MAQD_HALVES(5) MAQD_HALVES(6) MAQD_HALVES(7)
+    } else {
+        for (int32_t i = 0; i < outputs; i++) y[i] += sum;
+    }
+#undef MAQD_FIELD
+#undef MAQD_TERM
+#undef MAQD_OUTPUT
+#undef MAQD_LANE
+#undef MAQD_EMPTY
+#undef MAQD_HALF
+#undef MAQD_HALVES
+}
+
+/* Lists the columns that come into the window of an output, before its row and columns are visited in their order. */
+MAQD_INLINE void maqd_slide(const maqd_events *g, const maqd_rows *w, const void *x, int32_t row, int32_t column,
+                            maqd_list *lists, int32_t *slot) {
+    const int32_t ring = maqd_ring(g), top = row * g->stride_rows - g->padding_rows;
+    const int32_t left = column * g->stride_columns - g->padding_columns;
+    int32_t fresh = ring;
+    if (column == 0) {
+        *slot = 0;
+    } else {
+        if (g->stride_columns < ring) fresh = g->stride_columns;
+        *slot = (*slot + fresh) % ring;
+    }
+    for (int32_t i = ring - fresh; i < ring; i++) {
+        int32_t at = *slot + i;
+        if (at >= ring) at -= ring;
+        maqd_gather(g, w, x, top, left + i, lists + at);
+    }
+}
+
+/* An activation as a count of thresholds. */
+typedef struct {
+    int32_t levels;        /* thresholds a channel, at least 1 */
+    int32_t wide;          /* 1 if thresholds are int32_t, 0 if they are int16_t */
+    int32_t bits;          /* of the output: fields of 1, 2 or 4 bits, or 8 for bytes */
+    int32_t spacing, base; /* bytes: base + spacing * count; 1 and 0 for fields */
+} maqd_steps;
+
+/* #{k: v >= t[k]} for ascending t. */
+MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const void *t, int32_t v) {
+    uint32_t count = 0;
+#define MAQD_AT(k) (s->wide ? ((const int32_t *)t)[k] : (int32_t)((const int16_t *)t)[k])
+    if (s->levels <= 3) {
+        if (v < MAQD_AT(0)) return 0;
+        count = 1;
+        if (s->levels > 1) count += v >= MAQD_AT(1);
+        if (s->levels > 2) count += v >= MAQD_AT(2);
+        return count;
+    }
+#define MAQD_HALF(n) /* looks for the first level that v does not reach */ \
+    if ((n) <= s->levels && (int32_t)count + (n) <= s->levels && v >= MAQD_AT((int32_t)count + (n) - 1)) count += (n);
+    MAQD_HALF(128) MAQD_HALF(64) MAQD_HALF(32) MAQD_HALF(16) MAQD_HALF(8) MAQD_HALF(4) MAQD_HALF(2) MAQD_HALF(1)
+#undef MAQD_HALF
+#undef MAQD_AT
+    return count;
+}
+
+/* Activation of a pixel: codes of `channels` sums.
+ *
+ *   thresholds  int32_t or int16_t [channels][levels]
+ *   signs       int8_t [channels], 1 or -1: compared is sign * sum; NULL if all are 1
+ *   y           the pixel */
+MAQD_INLINE void maqd_quantize_pixel(const maqd_steps *s, const int32_t *x, int32_t channels, const void *thresholds,
+                                     const int8_t *signs, void *y) {
+    const uint8_t *t = (const uint8_t *)thresholds;
+    const ptrdiff_t step = (ptrdiff_t)s->levels * (s->wide ? 4 : 2);
+    maqd_word *words = (maqd_word *)y;
+    uint32_t word = 0, at = 0;
+    for (int32_t c = 0; c < channels; c++, t += step) {
+        const int32_t v = signs != NULL && signs[c] < 0 ? -x[c] : x[c];
+        const uint32_t count = maqd_count(s, t, v);
+        if (s->bits == 8) {
+            ((uint8_t *)y)[c] = (uint8_t)(s->base + s->spacing * (int32_t)count);
+            continue;
+        }
+        word |= count << at;
+        at += (uint32_t)s->bits;
+        if (at == 32) {
+            *words++ = word;
+            word = at = 0;
+        }
+    }
+    if (s->bits < 8 && at > 0) *words = word;
+}
+
+/* An activation as a fixed-point map: clip(floor((A v + B) / 2^shift), 0, highest). */
+typedef struct {
+    int32_t shift, highest;
+    int32_t multiplier_bits; /* int16_t or int32_t */
+    int32_t offset_bits;     /* int32_t or int64_t */
+    int32_t wide;            /* 1 if A v + B needs 64 bits */
+    int32_t bits, spacing, base;
+} maqd_affine;
+
+/* The same with a multiplication, an addition and a shift.
+ *
+ *   multipliers, offsets  A and B, [channels] */
+MAQD_INLINE void maqd_affine_pixel(const maqd_affine *f, const int32_t *x, int32_t channels, const void *multipliers,
+                                   const void *offsets, void *y) {
+    maqd_word *words = (maqd_word *)y;
+    uint32_t word = 0, at = 0;
+    for (int32_t c = 0; c < channels; c++) {
+        const int32_t a = f->multiplier_bits == 16 ? (int32_t)((const int16_t *)multipliers)[c]
+                                                   : ((const int32_t *)multipliers)[c];
+        uint32_t index; /* negative numbers end at 0, and so are never shifted */
+        if (f->wide) {
+            const int64_t b = f->offset_bits == 32 ? (int64_t)((const int32_t *)offsets)[c]
+                                                   : ((const int64_t *)offsets)[c];
+            const int64_t v = (int64_t)a * x[c] + b;
+            const int64_t shifted_v = v > 0 ? v >> f->shift : 0;
+            index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
+        } else {
+            const int32_t v = a * x[c] + ((const int32_t *)offsets)[c];
+            const int32_t shifted_v = v > 0 ? v >> f->shift : 0;
+            index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
+        }
+        if (f->bits == 8) {
+            ((uint8_t *)y)[c] = (uint8_t)(f->base + f->spacing * (int32_t)index);
+            continue;
+        }
+        word |= index << at;
+        at += (uint32_t)f->bits;
+        if (at == 32) {
+            *words++ = word;
+            word = at = 0;
+        }
+    }
+    if (f->bits < 8 && at > 0) *words = word;
+}
+
+/* Larger of two words of fields, field by field. */
+MAQD_INLINE uint32_t maqd_larger(uint32_t a, uint32_t b, int32_t bits) {
+    const uint32_t top = (bits == 1 ? 0xffffffffu : bits == 2 ? 0xaaaaaaaau : 0x88888888u);
+    const uint32_t rest = (a | top) - (b & ~top);
+    uint32_t first = ((a & ~b) | (~(a ^ b) & rest)) & top; /* a >= b */
+    first |= first - (first >> (bits - 1));
+    return (a & first) | (b & ~first);
+}
+
+/* Maxima of fields over windows of high x wide pixels, padding included in neither. */
+MAQD_INLINE void maqd_max_pool_fields(const maqd_codes *x, const void *from, int32_t rows, int32_t columns,
+                                      int32_t kernel_rows, int32_t kernel_columns, int32_t stride_rows,
+                                      int32_t stride_columns, int32_t padding_rows, int32_t padding_columns, void *y) {
+    const int32_t words = maqd_pixel_words(x);
+    maqd_word *to = (maqd_word *)y;
+    for (int32_t row = 0; row < rows; row++)
+        for (int32_t column = 0; column < columns; column++) {
+            for (int32_t k = 0; k < words; k++) to[k] = 0;
+            for (int32_t i = 0; i < kernel_rows; i++)
+                for (int32_t j = 0; j < kernel_columns; j++) {
+                    const int32_t r = row * stride_rows - padding_rows + i;
+                    const int32_t c = column * stride_columns - padding_columns + j;
+                    const maqd_word *p;
+                    if (r < 0 || r >= x->rows || c < 0 || c >= x->columns) continue;
+                    p = (const maqd_word *)from + (ptrdiff_t)(r * x->columns + c) * words;
+                    for (int32_t k = 0; k < words; k++) to[k] = maqd_larger(to[k], p[k], x->bits);
+                }
+            to += words;
+        }
+}
+
+/* Values of `count` fields. */
+MAQD_INLINE void maqd_unpack_fields(const void *x, int32_t bits, int32_t count, int32_t *y) {
+    const maqd_word *p = (const maqd_word *)x;
+    uint32_t word = 0;
+    for (int32_t i = 0, at = 32; i < count; i++, at += bits) {
+        if (at == 32) {
+            word = *p++;
+            at = 0;
+        }
+        y[i] = (int32_t)((word >> at) & ((1u << bits) - 1u));
+    }
+}
+
+#endif

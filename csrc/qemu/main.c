@@ -1,0 +1,12 @@
+/* Runs the self-test of an exported network and reports; compiled with a name for each traced tensor or without any. */
+#include <stdint.h>
+
+int SELFTEST(int32_t *image, int32_t *tensor);
+void print(const char *text);
+
+int main(void) {
+    int32_t image, tensor;
+    const int wrong = SELFTEST(&image, &tensor);
+    print(wrong ? "different integers\n" : "the same integers\n");
+    return wrong;
+}

@@ -1,0 +1,484 @@
+"""From a plan to a program: how each tensor is stored, which kernel runs each step, and where everything lies.
+
+Tensors of few states are packed as fields of words if all their readers and writers can handle that (csrc/packed.h).
+Convolutions visit only inputs that are not 0 ("events"); those with groups, or with numbers too large for lanes, take
+the plain kernels of csrc/kernels.h.
+"""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.arena import Arena, Lifetime, place
+from maqd.errors import ExportError
+from maqd.graph import Graph
+from maqd.plan import (
+    AddStep,
+    Buffer,
+    ConcatStep,
+    ConvStep,
+    Element,
+    Plan,
+    PoolStep,
+    Quantization,
+    QuantizeStep,
+    Step,
+    SumStep,
+    TransposeStep,
+    make_plan,
+)
+from maqd.states import States
+
+WORD = 4
+"""Bytes: the alignment of everything."""
+
+LANES = {8: 255, 16: 32767}
+"""Largest magnitude of the sum in a lane of so many bits; those of 16 bits hold signed sums."""
+
+REGISTERS = 8
+"""Registers of lanes in a pass."""
+
+
+class Strategy(enum.Enum):
+    """What matters most."""
+
+    SIZE = "size"
+    """Layers of the same kind share code."""
+    BALANCED = "balanced"
+    """Code made for each layer; codes packed."""
+    FAST = "fast"
+    """The fewest instructions, whatever memory that takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes:
+    """How a tensor of one sample is stored.
+
+    Args:
+        rows, columns, channels: Its shape; the channels are innermost.
+        bits: 1, 2 or 4: fields of words; 8, 16 or 32: an integer each.
+        zero: The stored integer of value 0.
+        highest: No stored integer is larger.
+        offset: Where in the arena, in bytes; None for the caller's image.
+    """
+
+    rows: int
+    columns: int
+    channels: int
+    bits: int
+    zero: int
+    highest: int
+    offset: int | None
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is stored in fields."""
+        return self.bits < 8
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes from pixel to pixel."""
+        return -(-self.channels * self.bits // 32) * 4 if self.packed else self.channels * self.bits // 8
+
+    @property
+    def pixels(self) -> int:
+        """Rows x columns."""
+        return self.rows * self.columns
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.pixels * self.pixel_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFormat:
+    """How rows of weights are stored and computed with (`maqd_rows`).
+
+    Args:
+        bits: Of a field.
+        lane: Bits of a lane.
+        ones: Whether all values are 0 or 1.
+        capacity: Sum of |values| that a lane can take.
+        largest: No |value| is larger.
+    """
+
+    bits: int
+    lane: int
+    ones: bool
+    capacity: int
+    largest: int
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a full pass."""
+        return REGISTERS * 32 // self.lane
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """Some outputs of a convolution that are computed together.
+
+    Args:
+        outputs: How many.
+        data: Rows of weights as fields, count x columns x rows of a column x bytes: so many passes of the same shape.
+    """
+
+    outputs: int
+    data: NDArray[np.uint8]
+
+    @property
+    def bytes(self) -> int:
+        """Of a row."""
+        return self.data.shape[-1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventConv:
+    """A convolution by events.
+
+    Args:
+        step: What it computes.
+        whole: Whether the kernel is the whole map: then its columns are taken one after the other.
+        rows: Format of the weights.
+        passes: All outputs; one or two shapes.
+        flips: int8, outputs: 1, or -1 where the weights' signs are turned.
+        thresholds: int64, outputs x levels, on the sums as they are computed, or None.
+        bias: int32, what is added to the sums, or None.
+        signs: int8, outputs, what sums are multiplied by before they are compared, or None.
+        list_bytes: Of the events of one column of the kernel.
+    """
+
+    step: ConvStep
+    whole: bool
+    rows: RowFormat
+    passes: tuple[Pass, ...]
+    flips: NDArray[np.int8]
+    thresholds: NDArray[np.int64] | None
+    bias: NDArray[np.int32] | None
+    signs: NDArray[np.int8] | None
+    list_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the tables of weights."""
+        return sum(part.data.size for part in self.passes)
+
+    @property
+    def lists(self) -> int:
+        """How many columns are listed at once."""
+        return 1 if self.whole else (self.step.weight.shape[3] - 1) * self.step.dilation[1] + 1
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the sums of a pixel, then the lists."""
+        return self.step.weight.shape[0] * 4 + self.lists * self.list_bytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainConv:
+    """A convolution with the kernels of csrc/kernels.h, a byte or two a weight; arguments as above."""
+
+    step: ConvStep
+    thresholds: NDArray[np.int64] | None
+    signs: NDArray[np.int8] | None
+
+    @property
+    def bias(self) -> NDArray[np.int32] | None:
+        """What is added to the sums."""
+        return self.step.bias
+
+    @property
+    def flips(self) -> NDArray[np.int8]:
+        """No weights are turned."""
+        return np.ones(self.step.weight.shape[0], np.int8)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the table of weights."""
+        return self.step.weight.unpack().nbytes
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the sums of a row."""
+        out = self.step.links.outputs[0]
+        return out.columns * out.channels * 4
+
+
+Operation = EventConv | PlainConv | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep
+"""What a function of the program computes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A network, ready to be written down.
+
+    Args:
+        graph: What it computes.
+        plan: The steps.
+        strategy: What matters most.
+        operations: One for each step.
+        codes: How each storage is stored, by its number; views of it differ in shape only.
+        scratch: Where each operation's scratch memory begins in the arena, in bytes.
+        arena: Bytes of memory for tensors and scratch.
+    """
+
+    graph: Graph
+    plan: Plan
+    strategy: Strategy
+    operations: tuple[Operation, ...]
+    codes: tuple[Codes, ...]
+    scratch: tuple[int, ...]
+    arena: int
+
+    def stored(self, buffer: Buffer) -> Codes:
+        """How a buffer, which may be a view of a storage, is stored."""
+        found = self.codes[buffer.storage]
+        return replace(found, rows=buffer.rows, columns=buffer.columns, channels=buffer.channels)
+
+
+def step_of(operation: Operation) -> Step:
+    """The step that an operation computes."""
+    return operation.step if isinstance(operation, EventConv | PlainConv) else operation
+
+
+def make_program(graph: Graph, strategy: Strategy) -> Program:
+    """Decide everything that the text of a program depends on.
+
+    Args:
+        graph: A valid graph.
+        strategy: What matters most.
+
+    Raises:
+        ExportError: The graph has a node that there is no kernel for.
+        EngineError: An activation's input can reach the very largest int32.
+    """
+    plan = make_plan(graph)
+    operations = tuple(_operation(step) for step in plan.steps)
+    stored = _storages(plan, operations)
+    arena = _place(plan, operations, stored)
+    offsets = arena.offsets
+    image = plan.input.storage
+    return Program(
+        graph=graph,
+        plan=plan,
+        strategy=strategy,
+        operations=operations,
+        codes=tuple(
+            replace(codes, offset=None if place == image else offsets[place]) for place, codes in enumerate(stored)
+        ),
+        scratch=offsets[len(stored) :],
+        arena=arena.size,
+    )
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def _operation(step: Step) -> Operation:
+    match step:
+        case ConvStep():
+            return _convolution(step)
+        case QuantizeStep() | PoolStep() | SumStep() | AddStep() | ConcatStep() | TransposeStep():
+            return step
+    raise ExportError(f"{', '.join(step.links.nodes)}: the C export does not know {type(step).__name__}")
+
+
+def _convolution(step: ConvStep) -> EventConv | PlainConv:
+    rows = _row_format(step)
+    signs = None if step.quantization is None or (step.quantization.signs > 0).all() else step.quantization.signs
+    if rows is None:
+        return PlainConv(step=step, thresholds=_thresholds(step.quantization), signs=signs)
+    return _events(step, rows, signs)
+
+
+def _thresholds(quantization: Quantization | None) -> NDArray[np.int64] | None:
+    """Outputs x levels, or None where there are none or a fixed-point map replaces them."""
+    if quantization is None or quantization.affine is not None:
+        return None
+    return np.ascontiguousarray(quantization.thresholds.T, np.int64)
+
+
+def _row_format(step: ConvStep) -> RowFormat | None:
+    """How weights are stored for events; None where events cannot compute the layer."""
+    x, states, shape = step.links.inputs[0], step.weight.states, step.weight.shape
+    lowest = x.lowest - x.zero
+    largest, most = max(x.highest - x.zero, -lowest), states.count - 1
+    fan_in = shape[1] * shape[2] * shape[3]
+    if step.groups > 1 or states.count > 256 or largest * most > LANES[16] or shape[1] * shape[2] > 2**16:
+        return None
+    bits = _field_bits(states)
+    lane = 8 if bits < 8 and lowest >= 0 and 4 * largest * most <= LANES[8] and fan_in * largest * most < 2**16 else 16
+    if lane == 16:
+        bits = max(bits, 2)  # or a word would take more than eight registers
+    return RowFormat(
+        bits=bits, lane=lane, ones=lowest >= 0 and largest == 1, capacity=LANES[lane] // most, largest=max(largest, 1)
+    )
+
+
+def _field_bits(states: States) -> int:
+    return next(bits for bits in (1, 2, 4, 8) if states.count <= 2**bits)
+
+
+def _events(step: ConvStep, rows: RowFormat, signs: NDArray[np.int8] | None) -> EventConv:
+    x, codes = step.links.inputs[0], step.weight.unpack().astype(np.int64)
+    outputs, _, high, wide = codes.shape
+    thresholds, bias = _thresholds(step.quantization), step.bias
+    flips = np.ones(outputs, np.int8)
+    if step.raw is None and len(step.links.inputs) == 1 and thresholds is not None:
+        # Nobody sees these sums: their signs can be turned, and what is added to them taken off the thresholds.
+        if signs is not None:
+            flips, signs = signs, None
+            codes = codes * flips[:, None, None, None]
+        if bias is not None:
+            moved = thresholds - (flips * bias.astype(np.int64))[:, None]
+            if np.abs(moved).max() < 2**31 - 1:
+                thresholds, bias = moved, None
+            else:
+                bias = (flips * bias).astype(np.int32)
+    whole = (
+        (high, wide) == (x.rows, x.columns) and high * wide > 1 and step.padding == (0, 0) and step.dilation == (1, 1)
+    )
+    states = step.weight.states
+    index = (codes - states.low) // states.spacing
+    # From O x I x rows x columns to columns x (rows x I) x O; a whole kernel is a row of columns, one for each pixel.
+    if whole:
+        index = index.transpose(2, 3, 1, 0).reshape(high * wide, -1, outputs)
+    else:
+        index = index.transpose(3, 2, 1, 0).reshape(wide, -1, outputs)
+    return EventConv(
+        step=step,
+        whole=whole,
+        rows=rows,
+        passes=tuple(_passes(index, rows)),
+        flips=flips,
+        thresholds=thresholds,
+        bias=bias,
+        signs=signs,
+        list_bytes=-(-index.shape[1] * (2 if rows.ones else 4) // WORD) * WORD,
+    )
+
+
+def _passes(index: NDArray[np.int64], rows: RowFormat) -> Iterator[Pass]:
+    outputs = index.shape[-1]
+    full, rest = divmod(outputs, rows.outputs)
+    if full:
+        parts = index[..., : full * rows.outputs].reshape(*index.shape[:2], full, rows.outputs)
+        yield Pass(outputs=rows.outputs, data=_fields(np.moveaxis(parts, 2, 0), rows.bits))
+    if rest:
+        yield Pass(outputs=rest, data=_fields(index[None, ..., -rest:], rows.bits))
+
+
+def _fields(index: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
+    """Fields in bytes, the first one lowest, along the last dimension."""
+    each = 8 // bits
+    padded = np.pad(index, [(0, 0)] * (index.ndim - 1) + [(0, -index.shape[-1] % each)])
+    fields = padded.reshape(*index.shape[:-1], -1, each) << (bits * np.arange(each))
+    return np.ascontiguousarray(fields.sum(-1).astype(np.uint8))
+
+
+# ---- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def _storages(plan: Plan, operations: tuple[Operation, ...]) -> list[Codes]:
+    """How each storage is stored."""
+    buffers: dict[int, list[Buffer]] = {plan.input.storage: [plan.input]}
+    for step in plan.steps:
+        for buffer in (*step.links.inputs, *step.links.outputs):
+            buffers.setdefault(buffer.storage, []).append(buffer)
+    packed = _packable(plan, operations, buffers)
+    found = []
+    for storage in range(len(buffers)):
+        buffer = buffers[storage][0]
+        bits = {Element.U8: 8, Element.I16: 16, Element.I32: 32}[buffer.element]
+        codes = Codes(
+            rows=buffer.rows,
+            columns=buffer.columns,
+            channels=buffer.channels,
+            bits=bits,
+            zero=buffer.zero,
+            highest=buffer.highest,
+            offset=None,
+        )
+        if storage in packed:
+            fields = replace(codes, bits=next(bits for bits in (1, 2, 4) if buffer.highest < 2**bits))
+            codes = fields if fields.size < codes.size else codes
+        found.append(codes)
+    return found
+
+
+def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, list[Buffer]]) -> set[int]:
+    """Storages that all readers and writers can handle as fields."""
+    found = {
+        storage
+        for storage, views in buffers.items()
+        if len({(view.rows, view.columns, view.channels) for view in views}) == 1
+        and views[0].element is Element.U8
+        and views[0].zero == 0
+        and views[0].highest < 16
+    }
+    found -= {plan.input.storage, plan.result.storage}
+    while True:
+        wrong = set()
+        for operation in operations:
+            links = step_of(operation).links
+            reads, writes = {b.storage for b in links.inputs}, {b.storage for b in links.outputs}
+            match operation:
+                case EventConv(step=step) | PlainConv(step=step):
+                    wrong |= reads - ({links.inputs[0].storage} if isinstance(operation, EventConv) else set())
+                    wrong |= {b.storage for b in links.inputs[1:]}
+                    fits = step.codes is not None and _plain(step.quantization)
+                    wrong |= writes - ({step.codes.storage} if step.codes is not None and fits else set())
+                case QuantizeStep(quantization=quantization, axis=axis):
+                    wrong |= reads if axis.inner == 1 and _plain(quantization) else reads | writes
+                case PoolStep(maximum=True):
+                    if not reads | writes <= found:
+                        wrong |= reads | writes
+                case _:
+                    wrong |= reads | writes
+        if not wrong & found:
+            return found
+        found -= wrong
+
+
+def _plain(quantization: Quantization | None) -> bool:
+    """Whether codes are the indices of their states."""
+    return quantization is not None and quantization.spacing == 1 and quantization.base == 0
+
+
+def _place(plan: Plan, operations: tuple[Operation, ...], stored: list[Codes]) -> Arena:
+    """Places of the storages, then of the operations' scratch memory."""
+    end = len(operations)
+    first, last = [end] * len(stored), [0] * len(stored)
+    for at, step in enumerate(plan.steps):
+        for buffer in step.links.outputs:
+            first[buffer.storage] = min(first[buffer.storage], at)
+        for buffer in (*step.links.inputs, *step.links.outputs):
+            last[buffer.storage] = max(last[buffer.storage], at)
+    last[plan.result.storage] = end
+    lifetimes = [
+        Lifetime(size=0 if s == plan.input.storage else codes.size, first=min(first[s], last[s]), last=last[s])
+        for s, codes in enumerate(stored)
+    ]
+    lifetimes += [Lifetime(size=_scratch(one), first=at, last=at) for at, one in enumerate(operations)]
+    return place(lifetimes, WORD)
+
+
+def _scratch(operation: Operation) -> int:
+    """Bytes of an operation's scratch memory."""
+    match operation:
+        case EventConv() | PlainConv():
+            return operation.scratch
+        case QuantizeStep(axis=axis):
+            length = axis.channels * axis.inner
+            return length * 4 + -(-length // WORD) * WORD
+        case PoolStep() | SumStep() | AddStep():
+            out = step_of(operation).links.outputs[0]
+            return out.columns * out.channels * 4
+        case ConcatStep(axes=axes):
+            return max(axis.channels * axis.inner for axis in axes) * 4
+        case TransposeStep():
+            return 0

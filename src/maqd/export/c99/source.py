@@ -1,0 +1,188 @@
+"""The text of a program: its header, and its code with tables, kernels and a function for each step."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import maqd
+from maqd import __version__, container
+from maqd.errors import ExportError
+from maqd.export.c99.layers import Layers, Traced, element
+from maqd.export.c99.program import Program
+from maqd.graph import Graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A program's text.
+
+    Args:
+        header, code: Contents of the .h and .c file.
+        table_bytes: Of all constant tables.
+        traced: What the numbers mean that tracing passes on, in the order in which tensors appear.
+    """
+
+    header: str
+    code: str
+    table_bytes: int
+    traced: tuple[Traced, ...]
+
+
+def kernels(name: str) -> str:
+    """The text of a file in csrc/, from where the package was installed.
+
+    Raises:
+        ExportError: It is not there.
+    """
+    roots = [Path(root) for root in maqd.__path__]
+    # A checkout's own files before those that were installed from it.
+    for folder in (*(root.parents[1] / "csrc" for root in roots), *(root / "csrc" for root in roots)):
+        if (folder / name).is_file():
+            return (folder / name).read_text()
+    raise ExportError(f"the kernels' source {name} is not installed with the package; install maqd again")
+
+
+def model_hash(graph: Graph) -> str:
+    """SHA-256 of the graph's .maqd file."""
+    return hashlib.sha256(container.to_bytes(graph)).hexdigest()
+
+
+def write_source(program: Program, prefix: str) -> Source:
+    """The text of a program.
+
+    Args:
+        program: What to write.
+        prefix: Of every name that is visible outside.
+
+    Raises:
+        ExportError: A number does not fit.
+    """
+    layers = Layers(program, prefix)
+    return Source(
+        header=_header(program, prefix, layers.tables.bytes),
+        code=_code(program, prefix, layers),
+        table_bytes=layers.tables.bytes,
+        traced=tuple(layers.traced),
+    )
+
+
+def _header(program: Program, name: str, table_bytes: int) -> str:
+    upper, x, out = name.upper(), program.plan.input, program.plan.result
+    return f"""/* A network in integers, written by maqd {__version__}. See README.md. */
+#ifndef {upper}_MODEL_H
+#define {upper}_MODEL_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* The image: uint8_t [rows][columns][channels], pixels as they are. */
+#define {upper}_ROWS {x.rows}
+#define {upper}_COLUMNS {x.columns}
+#define {upper}_CHANNELS {x.channels}
+
+/* The logits: int32_t; a score is logit * 2^exponent, and the largest one is the class. */
+#define {upper}_CLASSES {out.size}
+#define {upper}_EXPONENT ({program.graph.types[program.graph.logits.name].exponent})
+
+/* Bytes of memory that a run needs, besides the image, the logits and the stack. */
+#define {upper}_ARENA_BYTES {max(program.arena, 4)}
+
+/* Bytes of constant tables. */
+#define {upper}_TABLE_BYTES {table_bytes}
+
+/* The network (first half of the SHA-256 of its .maqd file's content). */
+#define {upper}_HASH "{model_hash(program.graph)[:32]}"
+
+/* Computes the logits of an image in memory of its own: not to be called by two threads at once.
+ * Returns 0, or 1 if a pointer is null. */
+int {name}_run(const uint8_t *image, int32_t *logits);
+
+/* The same in the caller's memory: {upper}_ARENA_BYTES bytes, aligned to 4. May be called by several threads, each
+ * with memory of its own. Nothing needs to be kept or cleared between calls. */
+int {name}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *arena);
+
+#ifdef MAQD_TRACE
+/* Called with every tensor that is computed, a part at a time, in the order of memory (channels innermost). Yours. */
+void {name}_trace(int32_t tensor, const int32_t *values, int32_t count);
+#endif
+
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+
+
+LINKAGE = """#if defined(__GNUC__)
+#define MAQD_LINKAGE static __attribute__((unused))
+#else
+#define MAQD_LINKAGE static
+#endif"""
+
+
+def _code(program: Program, name: str, layers: Layers) -> str:
+    upper, result = name.upper(), program.stored(program.plan.result)
+    plain = kernels("kernels.c").replace('#include "kernels.h"\n', "")
+    plain = plain.replace('#include "kernels_element.h"\n', kernels("kernels_element.h"))
+    calls = "\n".join(
+        f"    MAQD_LAYER({index})\n    layer{index}(image, arena);" for index in range(len(program.operations))
+    )
+    parts = [
+        f"/* Written by maqd {__version__}, strategy {program.strategy.value}. See README.md. */",
+        f'#include "{name}_model.h"\n\n#include <stddef.h>\n#include <stdint.h>',
+        "/* Yours to define, to count or time layers. */\n#ifndef MAQD_LAYER\n#define MAQD_LAYER(index)\n#endif",
+        kernels("packed.h"),
+        LINKAGE,
+        kernels("kernels.h"),
+        plain,
+        f"/* ---- the network {'-' * 102} */",
+        _tracing(name) if layers.traced else "",
+        *layers.tables.texts,
+        f"typedef char {name}_tables_are_as_large_as_stated[{' + '.join(layers.tables.sizes) or 0} == "
+        f"{upper}_TABLE_BYTES ? 1 : -1];\n"
+        f"typedef char {name}_arena_is_whole_words[{upper}_ARENA_BYTES % 4 == 0 ? 1 : -1];",
+        *layers.shared.values(),
+        *layers.functions,
+        f"""int {name}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *memory) {{
+    maqd_word *const arena = memory;
+    if (image == NULL || logits == NULL || memory == NULL) return 1;
+{calls}
+    MAQD_LAYER({len(program.operations)})
+    maqd_widen({layers.at(result)}, {element(result)}, {result.size * 8 // result.bits}, logits);
+    return 0;
+}}
+
+int {name}_run(const uint8_t *image, int32_t *logits) {{
+    static uint32_t arena[{upper}_ARENA_BYTES / 4];
+    return {name}_run_arena(image, logits, arena);
+}}
+""",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _tracing(name: str) -> str:
+    return f"""#ifdef MAQD_TRACE
+static void trace_codes(int32_t tensor, const maqd_codes *x, const void *from) {{
+    int32_t values[16];
+    for (int32_t pixel = 0; pixel < x->rows * x->columns; pixel++)
+        for (int32_t first = 0; first < x->channels; first += 16) {{
+            const int32_t count = x->channels - first < 16 ? x->channels - first : 16;
+            for (int32_t i = 0; i < count; i++) {{
+                const int32_t c = first + i;
+                const ptrdiff_t at = (ptrdiff_t)pixel * x->channels + c;
+                if (x->bits == 8) values[i] = ((const uint8_t *)from)[at] - x->zero;
+                else if (x->bits == 16) values[i] = ((const int16_t *)from)[at];
+                else if (x->bits == 32) values[i] = ((const int32_t *)from)[at];
+                else {{
+                    const maqd_word *words = (const maqd_word *)from + (ptrdiff_t)pixel * maqd_pixel_words(x);
+                    values[i] = (int32_t)((words[c * x->bits / 32] >> (c * x->bits % 32)) & ((1u << x->bits) - 1u));
+                }}
+            }}
+            {name}_trace(tensor, values, count);
+        }}
+}}
+#endif"""
