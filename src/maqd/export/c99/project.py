@@ -158,8 +158,8 @@ def _check_memory(program: Program, source: Source, target: Target, flash: int |
     if missing > 0:
         weights = [one.weight_bytes if isinstance(one, EventConv | PlainConv) else 0 for one in program.operations]
         raise ExportError(
-            f"{target.value} has {flash:,} bytes of flash; the network needs {source.table_bytes:,} for tables and about "
-            f"{code:,} for code, {missing:,} too many. Most are the {max(weights):,} bytes of weights of "
+            f"{target.value} has {flash:,} bytes of flash; the network needs {source.table_bytes:,} for tables and "
+            f"about {code:,} for code, {missing:,} too many. Most are the {max(weights):,} bytes of weights of "
             f"{_largest(program, weights)}: make it narrower, or say with --flash what there is"
         )
     missing = 0 if ram is None else program.arena + stack - ram
@@ -169,9 +169,10 @@ def _check_memory(program: Program, source: Source, target: Target, flash: int |
             for one in program.operations
         ]
         raise ExportError(
-            f"{target.value} has {ram:,} bytes of RAM; the network needs {program.arena:,} and about {stack:,} of stack, "
-            f"{missing:,} too many. The largest tensors are the {max(tensors):,} bytes around "
-            f"{_largest(program, tensors)}: use fewer channels or states, a larger stride, or say with --ram what there is"
+            f"{target.value} has {ram:,} bytes of RAM; the network needs {program.arena:,} and about {stack:,} of "
+            f"stack, {missing:,} too many. The largest tensors are the {max(tensors):,} bytes around "
+            f"{_largest(program, tensors)}: use fewer channels or states, a larger stride, or say with --ram what "
+            "there is"
         )
 
 
@@ -242,8 +243,8 @@ Written by maqd {__version__} for {target.value}, strategy {program.strategy.val
     int {prefix}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *arena);
 
 `image` is {x.rows} x {x.columns} x {x.channels} (rows, columns, channels), pixels as they are. The class is the
-largest of {program.plan.result.size} logits. Nothing is allocated, nothing is a float, and of the C library only stdint.h
-and stddef.h are needed. `{prefix}_run_arena` uses memory of the caller, so several threads may run it at once.
+largest of {program.plan.result.size} logits. Nothing is allocated, nothing is a float, and of the C library only
+stdint.h and stddef.h are needed. `{prefix}_run_arena` uses memory of the caller, so several threads may run it at once.
 `make test` compiles the program here and compares every tensor with what the interpreter computed.
 
 | | bytes |
