@@ -165,126 +165,6 @@ MAQD_INLINE uint32_t maqd_weights(const void *row, int32_t bytes, int32_t i) {
     return v;
 }
 
-/* Sums of rows of weights, for the outputs of one pass: as many as the lanes of eight registers.
- *
- *   lists       [ring], of which every dilation'th one from `slot` on belongs to a column of the kernel
- *   columns     how many columns
- *   weights     rows of `bytes` bytes: [columns][kernel_rows][channels], `column_bytes` from column to column
- *   outputs     how many
- *   accumulate  1 to add to y
- *   y           int32_t [outputs]: the sums */
-MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, const maqd_list *lists, int32_t slot,
-                                  int32_t columns, const void *weights, int32_t bytes, ptrdiff_t column_bytes,
-                                  int32_t outputs, int32_t accumulate, int32_t *y) {
-    const int32_t per_word = w->lane / w->bits, registers = per_word * ((bytes + 3) / 4);
-    uint32_t mask = ((1u << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
-    const uint32_t start = w->lane == 8 ? 0u : 0x80008000u;
-    uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
-    uint32_t half[16]; /* lane 8: sums in 16 bits; of each register lanes 0 and 2, then lanes 1 and 3 */
-    const uint8_t *column = (const uint8_t *)weights;
-    int32_t room = g->capacity, sum = 0;
-    if (w->lane == 8)
-        for (int32_t i = 0; i < 2 * registers; i++) half[i] = 0;
-    else if (!accumulate)
-        for (int32_t i = 0; i < outputs; i++) y[i] = 0;
-
-#define MAQD_FIELD(r)                                                                              \
-    ((((r) / per_word == 0 ? u0 : (r) / per_word == 1 ? u1 : (r) / per_word == 2 ? u2 : u3) >> \
-      (uint32_t)(w->bits * ((r) % per_word))) & mask)
-#define MAQD_TERM(r) \
-    if ((r) < registers) f##r += w->ones ? MAQD_FIELD(r) : MAQD_FIELD(r) * a;
-/* The output of lane l in register r: fields lie in their order in the words. */
-#define MAQD_OUTPUT(r, l) ((r) / per_word * (32 / w->bits) + (r) % per_word + per_word * (l))
-#define MAQD_LANE(r, l)                     \
-    if (MAQD_OUTPUT(r, l) < outputs)        \
-        y[MAQD_OUTPUT(r, l)] += g->spacing * ((int32_t)((f##r >> (16 * (l))) & 0xffffu) - 0x8000);
-#define MAQD_EMPTY(r)                                        \
-    if ((r) < registers) {                                   \
-        if (w->lane == 8) {                                  \
-            half[2 * (r)] += f##r & 0x00ff00ffu;             \
-            half[2 * (r) + 1] += (f##r >> 8) & 0x00ff00ffu;  \
-        } else {                                             \
-            MAQD_LANE(r, 0) MAQD_LANE(r, 1)                  \
-        }                                                    \
-        f##r = start;                                        \
-    }
-#define MAQD_HALF(r, l)                                                                                             \
-    if ((r) < registers && MAQD_OUTPUT(r, l) < outputs)                                                             \
-        y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + sum +                                      \
-                               g->spacing * (int32_t)((half[2 * (r) + ((l) & 1)] >> (16 * ((l) >> 1))) & 0xffffu);
-#define MAQD_HALVES(r) MAQD_HALF(r, 0) MAQD_HALF(r, 1) MAQD_HALF(r, 2) MAQD_HALF(r, 3)
-
-    MAQD_REGISTER(mask);
-    for (int32_t j = 0;; j++) {
-        const maqd_list *list = lists + slot;
-        const uint16_t *e = list->first;
-        for (;;) { /* once, but for lists that take lanes beyond their capacity */
-            const uint16_t *to = list->last;
-            const int32_t end = j == columns;
-            if (end || list->size > room) {
-                MAQD_EMPTY(0) MAQD_EMPTY(1) MAQD_EMPTY(2) MAQD_EMPTY(3)
-                MAQD_EMPTY(4) MAQD_EMPTY(5) MAQD_EMPTY(6) MAQD_EMPTY(7)
-                if (end) break;
-                room = g->capacity;
-                if (list->size > room) {
-                    const ptrdiff_t chunk = (ptrdiff_t)(room / g->largest) * (w->ones ? 1 : 2);
-                    if (to - e > chunk) to = e + chunk;
-                }
-            }
-            while (e != to) {
-                const uint8_t *q = column + (ptrdiff_t)e[0] * bytes;
-                const uint32_t a = w->ones ? 1u : w->lane == 8 ? (uint32_t)e[1] : (uint32_t)(int16_t)e[1];
-                const uint32_t u0 = maqd_weights(q, bytes, 0), u1 = maqd_weights(q, bytes, 1),
-                               u2 = maqd_weights(q, bytes, 2), u3 = maqd_weights(q, bytes, 3);
-                MAQD_TERM(0) MAQD_TERM(1) MAQD_TERM(2) MAQD_TERM(3)
-                MAQD_TERM(4) MAQD_TERM(5) MAQD_TERM(6) MAQD_TERM(7)
-                e += w->ones ? 1 : 2;
-                (void)a, (void)u0, (void)u1, (void)u2, (void)u3;
-            }
-            room -= list->size;
-            if (to == list->last) break;
-        }
-        if (j == columns) break;
-        sum += list->sum;
-        column += column_bytes;
-        slot += g->dilation_columns;
-        if (slot >= maqd_ring(g)) slot -= maqd_ring(g);
-    }
-    sum *= g->low;
-    if (w->lane == 8) {
-        MAQD_HALVES(0) MAQD_HALVES(1) MAQD_HALVES(2) MAQD_HALVES(3)
-        MAQD_HALVES(4) MAQD_HALVES(5) MAQD_HALVES(6) MAQD_HALVES(7)
-    } else {
-        for (int32_t i = 0; i < outputs; i++) y[i] += sum;
-    }
-#undef MAQD_FIELD
-#undef MAQD_TERM
-#undef MAQD_OUTPUT
-#undef MAQD_LANE
-#undef MAQD_EMPTY
-#undef MAQD_HALF
-#undef MAQD_HALVES
-}
-
-/* Lists the columns that come into the window of an output, before its row and columns are visited in their order. */
-MAQD_INLINE void maqd_slide(const maqd_events *g, const maqd_rows *w, const void *x, int32_t row, int32_t column,
-                            maqd_list *lists, int32_t *slot) {
-    const int32_t ring = maqd_ring(g), top = row * g->stride_rows - g->padding_rows;
-    const int32_t left = column * g->stride_columns - g->padding_columns;
-    int32_t fresh = ring;
-    if (column == 0) {
-        *slot = 0;
-    } else {
-        if (g->stride_columns < ring) fresh = g->stride_columns;
-        *slot = (*slot + fresh) % ring;
-    }
-    for (int32_t i = ring - fresh; i < ring; i++) {
-        int32_t at = *slot + i;
-        if (at >= ring) at -= ring;
-        maqd_gather(g, w, x, top, left + i, lists + at);
-    }
-}
-
 /* An activation as a count of thresholds. */
 typedef struct {
     int32_t levels;        /* thresholds a channel, at least 1 */
@@ -310,6 +190,172 @@ MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const void *t, int32_t v) {
 #undef MAQD_HALF
 #undef MAQD_AT
     return count;
+}
+
+/* What a pass leaves behind. */
+typedef struct {
+    uint32_t half[16]; /* lane 8: sums of s a in 16 bits; of each register lanes 0 and 2, then lanes 1 and 3 */
+    int32_t sum;       /* low * (sum of a) */
+} maqd_sums;
+
+/* Registers that a word of weights takes, and all of them. */
+#define MAQD_PER_WORD (w->lane / w->bits)
+#define MAQD_REGISTERS (MAQD_PER_WORD * ((bytes + 3) / 4))
+/* The output of lane l in register r: fields lie in their order in the words. */
+#define MAQD_OUTPUT(r, l) ((r) / MAQD_PER_WORD * (32 / w->bits) + (r) % MAQD_PER_WORD + MAQD_PER_WORD * (l))
+/* Its sum, with lanes of 8 bits. */
+#define MAQD_HALF(r, l) (g->spacing * (int32_t)((s->half[2 * (r) + ((l) & 1)] >> (16 * ((l) >> 1))) & 0xffffu) + s->sum)
+/* For each register. */
+#define MAQD_EACH(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+
+/* Sums of rows of weights, for the outputs of one pass: as many as the lanes of eight registers.
+ *
+ *   lists       [ring], of which every dilation'th one from `slot` on belongs to a column of the kernel
+ *   columns     how many columns
+ *   weights     rows of `bytes` bytes: [columns][kernel_rows][channels], `column_bytes` from column to column
+ *   outputs     how many
+ *   y           int32_t [outputs], with lanes of 16 bits only: spacing * (sum of s a) is added to it */
+MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, const maqd_list *lists, int32_t slot,
+                                  int32_t columns, const void *weights, int32_t bytes, ptrdiff_t column_bytes,
+                                  int32_t outputs, int32_t *y, maqd_sums *s) {
+    const uint32_t start = w->lane == 8 ? 0u : 0x80008000u;
+    uint32_t mask = ((1u << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
+    uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
+    const uint8_t *column = (const uint8_t *)weights;
+    int32_t room = g->capacity, sum = 0;
+    if (w->lane == 8)
+        for (int32_t i = 0; i < 2 * MAQD_REGISTERS; i++) s->half[i] = 0;
+
+#define MAQD_FIELD(r)                                                                                                   \
+    ((((r) / MAQD_PER_WORD == 0 ? u0 : (r) / MAQD_PER_WORD == 1 ? u1 : (r) / MAQD_PER_WORD == 2 ? u2 : u3) >> \
+      (uint32_t)(w->bits * ((r) % MAQD_PER_WORD))) & mask)
+#define MAQD_TERM(r) \
+    if ((r) < MAQD_REGISTERS) f##r += w->ones ? MAQD_FIELD(r) : MAQD_FIELD(r) * a;
+#define MAQD_LANE(r, l)                \
+    if (MAQD_OUTPUT(r, l) < outputs)   \
+        y[MAQD_OUTPUT(r, l)] += g->spacing * ((int32_t)((f##r >> (16 * (l))) & 0xffffu) - 0x8000);
+#define MAQD_EMPTY(r)                                           \
+    if ((r) < MAQD_REGISTERS) {                                 \
+        if (w->lane == 8) {                                     \
+            s->half[2 * (r)] += f##r & 0x00ff00ffu;             \
+            s->half[2 * (r) + 1] += (f##r >> 8) & 0x00ff00ffu;  \
+        } else {                                                \
+            MAQD_LANE(r, 0) MAQD_LANE(r, 1)                     \
+        }                                                       \
+        f##r = start;                                           \
+    }
+
+    MAQD_REGISTER(mask);
+    for (int32_t j = 0;; j++) { /* once more at the end, to empty the lanes */
+        const maqd_list *list = j < columns ? lists + slot : lists;
+        const uint16_t *e = list->first;
+        for (;;) { /* once, but for lists that take lanes beyond their capacity */
+            const uint16_t *to = list->last;
+            const int32_t end = j == columns;
+            if (end || list->size > room) {
+                MAQD_EACH(MAQD_EMPTY)
+                if (end) break;
+                room = g->capacity;
+                if (list->size > room) {
+                    const ptrdiff_t chunk = (ptrdiff_t)(room / g->largest) * (w->ones ? 1 : 2);
+                    if (to - e > chunk) to = e + chunk;
+                }
+            }
+            while (e != to) {
+                const uint8_t *q = column + (ptrdiff_t)e[0] * bytes;
+                const uint32_t a = w->ones ? 1u : w->lane == 8 ? (uint32_t)e[1] : (uint32_t)(int16_t)e[1];
+                const uint32_t u0 = maqd_weights(q, bytes, 0), u1 = maqd_weights(q, bytes, 1),
+                               u2 = maqd_weights(q, bytes, 2), u3 = maqd_weights(q, bytes, 3);
+                MAQD_EACH(MAQD_TERM)
+                e += w->ones ? 1 : 2;
+                (void)a, (void)u0, (void)u1, (void)u2, (void)u3;
+            }
+            room -= list->size;
+            if (to == list->last) break;
+        }
+        if (j == columns) break;
+        sum += list->sum;
+        column += column_bytes;
+        slot += g->dilation_columns;
+        if (slot >= maqd_ring(g)) slot -= maqd_ring(g);
+    }
+    s->sum = g->low * sum;
+    (void)outputs, (void)y;
+#undef MAQD_FIELD
+#undef MAQD_TERM
+#undef MAQD_LANE
+#undef MAQD_EMPTY
+}
+
+/* Stores the sums of a pass: y = them, or y += them with `accumulate`, for lanes of 8 bits; for lanes of 16 bits adds what
+ * is missing. */
+MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t bytes,
+                                   int32_t outputs, int32_t accumulate, int32_t *y) {
+#define MAQD_STORE(r, l)                                                       \
+    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs)                   \
+        y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + MAQD_HALF(r, l);
+#define MAQD_STORES(r) MAQD_STORE(r, 0) MAQD_STORE(r, 1) MAQD_STORE(r, 2) MAQD_STORE(r, 3)
+    if (w->lane == 8) {
+        MAQD_EACH(MAQD_STORES)
+    } else {
+        for (int32_t i = 0; i < outputs; i++) y[i] += s->sum;
+    }
+#undef MAQD_STORE
+#undef MAQD_STORES
+}
+
+/* Codes of the sums of a pass, with code of its own for each output: faster than maqd_quantize_pixel, and larger.
+ *
+ *   t           the activation; its output is fields
+ *   thresholds  of the pass, [outputs][levels]
+ *   codes       the word where the codes begin
+ *   shift       and the bit, of passes that are not whole words: what is in the bits below stays */
+MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t bytes,
+                                   int32_t outputs, const int32_t *y, const maqd_steps *t, const void *thresholds,
+                                   maqd_word *codes, int32_t shift) {
+    uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
+#define MAQD_CODE(o, v)                                                                                          \
+    if ((o) < outputs) {                                                                                         \
+        const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                                     \
+        const uint32_t code = maqd_count(t, (const uint8_t *)thresholds + at, v) << (uint32_t)((o) * t->bits % 32); \
+        if ((o) * t->bits / 32 == 0) c0 |= code;                                                                 \
+        if ((o) * t->bits / 32 == 1) c1 |= code;                                                                 \
+        if ((o) * t->bits / 32 == 2) c2 |= code;                                                                 \
+        if ((o) * t->bits / 32 == 3) c3 |= code;                                                                 \
+    }
+#define MAQD_LANE_CODE(r, l) \
+    if ((r) < MAQD_REGISTERS) MAQD_CODE(MAQD_OUTPUT(r, l), w->lane == 8 ? MAQD_HALF(r, l) : y[MAQD_OUTPUT(r, l)] + s->sum)
+#define MAQD_CODES(r)                                               \
+    MAQD_LANE_CODE(r, 0) MAQD_LANE_CODE(r, 1)                       \
+    if (w->lane == 8) { MAQD_LANE_CODE(r, 2) MAQD_LANE_CODE(r, 3) }
+    MAQD_EACH(MAQD_CODES)
+    codes[0] = shift > 0 ? codes[0] | c0 << shift : c0;
+    if (outputs * t->bits > 32) codes[1] = c1;
+    if (outputs * t->bits > 64) codes[2] = c2;
+    if (outputs * t->bits > 96) codes[3] = c3;
+    (void)y;
+#undef MAQD_CODE
+#undef MAQD_LANE_CODE
+#undef MAQD_CODES
+}
+
+/* Lists the columns that come into the window of an output, before its row and columns are visited in their order. */
+MAQD_INLINE void maqd_slide(const maqd_events *g, const maqd_rows *w, const void *x, int32_t row, int32_t column,
+                            maqd_list *lists, int32_t *slot) {
+    const int32_t ring = maqd_ring(g), top = row * g->stride_rows - g->padding_rows;
+    const int32_t left = column * g->stride_columns - g->padding_columns;
+    int32_t fresh = ring;
+    if (column == 0) {
+        *slot = 0;
+    } else {
+        if (g->stride_columns < ring) fresh = g->stride_columns;
+        *slot = (*slot + fresh) % ring;
+    }
+    for (int32_t i = ring - fresh; i < ring; i++) {
+        int32_t at = *slot + i;
+        if (at >= ring) at -= ring;
+        maqd_gather(g, w, x, top, left + i, lists + at);
+    }
 }
 
 /* Activation of a pixel: codes of `channels` sums.

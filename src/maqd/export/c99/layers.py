@@ -27,6 +27,9 @@ from maqd.plan import (
     TransposeStep,
 )
 
+FUSED_LEVELS = 3
+"""Most thresholds that are compared in code for each output apart."""
+
 ELEMENTS = {8: "MAQD_U8", 16: "MAQD_I16", 32: "MAQD_I32"}
 TYPES = {8: "uint8_t", 16: "int16_t", 32: "int32_t"}
 
@@ -61,6 +64,28 @@ class PixelActivation:
     thresholds: NDArray[np.int64] | None
     signs: NDArray[np.int8] | None
     reach: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """An activation that passes compute themselves.
+
+    Args:
+        codes: Where its result goes.
+        thresholds: int64, outputs x levels.
+    """
+
+    codes: Codes
+    thresholds: NDArray[np.int64]
+
+    def arguments(self, index: int, done: int, part: Pass) -> str:
+        """What a pass needs to know: thresholds, word and bit of its first output."""
+        first = f"({done} + p * {part.outputs})" if len(part.data) > 1 else str(done)
+        pixel = f"(maqd_word *)codes + (row * {self.codes.columns} + column) * {self.codes.pixel_bytes // 4}"
+        return (
+            f",\n                thresholds{index} + {first} * {self.thresholds.shape[1]}, "
+            f"{pixel} + {first} * {self.codes.bits} / 32, {first} * {self.codes.bits} % 32"
+        )
 
 
 class Layers:
@@ -173,6 +198,11 @@ class Layers:
         self.tables.declare(
             f"static const maqd_events g{index} = {brackets((*geometry, rows.capacity, rows.largest))};"
         )
+        fused = self.fused(conv)
+        if fused is not None:
+            _, width = self.tables.narrowest(f"thresholds{index}", fused.thresholds, (16, 32))
+            settings = (fused.thresholds.shape[1], int(width == 32), fused.codes.bits, 1, 0)
+            self.tables.declare(f"static const maqd_steps s{index} = {brackets(settings)};")
         tables = [
             self.tables.add(f"weights{index}{letter}", "uint8_t" if part.bytes % 4 else "uint32_t", words(part))
             for letter, part in zip("ab", conv.passes, strict=False)
@@ -181,6 +211,7 @@ class Layers:
             f"    const void *const x = {self.at(x)};",
             self.sums(index),
             f"    maqd_list lists[{conv.lists}];",
+            *([] if fused is None else [f"    void *const codes = {self.at(fused.codes)};"]),
         ]
         if conv.whole:
             return [
@@ -226,7 +257,7 @@ class Layers:
 
     def passes(self, index: int, conv: EventConv, tables: list[str], slot: str) -> list[str]:
         """Calls of all passes. They are functions of their own: the fewer variables, the more stay in registers."""
-        lines, done = [], 0
+        lines, done, fused = [], 0, self.fused(conv)
         for name, part in zip(tables, conv.passes, strict=True):
             count, _, column_rows, size = part.data.shape
             each = 4 if size % 4 == 0 else 1
@@ -237,28 +268,59 @@ class Layers:
                 lines.append(f"        for (int32_t p = 0; p < {count}; p++)")
             if conv.whole:
                 weights += f" + j * {column_rows * size // each}"
-            call = f"{self.pass_function(index, conv, part)}lists, {slot}, {weights}, {sums});"
-            lines.append(f"        {'    ' if count > 1 else ''}{call}")
+            call = f"{self.pass_function(index, conv, part)}lists, {slot}, {weights}, {sums}"
+            if fused is not None:
+                call += fused.arguments(index, done, part)
+            lines.append(f"        {'    ' if count > 1 else ''}{call});")
             done += count * part.outputs
         return lines
 
     def pass_function(self, index: int, conv: EventConv, part: Pass) -> str:
         """A call of a pass up to its first argument."""
         rows, columns = conv.rows, 1 if conv.whole else conv.step.weight.shape[3]
-        column_bytes = part.data.shape[2] * part.bytes
-        form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{part.bytes}_{part.outputs}_{int(conv.whole)}"
+        column_bytes, accumulate = part.data.shape[2] * part.bytes, int(conv.whole)
+        form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{part.bytes}_{part.outputs}_{accumulate}"
         name = f"pass_{form}" if self.sharing else f"pass{index}_{part.outputs}"
         variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, " if self.sharing else ""
-        g, constants = ("g", ("columns", "column_bytes")) if self.sharing else (f"&g{index}", (columns, column_bytes))
+        g, wide, step = ("g", "columns", "column_bytes") if self.sharing else (f"&g{index}", columns, column_bytes)
+        sizes = f"{part.bytes}, {part.outputs}"
+        store = f"maqd_events_store({g}, &w, &s, {sizes}, {accumulate}, y);"
+        more, lines = "", []
+        if rows.lane == 16 and not accumulate:
+            lines.append(f"for (int32_t o = 0; o < {part.outputs}; o++) y[o] = 0;")
+        lines.append(
+            f"maqd_events_pass({g}, &w, lists, slot, {wide}, weights, {part.bytes}, {step}, {part.outputs}, y, &s);"
+        )
+        if self.fused(conv) is None:
+            lines.append(store)
+        else:
+            more = ",\n        const void *thresholds, maqd_word *codes, int32_t shift"
+            lines.append(f"maqd_events_codes({g}, &w, &s, {sizes}, y, &s{index}, thresholds, codes, shift);")
+            lines += ["#ifdef MAQD_TRACE", store, "#else", "(void)y;", "#endif"]
+        body = "\n".join(line if line.startswith("#") else f"    {line}" for line in lines)
         self.share(
             name,
             f"MAQD_SHARED void {name}({variables}const maqd_list *lists, int32_t slot,\n"
-            f"        const void *weights, int32_t *y) {{\n"
-            f"    static const maqd_rows w = {rows_struct(conv)};\n"
-            f"    maqd_events_pass({g}, &w, lists, slot, {constants[0]}, weights, {part.bytes}, {constants[1]}, "
-            f"{part.outputs}, {int(conv.whole)}, y);\n}}",
+            f"        const void *weights, int32_t *y{more}) {{\n"
+            f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
         )
         return f"{name}(&g{index}, {columns}, {column_bytes}, " if self.sharing else f"{name}("
+
+    def fused(self, conv: EventConv) -> Fused | None:
+        """The activation, if passes compute the codes of their sums, with code for each output apart."""
+        step, thresholds = conv.step, conv.thresholds
+        if (
+            self.program.strategy is not Strategy.FAST
+            or step.codes is None
+            or thresholds is None
+            or thresholds.shape[1] > FUSED_LEVELS
+            or (step.raw, conv.bias, conv.signs) != (None, None, None)
+            or len(step.links.inputs) > 1
+            or conv.whole
+        ):
+            return None
+        codes = self.program.stored(step.codes)
+        return Fused(codes=codes, thresholds=thresholds) if codes.packed else None
 
     def finish(self, index: int, conv: EventConv | PlainConv, indent: str, pixel: str) -> list[str]:
         """What follows the sums of a pixel: bias, addend, storing, activation."""
@@ -280,7 +342,8 @@ class Layers:
             lines += ["#ifdef MAQD_TRACE", f"{self.prefix}_trace({len(self.traced)}, sums, {outputs});", "#endif"]
             folded = step.bias if conv.bias is None else None
             self.traced.append(Traced(name=step.links.nodes[-2], flips=conv.flips, bias=folded))
-        if step.codes is not None and step.quantization is not None:
+        fused = self.fused(conv) if isinstance(conv, EventConv) else None
+        if step.codes is not None and step.quantization is not None and fused is None:
             codes = stored(step.codes)
             how = PixelActivation(
                 quantization=step.quantization, thresholds=conv.thresholds, signs=conv.signs, reach=step.reach

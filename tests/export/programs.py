@@ -1,0 +1,124 @@
+"""Exported programs, compiled and run in batches: many graphs with a self-test each in one executable."""
+
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from random_graphs import random_graph
+
+from maqd.errors import EngineError
+from maqd.export.c99 import Strategy, export_c99
+from maqd.graph import Graph
+from maqd.runtime.c99 import WARNINGS
+
+BATCH = 8
+"""Graphs in an executable."""
+
+MAIN = """#include <stdio.h>
+{declarations}
+int main(void) {{
+    int failed = 0;
+    int32_t image, tensor;
+{calls}
+    return failed;
+}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """How programs are compiled and run."""
+
+    compiler: str
+    flags: tuple[str, ...]
+    runner: tuple[str, ...] = ()
+
+
+def random_graphs(count: int) -> list[Graph]:
+    """The same graphs every time."""
+    found: list[Graph] = []
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=st.data())
+    def collect(data: st.DataObject) -> None:
+        found.append(random_graph(data))
+
+    collect()
+    return found[:count]
+
+
+def hard_images(graph: Graph) -> np.ndarray:
+    """A random image, a black and a white one."""
+    images = np.random.default_rng(0).integers(0, 256, (3, *graph.input.shape), dtype=np.uint8)
+    images[1], images[2] = 0, 255
+    return images
+
+
+def run_selftests(graphs: Sequence[Graph], strategies: Sequence[Strategy], tools: Toolchain, folder: Path) -> int:
+    """Exports, compiles, links and runs; how many programs were compared, every tensor of three images each.
+
+    Raises:
+        AssertionError: A compiler or a self-test failed.
+    """
+    cases = [(graph, strategies[place % len(strategies)]) for place, graph in enumerate(graphs)]
+    batches = [cases[start : start + BATCH] for start in range(0, len(cases), BATCH)]
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda job: _batch(job[1], tools, folder / f"batch{job[0]}"), enumerate(batches)))
+
+
+def _batch(cases: list[tuple[Graph, Strategy]], tools: Toolchain, folder: Path) -> int:
+    folder.mkdir()
+    prefixes, sources = [], []
+    for graph, strategy in cases:
+        prefix = f"net{len(prefixes)}"
+        try:
+            exported = export_c99(graph, strategy=strategy, prefix=prefix, images=hard_images(graph))
+        except EngineError as error:
+            if "thresholds must be able to exceed" not in str(error):  # no engine but the interpreter takes such sums
+                raise
+            continue
+        for name, text in exported.files.items():
+            if name.endswith((".c", ".h")):
+                (folder / name).write_text(text)
+        prefixes.append(prefix)
+        sources += [f"{prefix}_model.c", f"{prefix}_selftest.c"]
+    (folder / "main.c").write_text(
+        MAIN.format(
+            declarations="\n".join(
+                f'#include "{p}_model.h"\nint {p}_selftest(int32_t *image, int32_t *tensor);' for p in prefixes
+            ),
+            calls="\n".join(
+                f"    if ({p}_selftest(&image, &tensor)) {{\n"
+                f'        printf("{p}: image %d, tensor %d\\n", (int)image, (int)tensor);\n        failed++;\n    }}'
+                for p in prefixes
+            ),
+        )
+    )
+    command = [
+        tools.compiler,
+        *WARNINGS,
+        *tools.flags,
+        "-DMAQD_TRACE",
+        "-DMAQD_NO_MAIN",
+        "main.c",
+        *sources,
+        "-o",
+        "all",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+    done = subprocess.run([*tools.runner, "./all"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[:2000] + done.stderr[:2000]
+    return len(prefixes)

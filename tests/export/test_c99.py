@@ -1,0 +1,190 @@
+"""Exported C programs against the interpreter: every tensor, on several compilers and processors."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import every_node, images, weight
+from programs import Toolchain, random_graphs, run_selftests
+
+from maqd.export.c99 import Strategy
+from maqd.graph import Conv, Flatten, Graph, Input, Linear, Logits, MaxPool, Thresholds
+from maqd.packing import PackedCodes
+from maqd.runtime.c99 import CEngine
+from maqd.states import States
+from maqd.verify import verify
+
+GRAPHS = int(os.environ.get("MAQD_C99_GRAPHS", "20"))
+"""Random graphs for each compiler."""
+
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+TOOLCHAINS = {
+    "gcc -O0": Toolchain(compiler="gcc", flags=("-O0",)),
+    "gcc -O2": Toolchain(compiler="gcc", flags=("-O2",)),
+    "gcc -Os": Toolchain(compiler="gcc", flags=("-Os",)),
+    "gcc -O3 without clz": Toolchain(compiler="gcc", flags=("-O3", "-DMAQD_NO_CLZ")),
+    "clang -O0": Toolchain(compiler="clang", flags=("-O0",)),
+    "clang -O2": Toolchain(compiler="clang", flags=("-O2",)),
+    "clang -Os": Toolchain(compiler="clang", flags=("-Os",)),
+    "sanitizers": Toolchain(compiler="gcc", flags=SANITIZERS),
+    "big-endian": Toolchain(
+        compiler="s390x-linux-gnu-gcc", flags=("-O2",), runner=("qemu-s390x", "-L", "/usr/s390x-linux-gnu")
+    ),
+    "32 bits": Toolchain(
+        compiler="arm-linux-gnueabi-gcc", flags=("-O2",), runner=("qemu-arm", "-L", "/usr/arm-linux-gnueabi")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def random_ones() -> list[Graph]:
+    return random_graphs(GRAPHS)
+
+
+@pytest.mark.parametrize("name", TOOLCHAINS)
+def test_random_graphs(name: str, random_ones: list[Graph], tmp_path: Path) -> None:
+    tools = TOOLCHAINS[name]
+    for command in (tools.compiler, *tools.runner[:1]):
+        if shutil.which(command) is None:
+            pytest.skip(f"{command} is not installed; .ci/run says what to install")
+    graphs = [every_node(seed) for seed in range(3)] + random_ones
+    assert run_selftests(graphs, list(Strategy), tools, tmp_path) >= 0.9 * len(graphs)
+
+
+# ---- lanes that are full --------------------------------------------------------------------------------------------
+
+
+def saturated(weight_states: int, act_states: int, channels: int, kernel: int, sign: int) -> Graph:
+    """All activations at their largest, all weights at one end: sums that are as large as they can be."""
+    states = States(count=weight_states, signed=True)
+    end = states.high if sign > 0 else states.low
+    return Graph(
+        nodes=(
+            Input(name="input", inputs=(), shape=(1, 4, 5)),
+            Conv(
+                name="stem",
+                inputs=("input",),
+                weight=PackedCodes.pack(np.ones((channels, 1, 1, 1), np.int64), States(count=3, signed=True)),
+                exponent=0,
+                stride=(1, 1),
+                padding=(0, 0),
+                dilation=(1, 1),
+            ),
+            Thresholds(
+                name="act",
+                inputs=("stem",),
+                axis=0,
+                states=States(count=act_states, signed=False),
+                step_exponent=0,
+                thresholds=np.full((act_states - 1, channels), -128, np.int16),
+                signs=np.ones(channels, np.int8),
+            ),
+            Conv(
+                name="conv",
+                inputs=("act",),
+                weight=PackedCodes.pack(np.full((5, channels, kernel, kernel), end), states),
+                exponent=0,
+                stride=(1, 1),
+                padding=(kernel // 2, kernel // 2),
+                dilation=(1, 1),
+            ),
+            Flatten(name="flat", inputs=("conv",)),
+            Linear(name="head", inputs=("flat",), weight=weight(np.random.default_rng(0), 3, 3, 5 * 4 * 5), exponent=0),
+            Logits(name="logits", inputs=("head",)),
+        )
+    )
+
+
+@pytest.mark.parametrize(("weight_states", "act_states"), [(2, 2), (3, 2), (3, 4), (4, 4), (5, 4), (3, 16), (16, 16)])
+def test_lanes_are_emptied_in_time(weight_states: int, act_states: int, tmp_path: Path) -> None:
+    per_channel = (weight_states - 1) * (act_states - 1)
+    graphs = [
+        saturated(weight_states, act_states, channels, kernel, sign)
+        for capacity in (255, 32767)
+        for edge in (capacity // per_channel, capacity // (3 * per_channel))
+        for channels in (edge - 1, edge, edge + 1)
+        for kernel in (1, 3)
+        for sign in (1, -1)
+        if 1 <= channels <= 600
+    ]
+    tools = Toolchain(compiler="gcc", flags=("-O1",))
+    assert run_selftests(graphs, [Strategy.BALANCED, Strategy.SIZE], tools, tmp_path) == len(graphs)
+
+
+# ---- the engine -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_the_engine_compares_every_tensor_it_stores(strategy: Strategy) -> None:
+    graph = every_node()
+    engine = CEngine(graph, strategy=strategy)
+    result = verify(graph, [engine], [images(graph, 5)])
+    assert result.ok, result
+    hidden = {node.name for node in graph.nodes} - {name for name, _ in engine.layers(images(graph, 1))}
+    assert hidden == {"input", "flat", "shortcut"}  # the last one is added to its neighbour at once
+    np.testing.assert_array_equal(
+        engine.run(images(graph, 5)), dict(engine.layers(images(graph, 5)))["logits"].astype(np.int32)
+    )
+
+
+def test_a_wrong_program_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison can fail: a threshold that is one too high shows as a difference."""
+    graph = every_node()
+    engine = CEngine(graph)
+    text = engine._exported.files["maqd_model.c"]
+    place = text.index("static const int16_t thresholds")
+    first = text.index("{\n", place) + 2
+    value = text[first : text.index(",", first)]
+    monkeypatch.setitem(
+        engine._exported.files, "maqd_model.c", text[:first] + f" {int(value) + 400}" + text[first + len(value) :]
+    )
+    result = verify(graph, [engine], [images(graph, 20)])
+    assert not result.ok
+    assert result.engines[0].first is not None
+    assert result.engines[0].first.tensor == "stem.act"
+
+
+def test_packed_pooling_equals_the_interpreter() -> None:
+    random = np.random.default_rng(5)
+    for count in (2, 3, 4, 16):
+        cuts = np.sort(random.integers(-900, 900, (count - 1, 37)), axis=0).astype(np.int16)
+        graph = Graph(
+            nodes=(
+                Input(name="input", inputs=(), shape=(2, 7, 6)),
+                Conv(
+                    name="stem",
+                    inputs=("input",),
+                    weight=weight(random, 3, 37, 2, 3, 3),
+                    exponent=0,
+                    stride=(1, 1),
+                    padding=(1, 1),
+                    dilation=(1, 1),
+                ),
+                Thresholds(
+                    name="act",
+                    inputs=("stem",),
+                    axis=0,
+                    states=States(count=count, signed=False),
+                    step_exponent=0,
+                    thresholds=cuts,
+                    signs=np.ones(37, np.int8),
+                ),
+                MaxPool(name="pool", inputs=("act",), kernel=(3, 2), stride=(2, 2), padding=(1, 1)),
+                Conv(
+                    name="conv",
+                    inputs=("pool",),
+                    weight=weight(random, 3, 40, 37, 2, 2),
+                    exponent=0,
+                    stride=(2, 1),
+                    padding=(1, 1),
+                    dilation=(1, 2),
+                ),
+                Logits(name="logits", inputs=("conv",)),
+            )
+        )
+        engine = CEngine(graph)
+        assert "maqd_max_pool_fields(&x" in engine._exported.files["maqd_model.c"].split("the network")[-1]
+        result = verify(graph, [engine], [images(graph, 4)])
+        assert result.ok, result
