@@ -112,7 +112,9 @@ def micro(states: States) -> TrainConfig:
 def tiny() -> TrainConfig:
     """Digits for a processor of the Cortex-M0+ class."""
     return TrainConfig(
+        epochs=40,
         model=ModelConfig(width=0.5, quant=QuantConfig(weight_states=3, act_states=4)),
+        optim=OptimConfig(lr=8e-3),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.c99 import Exported, Target
+from maqd.export.c99.project import OPTIMIZATION
 from maqd.export.c99.source import kernels
 
 PACKAGES = "gcc-arm-none-eabi and qemu-system-arm (Debian's names)"
@@ -81,14 +82,13 @@ class Emulation:
     flags: tuple[str, ...]
 
 
-def emulate(exported: Exported, target: Target, *, prefix: str = "maqd", optimize: str = "-O2") -> Emulation:
+def emulate(exported: Exported, target: Target, *, prefix: str = "maqd") -> Emulation:
     """Compile a program with its self-test, run it, and count.
 
     Args:
         exported: The program.
         target: Which processor.
         prefix: The program's.
-        optimize: The compiler's level.
 
     Raises:
         MissingDependencyError: The compiler or QEMU is not installed.
@@ -98,7 +98,7 @@ def emulate(exported: Exported, target: Target, *, prefix: str = "maqd", optimiz
         raise EngineError(f"QEMU has no board for {target.value}; take one of {', '.join(t.value for t in BOARDS)}")
     board, device = BOARDS[target], target.device
     compiler, emulator, host = (_find(name) for name in (device.compiler, "qemu-system-arm", "cc"))
-    flags = (optimize, *device.flags)
+    flags = (OPTIMIZATION, *device.flags)
     with tempfile.TemporaryDirectory(prefix="maqd-qemu-") as folder:
         root = Path(folder)
         for name, text in exported.files.items():

@@ -50,7 +50,7 @@ class Strategy(enum.Enum):
     BALANCED = "balanced"
     """Code made for each layer; codes packed."""
     FAST = "fast"
-    """The fewest instructions, whatever memory that takes."""
+    """The fewest instructions: code of its own for each output of a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

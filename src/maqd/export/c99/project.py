@@ -23,6 +23,9 @@ VECTORS = 2
 STACK = 512
 """Bytes that a function of the program may need on the stack; the Makefile asks the compiler to check."""
 
+OPTIMIZATION = "-O2"
+"""What compilers are asked for; -Os makes code 1 to 5% smaller in all and 20% slower."""
+
 CODE = 4096, 1024
 """Bytes of code that are expected, and more of them for each layer; the compiler decides."""
 
@@ -185,7 +188,7 @@ def _makefile(prefix: str, target: Target) -> str:
     flags = " ".join(target.device.flags)
     return f"""# `make` compiles the network for {target.value}; `make test` checks every tensor on this computer.
 CC = {target.device.compiler}
-CFLAGS = -O2 {flags}
+CFLAGS = {OPTIMIZATION} {flags}
 HOST_CC = cc
 WARNINGS = -std=c99 -pedantic -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow
 
