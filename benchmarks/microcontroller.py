@@ -5,8 +5,8 @@
 Trains configs/cifar10_micro_w3a4.yaml, cifar10_micro_w3a2.yaml and digits_tiny.yaml (a run that is there in DIR of
 --keep is used again), lowers them, and counts what each strategy executes in QEMU on a test image.
 
-The yardstick of the CIFAR-10 network is CMSIS-NN in 8 bits on a network of the same shapes (32 x 32 x 3; convolutions to
-32 channels with stride 2, to 64, to 64 with stride 2; linear to 10; 7.3 million multiplications): 1.9 instructions a
+The yardstick of the CIFAR-10 network is CMSIS-NN in 8 bits on a network of the same shapes (32 x 32 x 3; convolutions
+to 32 channels with stride 2, to 64, to 64 with stride 2; linear to 10; 7.3 million multiplications): 1.9 instructions a
 multiplication on a Cortex-M4, 2.8 on a Cortex-M3, 112 KB of flash, 25.7 KB of RAM, measured in QEMU.
 
 Ratios: `w3a4_cortex-m4_fast_ratio`, instructions over the yardstick's; `..._flash_ratio` and `..._ram_ratio`.
