@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from maqd.export.c99 import Strategy, Target, export_c99
+from maqd.lowering import lower
 from maqd.models import build_model
 from maqd.training.arguments import read_yaml
 from maqd.training.config import TrainConfig
@@ -22,6 +24,8 @@ NAMES = [
         ("", "_cpu"),
     )
 ]
+SMALL_DEVICES = {"cifar10_micro_w3a4": (3, 4), "cifar10_micro_w3a2": (3, 2), "digits_tiny": (3, 4)}
+"""Configurations for microcontrollers, and their states."""
 
 
 def load(name: str) -> TrainConfig:
@@ -29,7 +33,7 @@ def load(name: str) -> TrainConfig:
 
 
 def test_every_combination_has_a_file_and_no_other_file_exists():
-    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(NAMES)
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted([*NAMES, *SMALL_DEVICES])
 
 
 def test_files_are_what_the_generator_writes():
@@ -49,6 +53,25 @@ def test_file_says_what_its_name_says(name: str):
         assert f"w{config.model.quant.weight_states}a{config.model.quant.act_states}" == states
     else:
         assert (config.model.quant.weight_states, config.model.quant.act_states) == (None, None)
+
+
+@pytest.mark.parametrize("name", SMALL_DEVICES)
+def test_networks_for_small_devices_fit_them(name: str):
+    config = load(name)
+    torch.manual_seed(0)
+    channels, size = (1, 8) if name.startswith("digits") else (3, 32)
+    network = build_model(config.model, in_channels=channels, num_classes=10, image_size=size).eval()
+    quant = config.model.quant
+    assert (quant.weight_states, quant.act_states) == SMALL_DEVICES[name]
+    graph = lower(network, torch.zeros(1, channels, size, size, dtype=torch.uint8)).graph
+    target = Target.CORTEX_M0PLUS if name.startswith("digits") else Target.CORTEX_M4
+    exported = export_c99(graph, target=target, strategy=Strategy.FAST)  # refuses what is too large
+    macs = sum(graph.macs(node.name) for node in graph.nodes)
+    if name.startswith("digits"):
+        assert exported.table_bytes < 6000
+        assert exported.arena_bytes < 1000
+    else:
+        assert macs == 16 * 16 * 27 * 32 + 16 * 16 * 288 * 64 + 8 * 8 * 576 * 64 + 4096 * 10  # as measured elsewhere
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cifar10_") and name.endswith("_cpu")])

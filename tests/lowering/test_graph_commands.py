@@ -155,6 +155,13 @@ def test_verify_against_the_run(run: Path, graph: Path, read: Json) -> None:
     assert {engine["tensors"] for engine in found["engines"]} == {12}
 
 
+def test_verify_the_c_program(run: Path, graph: Path, read: Json) -> None:
+    found = read("verify", graph, "--against", run, "--engines", "c", "--images", 100)
+    pytorch, program = found["engines"]
+    assert (program["name"], program["different"]) == ("c", 0)
+    assert program["tensors"] == pytorch["tensors"] - 2  # but the input and the flattened tensor
+
+
 def test_verify_on_random_images(graph: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> None:
     found = read("verify", graph, "--engines", "onnxruntime", "--images", 60)
     assert (found["ok"], found["images"], found["random"]) == (True, 60, True)
@@ -194,7 +201,7 @@ def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Pat
 
 
 def test_verify_refuses(run: Path, graph: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
-    assert "--engines must be of numpy, native, onnxruntime, got 'cuda'" in fails(
+    assert "--engines must be of numpy, native, onnxruntime, c, got 'cuda'" in fails(
         "verify", graph, "--engines", "cuda", status=2
     )
     assert "--images must be at least 1" in fails("verify", graph, "--images", 0, status=2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maqd import Grid
 from maqd.errors import ConfigError, DataError
-from maqd.models import Architecture, LayerFactory, ModelConfig, ResNetPlan, VGGPlan, build_model
+from maqd.models import Architecture, LayerFactory, ModelConfig, ResNetPlan, StridedPlan, VGGPlan, build_model
 from maqd.nn import (
     Affine,
     GlobalSumPool,
@@ -249,7 +249,7 @@ def test_width_scales_every_hidden_layer(architecture: Architecture):
 def test_networks_have_the_published_depth(architecture: Architecture):
     """Layers with weights but for 1x1 shortcuts; the narrow ones are this package's own."""
     layers = [name for name in quantized_layers(small(architecture)) if "shortcut" not in name]
-    own = {"vgg_narrow": 7, "preact_resnet_narrow": 14, "digits": 4}
+    own = {"vgg_narrow": 7, "preact_resnet_narrow": 14, "digits": 4, "micro": 4}
     # VGG11 .. VGG19 count three dense layers, of which one remains.
     published = {"vgg11": 11 - 2, "vgg16": 16 - 2, "vgg19": 19 - 2}
     resnets = {"preact_resnet18": 18, "preact_resnet34": 34, "preact_resnet50": 50}
@@ -277,9 +277,9 @@ def test_the_factorys_names_are_those_of_the_modules(architecture: Architecture)
     plan = {
         "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19", "vgg_narrow": "NARROW", "digits": "DIGITS",
         "preact_resnet18": "RESNET18", "preact_resnet34": "RESNET34", "preact_resnet50": "RESNET50",
-        "preact_resnet_narrow": "NARROW",
+        "preact_resnet_narrow": "NARROW", "micro": "MICRO",
     }[architecture.value]  # fmt: skip
-    kinds = ResNetPlan if architecture in RESNETS else VGGPlan
+    kinds = ResNetPlan if architecture in RESNETS else StridedPlan if architecture is Architecture.MICRO else VGGPlan
     type(model)(kinds[plan], Recorder(quant=QuantConfig()), width=1 / 16, in_channels=1, num_classes=2, image_size=32)
     assert asked == quantized_layers(model).keys() | activations(model).keys()
 

@@ -193,7 +193,7 @@ HOST_CC = cc
 WARNINGS = -std=c99 -pedantic -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow
 
 {prefix}_model.o: {prefix}_model.c {prefix}_model.h
-	$(CC) $(CFLAGS) $(WARNINGS) -Wstack-usage={STACK} -c $< -o $@
+	$(CC) $(CFLAGS) $(WARNINGS) -Wstack-usage={STACK} -Werror=stack-usage={STACK} -c $< -o $@
 
 test: {prefix}_selftest
 	./{prefix}_selftest
