@@ -29,44 +29,11 @@ OPTIMIZATION = "-O2"
 CODE = 4096, 1024
 """Bytes of code that are expected, and more of them for each layer; the compiler decides."""
 
-KEYWORDS = frozenset(
-    [
-        "auto",
-        "break",
-        "case",
-        "char",
-        "const",
-        "continue",
-        "default",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "extern",
-        "float",
-        "for",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "register",
-        "restrict",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "typedef",
-        "union",
-        "unsigned",
-        "void",
-        "volatile",
-        "while",
-    ]
+KEYWORDS = re.compile(
+    "auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|"
+    "restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while"
 )
+"""Identifiers that C99 keeps for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +78,7 @@ def export_c99(
     Raises:
         ExportError: The prefix is no identifier, or the network does not fit the memory.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or prefix in KEYWORDS:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or KEYWORDS.fullmatch(prefix):
         raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}")
     program = make_program(graph, strategy)
     source = write_source(program, prefix)
