@@ -71,6 +71,9 @@ typedef struct {
     int32_t bits; /* of a field: 1, 2, 4 or 8 */
     int32_t lane; /* 8: values are never negative; or 16 */
     int32_t ones; /* 1 if all values are 0 or 1: lists are without values */
+    /* NULL, or for three states: rows are bytes of five weights in base 3, the first one lowest, and this holds the five
+     * fields of each of the 243 bytes. */
+    const uint16_t *trits;
 } maqd_rows;
 
 /* Words of a pixel. */
@@ -153,9 +156,19 @@ MAQD_INLINE void maqd_gather(const maqd_events *g, const maqd_rows *w, const voi
     list->size = size;
 }
 
-/* Word `i` of a row of weights of `bytes` bytes; rows that are no whole words are read byte by byte. */
-MAQD_INLINE uint32_t maqd_weights(const void *row, int32_t bytes, int32_t i) {
-    uint32_t v;
+/* Word `i` of the fields of a row of weights of `bytes` bytes; rows that are no whole words are read byte by byte. */
+MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const void *row, int32_t bytes, int32_t i) {
+    uint32_t v = 0;
+    if (w->trits != NULL) {
+#define MAQD_TRITS(b)                                                                    \
+    if ((b) < bytes && 10 * (b) > 32 * i - 10 && 10 * (b) < 32 * i + 32) {               \
+        const uint32_t five = w->trits[((const uint8_t *)row)[b]];                       \
+        v |= 10 * (b) < 32 * i ? five >> (32 * i - 10 * (b)) : five << (10 * (b) - 32 * i); \
+    }
+        MAQD_TRITS(0) MAQD_TRITS(1) MAQD_TRITS(2) MAQD_TRITS(3) MAQD_TRITS(4) MAQD_TRITS(5) MAQD_TRITS(6)
+#undef MAQD_TRITS
+        return v;
+    }
     if (4 * i >= bytes) return 0;
     if (bytes % 4 == 0) return ((const uint32_t *)row)[i];
     v = ((const uint8_t *)row)[4 * i];
@@ -200,7 +213,7 @@ typedef struct {
 
 /* Registers that a word of weights takes, and all of them. */
 #define MAQD_PER_WORD (w->lane / w->bits)
-#define MAQD_REGISTERS (MAQD_PER_WORD * ((bytes + 3) / 4))
+#define MAQD_REGISTERS (MAQD_PER_WORD * ((outputs * w->bits + 31) / 32))
 /* The output of lane l in register r: fields lie in their order in the words. */
 #define MAQD_OUTPUT(r, l) ((r) / MAQD_PER_WORD * (32 / w->bits) + (r) % MAQD_PER_WORD + MAQD_PER_WORD * (l))
 /* Its sum, with lanes of 8 bits. */
@@ -264,8 +277,8 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
             while (e != to) {
                 const uint8_t *q = column + (ptrdiff_t)e[0] * bytes;
                 const uint32_t a = w->ones ? 1u : w->lane == 8 ? (uint32_t)e[1] : (uint32_t)(int16_t)e[1];
-                const uint32_t u0 = maqd_weights(q, bytes, 0), u1 = maqd_weights(q, bytes, 1),
-                               u2 = maqd_weights(q, bytes, 2), u3 = maqd_weights(q, bytes, 3);
+                const uint32_t u0 = maqd_weights(w, q, bytes, 0), u1 = maqd_weights(w, q, bytes, 1),
+                               u2 = maqd_weights(w, q, bytes, 2), u3 = maqd_weights(w, q, bytes, 3);
                 MAQD_EACH(MAQD_TERM)
                 e += w->ones ? 1 : 2;
                 (void)a, (void)u0, (void)u1, (void)u2, (void)u3;
@@ -289,8 +302,8 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
 
 /* Stores the sums of a pass: y = them, or y += them with `accumulate`, for lanes of 8 bits; for lanes of 16 bits adds what
  * is missing. */
-MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t bytes,
-                                   int32_t outputs, int32_t accumulate, int32_t *y) {
+MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
+                                   int32_t accumulate, int32_t *y) {
 #define MAQD_STORE(r, l)                                                       \
     if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs)                   \
         y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + MAQD_HALF(r, l);
@@ -310,8 +323,8 @@ MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, con
  *   thresholds  of the pass, [outputs][levels]
  *   codes       the word where the codes begin
  *   shift       and the bit, of passes that are not whole words: what is in the bits below stays */
-MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t bytes,
-                                   int32_t outputs, const int32_t *y, const maqd_steps *t, const void *thresholds,
+MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
+                                   const int32_t *y, const maqd_steps *t, const void *thresholds,
                                    maqd_word *codes, int32_t shift) {
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
 #define MAQD_CODE(o, v)                                                                                          \

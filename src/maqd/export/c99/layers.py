@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from maqd.errors import ExportError
 from maqd.export.c99.program import (
+    TRITS,
     Codes,
     EventConv,
     Operation,
@@ -102,6 +103,8 @@ class Layers:
         self.tables = Tables()
         self.shared: dict[str, str] = {}
         self.traced: list[Traced] = []
+        if any(isinstance(one, EventConv) and one.rows.trits for one in program.operations):
+            self.tables.add("trits", "uint16_t", TRITS)
         self.functions = [self.function(index, operation) for index, operation in enumerate(program.operations)]
 
     @property
@@ -204,7 +207,7 @@ class Layers:
             settings = (fused.thresholds.shape[1], int(width == 32), fused.codes.bits, 1, 0)
             self.tables.declare(f"static const maqd_steps s{index} = {brackets(settings)};")
         tables = [
-            self.tables.add(f"weights{index}{letter}", "uint8_t" if part.bytes % 4 else "uint32_t", words(part))
+            self.tables.add(f"weights{index}{letter}", f"uint{8 * element_bytes(conv, part)}_t", weights(conv, part))
             for letter, part in zip("ab", conv.passes, strict=False)
         ]
         lines = [
@@ -260,7 +263,7 @@ class Layers:
         lines, done, fused = [], 0, self.fused(conv)
         for name, part in zip(tables, conv.passes, strict=True):
             count, _, column_rows, size = part.data.shape
-            each = 4 if size % 4 == 0 else 1
+            each = element_bytes(conv, part)
             step = part.data[0].size // each
             sums, weights = f"sums + {done}", name
             if count > 1:
@@ -279,12 +282,11 @@ class Layers:
         """A call of a pass up to its first argument."""
         rows, columns = conv.rows, 1 if conv.whole else conv.step.weight.shape[3]
         column_bytes, accumulate = part.data.shape[2] * part.bytes, int(conv.whole)
-        form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{part.bytes}_{part.outputs}_{accumulate}"
+        form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{int(rows.trits)}_{part.bytes}_{part.outputs}_{accumulate}"
         name = f"pass_{form}" if self.sharing else f"pass{index}_{part.outputs}"
         variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, " if self.sharing else ""
         g, wide, step = ("g", "columns", "column_bytes") if self.sharing else (f"&g{index}", columns, column_bytes)
-        sizes = f"{part.bytes}, {part.outputs}"
-        store = f"maqd_events_store({g}, &w, &s, {sizes}, {accumulate}, y);"
+        store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
         more, lines = "", []
         if rows.lane == 16 and not accumulate:
             lines.append(f"for (int32_t o = 0; o < {part.outputs}; o++) y[o] = 0;")
@@ -295,7 +297,7 @@ class Layers:
             lines.append(store)
         else:
             more = ",\n        const void *thresholds, maqd_word *codes, int32_t shift"
-            lines.append(f"maqd_events_codes({g}, &w, &s, {sizes}, y, &s{index}, thresholds, codes, shift);")
+            lines.append(f"maqd_events_codes({g}, &w, &s, {part.outputs}, y, &s{index}, thresholds, codes, shift);")
             lines += ["#ifdef MAQD_TRACE", store, "#else", "(void)y;", "#endif"]
         body = "\n".join(line if line.startswith("#") else f"    {line}" for line in lines)
         self.share(
@@ -538,9 +540,15 @@ def tensor_struct(codes: Codes) -> str:
 
 def rows_struct(conv: EventConv) -> str:
     """A maqd_rows."""
-    return brackets((conv.rows.bits, conv.rows.lane, int(conv.rows.ones)))
+    rows = conv.rows
+    return brackets((rows.bits, rows.lane, int(rows.ones), "trits" if rows.trits else "NULL"))
 
 
-def words(part: Pass) -> NDArray[np.integer]:
-    """Rows of weights as words if they are whole ones, else as bytes."""
-    return part.data.view("<u4").astype(np.uint32) if part.bytes % 4 == 0 else part.data
+def element_bytes(conv: EventConv, part: Pass) -> int:
+    """Rows of weights are words if they are whole ones, else bytes."""
+    return 1 if conv.rows.trits or part.bytes % 4 else 4
+
+
+def weights(conv: EventConv, part: Pass) -> NDArray[np.integer]:
+    """Rows of weights as a table's elements."""
+    return part.data if element_bytes(conv, part) == 1 else part.data.view("<u4").astype(np.uint32)

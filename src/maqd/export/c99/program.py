@@ -42,11 +42,15 @@ REGISTERS = 8
 """Registers of lanes in a pass."""
 
 
+TRITS = np.array([sum(n // 3**k % 3 << 2 * k for k in range(5)) for n in range(3**5)], np.uint16)
+"""The five fields of each byte of five weights in base 3."""
+
+
 class Strategy(enum.Enum):
     """What matters most."""
 
     SIZE = "size"
-    """Layers of the same kind share code."""
+    """Layers of the same kind share code, and five weights of three states a byte."""
     BALANCED = "balanced"
     """Code made for each layer; codes packed."""
     FAST = "fast"
@@ -102,6 +106,7 @@ class RowFormat:
         bits: Of a field.
         lane: Bits of a lane.
         ones: Whether all values are 0 or 1.
+        trits: Whether five weights of three states share a byte.
         capacity: Sum of |values| that a lane can take.
         largest: No |value| is larger.
     """
@@ -109,6 +114,7 @@ class RowFormat:
     bits: int
     lane: int
     ones: bool
+    trits: bool
     capacity: int
     largest: int
 
@@ -257,7 +263,11 @@ def make_program(graph: Graph, strategy: Strategy) -> Program:
         EngineError: An activation's input can reach the very largest int32.
     """
     plan = make_plan(graph)
-    operations = tuple(_operation(step) for step in plan.steps)
+    operations = tuple(_operation(step, trits=False) for step in plan.steps)
+    if strategy is Strategy.SIZE:
+        smaller = tuple(_operation(step, trits=True) for step in plan.steps)
+        if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
+            operations = smaller
     stored = _storages(plan, operations)
     arena = _place(plan, operations, stored)
     offsets = arena.offsets
@@ -278,17 +288,21 @@ def make_program(graph: Graph, strategy: Strategy) -> Program:
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
-def _operation(step: Step) -> Operation:
+def _weight_bytes(operations: tuple[Operation, ...]) -> int:
+    return sum(one.weight_bytes for one in operations if isinstance(one, EventConv))
+
+
+def _operation(step: Step, *, trits: bool) -> Operation:
     match step:
         case ConvStep():
-            return _convolution(step)
+            return _convolution(step, trits=trits)
         case QuantizeStep() | PoolStep() | SumStep() | AddStep() | ConcatStep() | TransposeStep():
             return step
     raise ExportError(f"{', '.join(step.links.nodes)}: the C export does not know {type(step).__name__}")
 
 
-def _convolution(step: ConvStep) -> EventConv | PlainConv:
-    rows = _row_format(step)
+def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv:
+    rows = _row_format(step, trits=trits)
     signs = None if step.quantization is None or (step.quantization.signs > 0).all() else step.quantization.signs
     if rows is None:
         return PlainConv(step=step, thresholds=_thresholds(step.quantization), signs=signs)
@@ -302,8 +316,8 @@ def _thresholds(quantization: Quantization | None) -> NDArray[np.int64] | None:
     return np.ascontiguousarray(quantization.thresholds.T, np.int64)
 
 
-def _row_format(step: ConvStep) -> RowFormat | None:
-    """How weights are stored for events; None where events cannot compute the layer."""
+def _row_format(step: ConvStep, *, trits: bool) -> RowFormat | None:
+    """How weights are stored for events, five a byte if wanted; None where events cannot compute the layer."""
     x, states, shape = step.links.inputs[0], step.weight.states, step.weight.shape
     lowest = x.lowest - x.zero
     largest, most = max(x.highest - x.zero, -lowest), states.count - 1
@@ -315,7 +329,12 @@ def _row_format(step: ConvStep) -> RowFormat | None:
     if lane == 16:
         bits = max(bits, 2)  # or a word would take more than eight registers
     return RowFormat(
-        bits=bits, lane=lane, ones=lowest >= 0 and largest == 1, capacity=LANES[lane] // most, largest=max(largest, 1)
+        bits=bits,
+        lane=lane,
+        ones=lowest >= 0 and largest == 1,
+        trits=trits and states.count == 3 and lane == 8,
+        capacity=LANES[lane] // most,
+        largest=max(largest, 1),
     )
 
 
@@ -367,17 +386,17 @@ def _passes(index: NDArray[np.int64], rows: RowFormat) -> Iterator[Pass]:
     full, rest = divmod(outputs, rows.outputs)
     if full:
         parts = index[..., : full * rows.outputs].reshape(*index.shape[:2], full, rows.outputs)
-        yield Pass(outputs=rows.outputs, data=_fields(np.moveaxis(parts, 2, 0), rows.bits))
+        yield Pass(outputs=rows.outputs, data=_packed(np.moveaxis(parts, 2, 0), rows))
     if rest:
-        yield Pass(outputs=rest, data=_fields(index[None, ..., -rest:], rows.bits))
+        yield Pass(outputs=rest, data=_packed(index[None, ..., -rest:], rows))
 
 
-def _fields(index: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
-    """Fields in bytes, the first one lowest, along the last dimension."""
-    each = 8 // bits
+def _packed(index: NDArray[np.int64], rows: RowFormat) -> NDArray[np.uint8]:
+    """Several indices a byte, the first one lowest, along the last dimension."""
+    each, base = (5, 3) if rows.trits else (8 // rows.bits, 2**rows.bits)
     padded = np.pad(index, [(0, 0)] * (index.ndim - 1) + [(0, -index.shape[-1] % each)])
-    fields = padded.reshape(*index.shape[:-1], -1, each) << (bits * np.arange(each))
-    return np.ascontiguousarray(fields.sum(-1).astype(np.uint8))
+    digits = padded.reshape(*index.shape[:-1], -1, each) * base ** np.arange(each)
+    return np.ascontiguousarray(digits.sum(-1).astype(np.uint8))
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
