@@ -36,6 +36,7 @@ from maqd.graph import (
     SumPool,
     TensorType,
     Thresholds,
+    Weighted,
 )
 from maqd.packing import PackedCodes, row_bytes
 from maqd.states import States
@@ -203,6 +204,20 @@ def load(path: Path | str) -> Graph:
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or error}; pass a .maqd file") from error
     return _Reader(str(path), data).graph()
+
+
+def discard(graph: Graph) -> None:
+    """Give back the memory that a loaded file's weights take; they come from the file again when next looked at.
+
+    Does nothing to graphs that are no mapped file, and where the system cannot.
+    """
+    for node in graph.nodes:
+        owner = node.weight.data if isinstance(node, Weighted) else None
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.obj.madvise(mmap.MADV_DONTNEED)
+            return
 
 
 def from_bytes(data: bytes) -> Graph:

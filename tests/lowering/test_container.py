@@ -129,6 +129,35 @@ def test_loading_maps_the_file_and_copies_no_weights(tmp_path: Path):
     assert peak < 3 * 2**20
 
 
+def test_weights_that_were_discarded_come_back(tmp_path: Path):
+    path = tmp_path / "m.maqd"
+    container.save(GRAPH, path)
+    read = container.load(path)
+    container.discard(read)
+    assert container.to_bytes(read) == path.read_bytes()
+    container.discard(GRAPH)  # not from a file
+    assert container.to_bytes(GRAPH) == path.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_discarding_gives_memory_back(tmp_path: Path):
+    weight = graphs.weight(np.random.default_rng(0), 3, 512, 4608, 3, 3)
+    conv = Conv(**{**vars(GRAPH["stem"]), "weight": weight, "inputs": ("input",)})
+    nodes = (type(GRAPH.input)(**{**vars(GRAPH.input), "shape": (4608, 4, 4)}), conv)
+    path = tmp_path / "m.maqd"
+    container.save(Graph(nodes=(*nodes, type(GRAPH.logits)(name="logits", inputs=("stem",)))), path)
+
+    def resident() -> int:
+        """KiB of the file's pages in memory."""
+        entry = Path("/proc/self/smaps").read_text().split(str(path))[1]
+        return int(entry.split("Rss:")[1].split()[0])
+
+    read = container.load(path)
+    assert resident() > 4000
+    container.discard(read)
+    assert resident() < 400
+
+
 def test_saving_replaces_a_file_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "m.maqd"
     container.save(GRAPH, path)

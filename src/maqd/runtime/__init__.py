@@ -39,4 +39,6 @@ def load(
             stacklevel=2,
         )
         return NumpyEngine(graph)
-    return NativeEngine(graph, threads=threads)
+    native = NativeEngine(graph, threads=threads)
+    container.discard(graph)  # the engine has its own forms of the weights
+    return native
