@@ -19,11 +19,11 @@ commands:
   train   train a network from a YAML configuration into a run directory
   eval    repeat the test accuracy of a run
   lower   turn a run into an integer graph, a .maqd file, with proof
-  verify  compare PyTorch, NumPy, the native engine and ONNX Runtime on it, tensor by tensor
+  verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
   run     classify images
   info    print its layers, states, bytes and multiplications
-  export  write it as ONNX or QONNX
-  bench   measure the native engine, beside other runtimes if asked
+  export  write it as ONNX, QONNX or a C99 program
+  bench   measure the native engine, beside other runtimes, or the C program on a microcontroller
 
 `maqd COMMAND --help` shows a command's options.
 """

@@ -2,15 +2,16 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import every_node, images, weight
+from graphs import every_node, images, thresholds, weight
 from programs import Toolchain, random_graphs, run_selftests
 
 from maqd.export.c99 import Strategy
-from maqd.graph import Conv, Flatten, Graph, Input, Linear, Logits, MaxPool, Thresholds
+from maqd.graph import Add, Conv, Flatten, Graph, Input, Linear, Logits, MaxPool, Thresholds
 from maqd.packing import PackedCodes
 from maqd.runtime.c99 import CEngine
 from maqd.states import States
@@ -144,6 +145,36 @@ def test_a_wrong_program_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not result.ok
     assert result.engines[0].first is not None
     assert result.engines[0].first.tensor == "stem.act"
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("huge", [False, True])
+def test_sums_with_a_bias_an_addend_and_turned_signs(strategy: Strategy, huge: bool) -> None:
+    """What fused activations must leave to others; and a bias near the largest int32, taken off thresholds."""
+    random = np.random.default_rng(9)
+    one = {"exponent": 0, "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
+    bias = random.integers(-50, 50, 33).astype(np.int32)
+    nodes = [
+        Input(name="input", inputs=(), shape=(3, 5, 6)),
+        Conv(name="stem", inputs=("input",), weight=weight(random, 3, 33, 3, 3, 3), **one),
+        thresholds(random, "act", "stem", 33, 4, 400),
+        Conv(name="a", inputs=("act",), weight=weight(random, 3, 33, 33, 3, 3), bias=bias, **one),
+    ]
+    if huge:
+        nodes[-1] = replace(nodes[-1], bias=np.full(33, 2**31 - 5000, np.int32))
+        cuts = np.sort(random.integers(2**31 - 5100, 2**31 - 4900, (3, 33)), axis=0)
+        last = replace(thresholds(random, "b", "a", 33, 4, 9), thresholds=cuts.astype(np.int32))
+    else:
+        nodes.append(Add(name="sum", inputs=("a", "stem"), shifts=(6, 0)))
+        last = thresholds(random, "b", "sum", 33, 4, 6000)
+    nodes += [
+        last,
+        Conv(name="c", inputs=("b",), weight=weight(random, 3, 7, 33, 3, 3), **one),
+        Logits(name="logits", inputs=("c",)),
+    ]
+    graph = Graph(nodes=tuple(nodes))
+    result = verify(graph, [CEngine(graph, strategy=strategy)], [images(graph, 6)])
+    assert result.ok, result
 
 
 def test_packed_pooling_equals_the_interpreter() -> None:

@@ -316,7 +316,7 @@ class Layers:
             or step.codes is None
             or thresholds is None
             or thresholds.shape[1] > FUSED_LEVELS
-            or (step.raw, conv.bias, conv.signs) != (None, None, None)
+            or any(one is not None for one in (step.raw, conv.bias, conv.signs))
             or len(step.links.inputs) > 1
             or conv.whole
         ):

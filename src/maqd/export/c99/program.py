@@ -353,11 +353,8 @@ def _events(step: ConvStep, rows: RowFormat, signs: NDArray[np.int8] | None) -> 
             flips, signs = signs, None
             codes = codes * flips[:, None, None, None]
         if bias is not None:
-            moved = thresholds - (flips * bias.astype(np.int64))[:, None]
-            if np.abs(moved).max() < 2**31 - 1:
-                thresholds, bias = moved, None
-            else:
-                bias = (flips * bias).astype(np.int32)
+            # They are within the bounds of what they are compared with, and so fit after this as well.
+            thresholds, bias = thresholds - (flips * bias.astype(np.int64))[:, None], None
     whole = (
         (high, wide) == (x.rows, x.columns) and high * wide > 1 and step.padding == (0, 0) and step.dilation == (1, 1)
     )
