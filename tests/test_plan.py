@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from graphs import every_node
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,8 @@ from random_graphs import random_graph
 from maqd.arena import ALIGNMENT, Arena, Lifetime, place
 from maqd.graph import Add, Conv, Flatten, Input, Linear, Logits
 from maqd.plan import ConvStep, Element, TransposeStep, make_plan
+
+ELEMENTS = {Element.U8: np.uint8, Element.I16: np.int16, Element.I32: np.int32}
 
 lifetimes = st.builds(
     lambda size, first, length: Lifetime(size=size, first=first, last=first + length),
@@ -70,6 +73,9 @@ def test_every_node_is_computed_once_before_it_is_read(fuse: bool, data: st.Data
         assert buffer.size == graph.types[name].size
         assert shape == graph.types[name].shape
         assert buffer.zero == 0 or buffer.element is Element.U8
+        interval, limits = graph.types[name].interval, np.iinfo(ELEMENTS[buffer.element])
+        assert (buffer.lowest, buffer.highest) == (interval.lowest + buffer.zero, interval.highest + buffer.zero)
+        assert limits.min <= buffer.lowest <= buffer.highest <= limits.max
     if not fuse:
         assert set(plan.tensors) == {node.name for node in graph.nodes}
 
