@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from graphs import every_node, images
 from maqd import container
 from maqd.cli import main
 from maqd.errors import ExportError, MissingDependencyError
-from maqd.export.c99 import Strategy, Target, export_c99, save_c99
+from maqd.export.c99 import Strategy, Target, export_c99, program, save_c99
 from maqd.export.c99.project import STACK
+from maqd.plan import Step, make_plan
 from maqd.runtime import c99, qemu
 from maqd.runtime.c99 import WARNINGS, CEngine
 
@@ -151,6 +153,17 @@ def test_memory_that_is_too_small() -> None:
     with pytest.raises(ExportError, match=r"has 1,500 bytes of RAM; .* too many\. The largest tensors are the"):
         export_c99(every_node(), ram=1500)
     export_c99(every_node(), target=Target.CORTEX_M0PLUS)
+
+
+def test_steps_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strange(Step):
+        pass
+
+    plan = make_plan(every_node())
+    strange = replace(plan, steps=(*plan.steps, Strange(links=replace(plan.steps[0].links, nodes=("gelu",)))))
+    monkeypatch.setattr(program, "make_plan", lambda graph: strange)
+    with pytest.raises(ExportError, match="gelu: the C export does not know Strange"):
+        export_c99(every_node())
 
 
 def test_options_that_do_not_belong(graph: Path, tmp_path: Path, capsys) -> None:
