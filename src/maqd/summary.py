@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from maqd.graph import Activation, Conv, FixedPoint, Graph, Node, TensorType, Thresholds, Weighted
+from maqd.graph import Activation, FixedPoint, Graph, Node, Thresholds, Weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def summarize(graph: Graph) -> Summary:
     """The summary of a valid graph."""
     weighted = [node for node in graph.nodes if isinstance(node, Weighted)]
     return Summary(
-        layers=tuple(_layer(node, graph.types[node.name]) for node in graph.nodes),
+        layers=tuple(_layer(graph, node) for node in graph.nodes),
         weight_bound=sum(node.weight.size * math.log2(node.weight.states.count) / 8 for node in weighted),
         weight_bytes=sum(node.weight.data.nbytes for node in weighted),
         threshold_bytes=sum(activation_bytes(node) for node in graph.nodes if isinstance(node, Activation)),
@@ -91,14 +91,12 @@ def activation_bytes(node: Activation) -> int:
     return node.multiplier.nbytes + node.offset.nbytes if isinstance(node, FixedPoint) else 0
 
 
-def _layer(node: Node, kind: TensorType) -> LayerSummary:
+def _layer(graph: Graph, node: Node) -> LayerSummary:
+    kind = graph.types[node.name]
     weight = node.weight if isinstance(node, Weighted) else None
     stored = activation_bytes(node) if isinstance(node, Activation) else 0
-    macs = 0
     if isinstance(node, Weighted):
         stored += node.weight.data.nbytes + (0 if node.bias is None else node.bias.nbytes)
-        positions = math.prod(kind.shape[1:]) if isinstance(node, Conv) else math.prod(kind.shape[:-1])
-        macs = node.weight.size * positions
     return LayerSummary(
         name=node.name,
         operation=node.operation,
@@ -111,5 +109,5 @@ def _layer(node: Node, kind: TensorType) -> LayerSummary:
         weights=0 if weight is None else weight.size,
         nonzero=0 if weight is None else weight.nonzero(),
         bytes=stored,
-        macs=macs,
+        macs=graph.macs(node.name),
     )
