@@ -46,11 +46,10 @@ def maqd(*arguments: object) -> str:
     return done.stdout
 
 
-def make(name: str, folder: Path, path: str | None) -> tuple[Path, Path]:
+def make(name: str, folder: Path, data: list[str]) -> tuple[Path, Path]:
     """A trained run and its graph."""
     run, graph = folder / name, folder / f"{name}.maqd"
     if not graph.exists():
-        data = ["--data.path", path] if path is not None and name != "digits" else []
         maqd("train", "--config", CONFIGS / f"{NETWORKS[name]}.yaml", "--run", run, "--overwrite", "--json", *data)
         maqd("lower", run, "-o", graph, "--json")
     return run, graph
@@ -69,11 +68,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         for network in options.networks:
-            run, graph = make(network, folder, options.path)
+            data = ["--data.path", options.path] if options.path is not None and network != "digits" else []
+            run, graph = make(network, folder, data)
             for target in options.targets:
                 for strategy in Strategy:
                     arguments = ("--target", target, "--strategy", strategy.value, "--against", run, "--json")
-                    found = json.loads(maqd("bench", graph, *arguments))
+                    found = json.loads(maqd("bench", graph, *arguments, *data))
                     key = f"{network}_{target}_{strategy.value}"
                     figures[key] = {name: found[name] for name in ("instructions", "flash", "ram", "stack")}
                     figures["tools"] = [found["compiler"], " ".join(found["flags"][:1]), found["emulator"]]
