@@ -63,7 +63,7 @@ images = np.load(sys.argv[2])
 before = resident()
 engine = maqd.runtime.load(sys.argv[1])
 engine.run(images)
-print(resident() - before, engine.constant_bytes, engine.working_bytes)
+print(engine.constant_bytes, engine.working_bytes, resident() - before)
 """
 
 
@@ -96,7 +96,7 @@ def bench(file: Path, run: Path, isa: str, *more: str) -> dict[str, Any]:
 
 
 def numbers(script: str, *arguments: Path) -> list[float]:
-    """What a script prints in a fresh process; the median of five by its second number.
+    """What a script prints in a fresh process; the median of five by its last number.
 
     Modules are compiled by then, as those of an installed package are; a checkout's may not be.
     """
@@ -107,7 +107,7 @@ def numbers(script: str, *arguments: Path) -> list[float]:
         for _ in range(6):
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             found.append([float(value) for value in done.stdout.split()])
-    return sorted(found[1:], key=lambda values: values[1])[2]
+    return sorted(found[1:], key=lambda values: values[-1])[2]
 
 
 def peers(name: str, found: dict[str, Any], figures: dict[str, object], quiet: bool) -> None:
@@ -180,7 +180,7 @@ def main() -> None:
         np.save(images, np.zeros((1, *container.load(file).input.shape), np.uint8))
         imports, first = numbers(START, file, images)
         figures["start_ratio"] = first / 150
-        resident, constants, working = numbers(MEMORY, file, images)
+        constants, working, resident = numbers(MEMORY, file, images)
         figures["memory_ratio"] = resident / (3 * file.stat().st_size + working)
         if not options.json:
             print(f"{name}: two threads over one at batch 64: {figures['threads_ratio']:.2f}")

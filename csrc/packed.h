@@ -56,7 +56,6 @@ typedef struct {
 /* A convolution by events, without groups. */
 typedef struct {
     maqd_codes x;
-    int32_t rows, columns, outputs; /* of the output; columns of a ring of lists */
     int32_t kernel_rows, kernel_columns;
     int32_t stride_rows, stride_columns;
     int32_t padding_rows, padding_columns;

@@ -1,4 +1,4 @@
-/* Runs the self-test of an exported network and reports; compiled with a name for each traced tensor or without any. */
+/* Runs the self-test of an exported network, whose function is SELFTEST, and reports. */
 #include <stdint.h>
 
 int SELFTEST(int32_t *image, int32_t *tensor);

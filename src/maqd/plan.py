@@ -258,6 +258,13 @@ def make_plan(graph: Graph, *, fuse: bool = True, keep: bool = False) -> Plan:
     return _Planner(graph, fuse=fuse).plan(keep=keep)
 
 
+def channels_first(array: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """N x elements as they are stored, channels last, in the shape of the graph."""
+    if len(shape) == 1 or prod(shape[1:]) == 1 or shape[0] == 1:
+        return array.reshape(len(array), *shape)
+    return np.ascontiguousarray(np.moveaxis(array.reshape(len(array), *shape[1:], shape[0]), -1, 1))
+
+
 class _Planner:
     """Walks the nodes once; a node that another takes with it is skipped when its turn comes."""
 

@@ -171,6 +171,8 @@ def test_options_that_do_not_belong(graph: Path, tmp_path: Path, capsys) -> None
     assert "--strategy belongs to --to c99, not to --to onnx" in error
     error = refusal(capsys, "export", graph, "--to", "c99", "-o", tmp_path / "m", "--ram", "lots", status=2)
     assert "--ram must be a number of bytes such as 65536, 64K or 1M, got 'lots'" in error
+    error = refusal(capsys, "export", graph, "--to", "c99", "-o", tmp_path / "m", "--data.path", "x", status=2)
+    assert "--data.path belongs to --against RUN" in error
     error = refusal(capsys, "bench", graph, "--strategy", "fast", status=2)
     assert "--strategy belongs to --target" in error
 
@@ -197,9 +199,7 @@ def test_emulated_processors(target: Target, graph: Path, capsys) -> None:
     layers = found["layers"]
     assert found["instructions"] == sum(layer["instructions"] for layer in layers)
     assert min(layer["instructions"] for layer in layers) > 10
-    # Each layer does something for each of its multiplications that is not skipped, and not very much.
-    assert 0.05 < found["instructions"] / sum(layer["macs"] for layer in layers) < 60
     assert found["ram"] == export_c99(every_node()).arena_bytes
     assert 0 < found["stack"] < 2 * STACK
     assert main(["bench", str(graph), "--target", target.value]) == 0
-    assert "instructions" in capsys.readouterr().out
+    assert f"\n{found['instructions']:,} instructions" in capsys.readouterr().out  # and always as many

@@ -13,7 +13,7 @@ from maqd.export.c99.project import VECTORS
 from maqd.export.onnx import Profile, save_onnx
 from maqd.export.qonnx import Flavour, save_qonnx
 from maqd.graph import Graph
-from maqd.options import Options, UsageError
+from maqd.options import Options, UsageError, take_prefixed
 
 
 class Format(enum.Enum):
@@ -36,7 +36,7 @@ def command(arguments: list[str]) -> int:
     """Run `maqd export`; the exit status."""
     parser = Options(
         usage="maqd export GRAPH --to {onnx,qonnx,c99} -o PATH [--profile NAME | --flavour NAME | --strategy NAME "
-        "--target NAME ...] [--json]",
+        "--target NAME ... [--against RUN]] [--json] [--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
@@ -70,7 +70,10 @@ def command(arguments: list[str]) -> int:
         help="of C99: test images of this run for the self-test; random ones else",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    data = take_prefixed(arguments, "--data.")
     options = parser.read(arguments)
+    if data and options.against is None:
+        raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
     kind = Format(options.to)
     for name, owner in BELONGS.items():
         if getattr(options, name) is not None and kind is not owner:
@@ -86,7 +89,7 @@ def command(arguments: list[str]) -> int:
             save_qonnx(graph, options.output, Flavour(how))
             found = {"kind": how, "bytes": options.output.stat().st_size}
         case Format.C99:
-            found = _c99(graph, options)
+            found = _c99(graph, options, data)
     if options.json:
         print(json.dumps({"output": str(options.output), "to": kind.value, **found}))
     else:
@@ -95,10 +98,10 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
-def _c99(graph: Graph, options: argparse.Namespace) -> dict[str, object]:
+def _c99(graph: Graph, options: argparse.Namespace, data: list[str]) -> dict[str, object]:
     images = None
     if options.against is not None:
-        images = next(iter(test_images(graph, options.against, [], VECTORS)))
+        images = next(iter(test_images(graph, options.against, data, VECTORS)))
     strategy = Strategy(options.strategy or Strategy.BALANCED.value)
     exported = export_c99(
         graph,

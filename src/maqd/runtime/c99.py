@@ -16,6 +16,7 @@ from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.c99 import Strategy, export_c99
 from maqd.graph import Graph
 from maqd.interpreter import check_images
+from maqd.plan import channels_first
 
 PREFIX = "maqd"
 
@@ -96,14 +97,9 @@ class CEngine:
             if self._traced(image.ctypes.data, logits[index].ctypes.data, pointers):
                 raise EngineError("the C program did not take its arguments")
         for one, shape, result in zip(traced, shapes, results, strict=True):
-            values = _channels_first(result, shape)
-            if one.flips is not None:
-                values = values * one.flips.astype(np.int64).reshape(-1, *[1] * (len(shape) - 1))
-            if one.bias is not None:
-                values = values + one.bias.astype(np.int64).reshape(-1, *[1] * (len(shape) - 1))
-            yield one.name, values
+            yield one.name, one.as_in_graph(channels_first(result, shape).astype(np.int64))
         if all(one.name != self.graph.logits.name for one in traced):
-            yield self.graph.logits.name, _channels_first(logits, result_shape)
+            yield self.graph.logits.name, channels_first(logits, result_shape).astype(np.int64)
 
     @cached_property
     def _traced(self):
@@ -131,9 +127,3 @@ class CEngine:
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         function.restype = ctypes.c_int
         return function
-
-
-def _channels_first(values: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """N x elements in the order of memory, channels last, in the graph's shape."""
-    stored = values.reshape(len(values), *shape[1:], shape[0]).astype(np.int64)
-    return np.ascontiguousarray(np.moveaxis(stored, -1, 1))

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from maqd.plan import (
     Step,
     SumStep,
     TransposeStep,
+    channels_first,
     make_plan,
 )
 
@@ -222,7 +222,7 @@ class NativeEngine:
         return np.empty((count, self._plan.result.size), np.int32)
 
     def _in_order(self, logits: NDArray[np.int32]) -> NDArray[np.int32]:
-        return _channels_first(logits, self._plan.result_shape)
+        return channels_first(logits, self._plan.result_shape)
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class NativeEngine:
         arrays = {name: np.empty((len(images), buffer.size), np.int32) for name, (buffer, _) in plan.tensors.items()}
         buffers = [self._buffer(plan, buffer) for buffer, _ in plan.tensors.values()]
         model.inspect(images, channels_last, self._logits(len(images)), buffers, list(arrays.values()))
-        return {name: _channels_first(array, plan.tensors[name][1]).astype(np.int64) for name, array in arrays.items()}
+        return {name: channels_first(array, plan.tensors[name][1]).astype(np.int64) for name, array in arrays.items()}
 
     def _buffer(self, plan: Plan, buffer: Buffer) -> Any:
         return self._module.Buffer(
@@ -324,13 +324,6 @@ class NativeEngine:
             step=1 if q is None else q.spacing,
             base=0 if q is None else q.base,
         )
-
-
-def _channels_first(array: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """N x elements as they are stored, channels last, in the shape of the graph."""
-    if len(shape) == 1 or prod(shape[1:]) == 1 or shape[0] == 1:
-        return array.reshape(len(array), *shape)
-    return np.ascontiguousarray(np.moveaxis(array.reshape(len(array), *shape[1:], shape[0]), -1, 1))
 
 
 def _choose_isa(isa: str | None) -> str:

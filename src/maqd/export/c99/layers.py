@@ -15,7 +15,9 @@ from maqd.export.c99.program import (
     PlainConv,
     Program,
     Strategy,
+    channel_thresholds,
     step_of,
+    turned_signs,
 )
 from maqd.export.c99.tables import Tables
 from maqd.plan import (
@@ -48,6 +50,23 @@ class Traced:
     name: str
     flips: NDArray[np.int8] | None = None
     bias: NDArray[np.int32] | None = None
+
+    def as_computed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The graph's tensor, N x channels x .., as the program has it."""
+        if self.bias is not None:
+            values = values - _column(self.bias, values)
+        return values if self.flips is None else values * _column(self.flips, values)
+
+    def as_in_graph(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The inverse."""
+        if self.flips is not None:
+            values = values * _column(self.flips, values)
+        return values if self.bias is None else values + _column(self.bias, values)
+
+
+def _column(channels: NDArray[np.signedinteger], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for each channel, which is dimension 1."""
+    return channels.astype(np.int64).reshape(-1, *[1] * (values.ndim - 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +216,7 @@ class Layers:
         else:
             seen = codes_struct(x)
             window = (high, wide, *step.stride, *step.padding, *step.dilation)
-        geometry = (seen, out.rows, out.columns, outputs, *window, states.low, states.spacing)
+        geometry = (seen, *window, states.low, states.spacing)
         self.tables.declare(
             f"static const maqd_events g{index} = {brackets((*geometry, rows.capacity, rows.largest))};"
         )
@@ -431,11 +450,11 @@ class Layers:
             interval = self.program.graph.types[self.program.graph[step.links.nodes[0]].inputs[0]].interval
             how = PixelActivation(
                 quantization=q,
-                thresholds=None if q.affine is not None else np.ascontiguousarray(q.thresholds.T, np.int64),
-                signs=None if (q.signs > 0).all() else q.signs,
+                thresholds=channel_thresholds(q),
+                signs=turned_signs(q),
                 reach=max(-interval.lowest, interval.highest),
             )
-            pixel = Codes(rows=1, columns=1, channels=length, bits=y.bits, zero=0, highest=y.highest, offset=y.offset)
+            pixel = Codes(rows=1, columns=1, channels=length, bits=y.bits, zero=0, offset=y.offset)
             to = f"(uint8_t *){self.at(y)} + i * {pixel.pixel_bytes}"
             lines += ["        " + line for line in self.pixel_activation(index, how, pixel, to)]
         else:

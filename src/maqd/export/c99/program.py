@@ -65,7 +65,6 @@ class Codes:
         rows, columns, channels: Its shape; the channels are innermost.
         bits: 1, 2 or 4: fields of words; 8, 16 or 32: an integer each.
         zero: The stored integer of value 0.
-        highest: No stored integer is larger.
         offset: Where in the arena, in bytes; None for the caller's image.
     """
 
@@ -74,7 +73,6 @@ class Codes:
     channels: int
     bits: int
     zero: int
-    highest: int
     offset: int | None
 
     @property
@@ -303,17 +301,22 @@ def _operation(step: Step, *, trits: bool) -> Operation:
 
 def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv:
     rows = _row_format(step, trits=trits)
-    signs = None if step.quantization is None or (step.quantization.signs > 0).all() else step.quantization.signs
     if rows is None:
-        return PlainConv(step=step, thresholds=_thresholds(step.quantization), signs=signs)
-    return _events(step, rows, signs)
+        q = step.quantization
+        return PlainConv(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
+    return _events(step, rows)
 
 
-def _thresholds(quantization: Quantization | None) -> NDArray[np.int64] | None:
-    """Outputs x levels, or None where there are none or a fixed-point map replaces them."""
+def channel_thresholds(quantization: Quantization | None) -> NDArray[np.int64] | None:
+    """Channels x levels, or None where there are none or a fixed-point map replaces them."""
     if quantization is None or quantization.affine is not None:
         return None
     return np.ascontiguousarray(quantization.thresholds.T, np.int64)
+
+
+def turned_signs(quantization: Quantization | None) -> NDArray[np.int8] | None:
+    """What sums are multiplied by before they are compared; None if that changes nothing."""
+    return None if quantization is None or (quantization.signs > 0).all() else quantization.signs
 
 
 def _row_format(step: ConvStep, *, trits: bool) -> RowFormat | None:
@@ -342,10 +345,10 @@ def _field_bits(states: States) -> int:
     return next(bits for bits in (1, 2, 4, 8) if states.count <= 2**bits)
 
 
-def _events(step: ConvStep, rows: RowFormat, signs: NDArray[np.int8] | None) -> EventConv:
+def _events(step: ConvStep, rows: RowFormat) -> EventConv:
     x, codes = step.links.inputs[0], step.weight.unpack().astype(np.int64)
     outputs, _, high, wide = codes.shape
-    thresholds, bias = _thresholds(step.quantization), step.bias
+    thresholds, signs, bias = channel_thresholds(step.quantization), turned_signs(step.quantization), step.bias
     flips = np.ones(outputs, np.int8)
     if step.raw is None and len(step.links.inputs) == 1 and thresholds is not None:
         # Nobody sees these sums: their signs can be turned, and what is added to them taken off the thresholds.
@@ -416,7 +419,6 @@ def _storages(plan: Plan, operations: tuple[Operation, ...]) -> list[Codes]:
             channels=buffer.channels,
             bits=bits,
             zero=buffer.zero,
-            highest=buffer.highest,
             offset=None,
         )
         if storage in packed:

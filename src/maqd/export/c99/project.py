@@ -24,7 +24,7 @@ STACK = 512
 """Bytes that a function of the program may need on the stack; the Makefile asks the compiler to check."""
 
 OPTIMIZATION = "-O2"
-"""What compilers are asked for; -Os makes code 1 to 5% smaller in all and 20% slower."""
+"""What compilers are asked for; -Os makes programs 1 to 5% smaller and 25% slower."""
 
 CODE = 4096, 1024
 """Bytes of code that are expected, and more of them for each layer; the compiler decides."""

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd import interpreter
-from maqd.export.c99.layers import Traced
 from maqd.export.c99.source import Source
 from maqd.graph import Graph
 
@@ -34,16 +33,6 @@ def in_memory(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.ascontiguousarray(np.moveaxis(values, 1, -1)).reshape(len(values), -1)
 
 
-def traced_values(traced: Traced, values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A tensor as the program computes it: its signs turned and its bias not yet added; channels are dimension 1."""
-    column = (-1, *[1] * (values.ndim - 2))
-    if traced.bias is not None:
-        values = values - traced.bias.astype(np.int64).reshape(column)
-    if traced.flips is not None:
-        values = values * traced.flips.astype(np.int64).reshape(column)
-    return values
-
-
 def make_vectors(graph: Graph, source: Source, images: NDArray[np.uint8]) -> Vectors:
     """What the interpreter computes for some images.
 
@@ -53,7 +42,7 @@ def make_vectors(graph: Graph, source: Source, images: NDArray[np.uint8]) -> Vec
         images: uint8, N x the input's shape.
     """
     tensors = dict(interpreter.layers(graph, images))
-    hashes = [_hash(in_memory(traced_values(one, tensors[one.name]))) for one in source.traced]
+    hashes = [_hash(in_memory(one.as_computed(tensors[one.name]))) for one in source.traced]
     return Vectors(
         images=in_memory(images.astype(np.int64)).astype(np.uint8),
         logits=in_memory(tensors[graph.logits.name]).astype(np.int32),
