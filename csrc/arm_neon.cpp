@@ -5,6 +5,7 @@
 #include "dense.h"
 #include "events.h"
 #include "finish.h"
+#include "winograd.h"
 
 namespace maqd {
 
@@ -13,17 +14,19 @@ namespace {
 struct DenseOps {
     static constexpr size_t TILE = 2;
     static constexpr auto finish = finish_plain;
+    static constexpr auto combine = combine_plain;
 
     // Bytes are widened: x up to 255 needs 9 bits with its sign.
-    static inline void tile(const Dense &d, const uint8_t *x, const Left &left, const int8_t *weights, int32_t *acc) {
+    static inline void tile(const uint8_t *x, const Left &left, int32_t runs, size_t run, const int8_t *weights,
+                            const int32_t *start, int32_t *acc) {
         for (size_t half = 0; half < 2; half++) {
-            const int8_t *w = weights + half * d.depth() * 16;
+            const int8_t *w = weights + half * static_cast<size_t>(runs) * run * 16;
             const uint8_t *from = x;
             int32x4_t sums[TILE][8];  // two vectors for four outputs: even and odd pairs of products
             for (size_t p = 0; p < TILE; p++)
                 for (auto &sum : sums[p]) sum = vdupq_n_s32(0);
-            for (int32_t row = 0; row < d.runs(); row++, from += left.pitch)
-                for (size_t k = 0; k < d.run; k += 4, w += 64) {
+            for (int32_t row = 0; row < runs; row++, from += left.pitch)
+                for (size_t k = 0; k < run; k += 4, w += 64) {
                     int16x8_t inputs[TILE];
                     for (size_t p = 0; p < TILE; p++) {
                         uint32_t four;
@@ -39,8 +42,9 @@ struct DenseOps {
                 }
             for (size_t p = 0; p < TILE; p++)
                 for (size_t v = 0; v < 8; v++) {
-                    acc[p * 32 + half * 16 + v * 2] = vgetq_lane_s32(sums[p][v], 0) + vgetq_lane_s32(sums[p][v], 1);
-                    acc[p * 32 + half * 16 + v * 2 + 1] = vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
+                    const size_t o = half * 16 + v * 2;
+                    acc[p * 32 + o] = start[o] + vgetq_lane_s32(sums[p][v], 0) + vgetq_lane_s32(sums[p][v], 1);
+                    acc[p * 32 + o + 1] = start[o + 1] + vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
                 }
         }
     }
@@ -101,6 +105,9 @@ const Isa NEON = {
     maqd_neon_transpose,
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
+    winograd<BlockWinograd<DenseOps>>,
+    winograd_scratch,
+    BlockWinograd<DenseOps>::OFFSET,
     4,
     false,
     4,
@@ -111,6 +118,7 @@ const Isa NEON = {
     false,
     plain_count_bits,
     0.03,
+    4,
     0.8,
     40,
     30,

@@ -104,6 +104,7 @@ NB_MODULE(_native, m) {
         .value("AUTOMATIC", Kernel::automatic)
         .value("SCALAR", Kernel::scalar)
         .value("DENSE", Kernel::dense)
+        .value("WINOGRAD", Kernel::winograd)
         .value("EVENTS", Kernel::events);
 
     nb::class_<Model>(m, "Model")

@@ -12,6 +12,8 @@ namespace {
 constexpr size_t DENSE_LIMIT = 600000;  // with more weights than this, one form of them must do
 constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
 constexpr double USUAL_BITS = 0.15;              // share of set bits of trained networks, where no input is known yet
+constexpr size_t WINOGRAD_QUADS = 64;            // that are computed together
+constexpr size_t WINOGRAD_COMPACT_QUADS = 256;   // where weights are expanded for them
 constexpr size_t CACHED = 1 << 18;               // bytes of weights that stay in a near cache
 constexpr double FETCH = 0.03;                   // nanoseconds to bring a byte of more weights nearer
 constexpr double EXPAND = 0.02;                  // nanoseconds to fetch and expand a compact weight
@@ -57,7 +59,10 @@ class ConvStep final : public Step {
     }
 
     int choose(const Batch &batch) const override {
-        if (!dense_ready_ || !events_ready_) return dense_ready_ ? DENSE : events_ready_ ? EVENTS : SCALAR;
+        const int product = winograd_ready_ && (!dense_ready_ || winograd_cost(batch.images) < dense_cost(batch.images)) ? WINOGRAD
+                            : dense_ready_                                                                            ? DENSE
+                                                                                                                      : SCALAR;
+        if (product == SCALAR || !events_ready_) return events_ready_ ? EVENTS : product;
         const size_t bytes = x_.bytes() * batch.images;
         const size_t lines = std::max<size_t>(1, bytes / 64), stride = (lines * 64 / SAMPLE) | 1;  // odd: every channel gets its turn
         size_t set = 0, seen = 0;
@@ -66,14 +71,14 @@ class ConvStep final : public Step {
             set += isa_.count_bits(batch.at(x_) + line * 64, length);
             seen += length;
         }
-        return events_cost(static_cast<double>(set) / static_cast<double>(seen)) <
-                       dense_cost(batch.images)
-                   ? EVENTS
-                   : DENSE;
+        const double cost = product == DENSE ? dense_cost(batch.images) : winograd_cost(batch.images);
+        return events_cost(static_cast<double>(set) / static_cast<double>(seen)) < cost ? EVENTS : product;
     }
 
     size_t parts(const Batch &batch, int choice) const override {
-        return choice == DENSE ? dense_.parts(batch.images) : batch.images * static_cast<size_t>(conv_.rows);
+        return choice == DENSE      ? dense_.parts(batch.images)
+               : choice == WINOGRAD ? winograd_.parts(batch.images)
+                                    : batch.images * static_cast<size_t>(conv_.rows);
     }
 
     void run(const Batch &batch, int choice, size_t first, size_t last, uint8_t *scratch) const override {
@@ -92,6 +97,12 @@ class ConvStep final : public Step {
                 if (finish.short_bias) finish.short_bias = short_dense_bias_.data();
                 isa_.dense(dense, finish, batch.images, first, last, scratch);
             }
+        } else if (choice == WINOGRAD) {
+            Winograd winograd = winograd_;
+            winograd.weights = reinterpret_cast<const int8_t *>((dense_.compact_bits ? dense_weights_[0] : winograd_weights_).data());
+            winograd.start = reinterpret_cast<const int32_t *>(winograd_start_.data());
+            winograd.x = batch.at(x_);
+            isa_.winograd(winograd, finish, batch.images, first, last, scratch);
         } else if (choice == EVENTS) {
             Events events = events_;
             events.x = batch.at(x_);
@@ -104,25 +115,27 @@ class ConvStep final : public Step {
     size_t scratch() const override {
         size_t size = static_cast<size_t>(conv_.columns) * finish_.outputs * 4;
         if (dense_ready_) size = std::max(size, isa_.dense_scratch(dense_));
+        if (winograd_ready_) size = std::max(size, isa_.winograd_scratch(winograd_));
         if (events_ready_) size = std::max(size, isa_.events_scratch(events_));
         return size;
     }
 
     const char *kernel(int choice) const override {
-        return choice == DENSE ? "dense" : choice == EVENTS ? "events" : "scalar";
+        return choice == DENSE ? "dense" : choice == WINOGRAD ? "winograd" : choice == EVENTS ? "events" : "scalar";
     }
 
     const Buffer *input() const override { return &x_; }
 
     size_t constants() const override {
-        size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size();
+        size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size() + winograd_weights_.size() +
+                       winograd_start_.size();
         for (const auto &weights : dense_weights_) total += weights.size();
         return total + (bias_.size() + dense_bias_.size() + thresholds_.size() + signs_.size()) * 4 +
                (short_bias_.size() + short_dense_bias_.size() + short_thresholds_.size() + short_signs_.size()) * 2;
     }
 
   private:
-    enum { SCALAR, DENSE, EVENTS };
+    enum { SCALAR, DENSE, WINOGRAD, EVENTS };
 
     void prepare_activation(const Quantization &q) {
         const size_t outputs = finish_.outputs;
@@ -176,14 +189,29 @@ class ConvStep final : public Step {
         const bool can_dense = isa_.dense && bytes && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
         const bool can_events = isa_.events && bytes && x_.zero == 0 && groups == 1 && o.window.dilation_columns == 1 &&
                                 weight_planes(w).planes * 64 <= isa_.event_bits && events_fit(w);
+        const bool can_winograd = can_dense && isa_.winograd && winograd_fits(w);
         if (can_dense) plan_dense(w);
-        bool dense = can_dense && kernel != Kernel::scalar && !(kernel == Kernel::events && can_events);
-        bool events = can_events && kernel != Kernel::scalar && !(kernel == Kernel::dense && can_dense);
+        if (can_winograd) plan_winograd();
+        const bool only_dense = kernel == Kernel::dense && can_dense, only_events = kernel == Kernel::events && can_events;
+        const bool only_winograd = kernel == Kernel::winograd && can_winograd, any = kernel != Kernel::scalar;
+        bool winograd = can_winograd && any && !only_dense && !only_events;
+        bool dense = can_dense && any && !only_events && !only_winograd;
+        bool events = can_events && any && !only_dense && !only_winograd;
         if (events) plan_events(w, o);
-        if (dense && events && w.outputs * w.depth() > DENSE_LIMIT) {
+        // The same compact weights serve both; otherwise, one form of them is enough.
+        if (winograd && !dense_.compact_bits) (winograd_cost(1) < dense_cost(1) ? dense : winograd) = false;
+        if (dense && !winograd && events && w.outputs * w.depth() > DENSE_LIMIT) {
             const int planes = events_.planes;
             (events_cost(USUAL_BITS * planes) < dense_cost(8) ? dense : events) = false;
         }
+        if (winograd) {
+            winograd_start_ = Memory((w.outputs + 31) / 32 * 6 * 32 * sizeof(int32_t));
+            if (!dense_.compact_bits)
+                winograd_weights_ = winograd_weights(w, winograd_, isa_.winograd_offset, negate_,
+                                                     reinterpret_cast<int32_t *>(winograd_start_.data()));
+            winograd_ready_ = true;
+        }
+        if (winograd && dense_.compact_bits && !dense) dense_weights_.push_back(compact_weights(w, dense_, negate_));
         if (dense) {
             if (dense_.compact_bits) dense_weights_.push_back(compact_weights(w, dense_, negate_));
             for (size_t group = 0; group < groups && !dense_.compact_bits; group++)
@@ -205,9 +233,17 @@ class ConvStep final : public Step {
             plan_threshold_planes(w, o);
             events_ready_ = true;
         }
-        if (dense || events) return;
+        if (dense || winograd || events) return;
         narrow_ = w.narrow() && negatable(w);
         scalar_weights_ = narrow_ ? scalar_weights<int8_t>(w, groups, negate_) : scalar_weights<int16_t>(w, groups, negate_);
+    }
+
+    bool winograd_fits(const PackedWeights &w) const {
+        const int64_t largest = std::max(std::abs(w.low), std::abs(w.highest()));
+        const maqd_window &window = conv_.window;
+        return window.kernel_columns == 3 && window.stride_columns == 1 && window.stride_rows == 1 &&
+               window.dilation_columns == 1 && conv_.groups == 1 && x_.zero == 0 && x_.highest <= WINOGRAD_INPUT &&
+               largest <= WINOGRAD_CODE && static_cast<int64_t>(w.depth()) * largest * x_.highest < int64_t{1} << 21;
     }
 
     // -(-128) is no int8.
@@ -248,6 +284,23 @@ class ConvStep final : public Step {
         dense_.compact_bits = w.count <= 4 ? 2 : 4;
         for (int index = 0; index < 16; index++)
             dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * std::min(index, w.count - 1));
+    }
+
+    void plan_winograd() {
+        winograd_ = {};
+        winograd_.conv = conv_;
+        winograd_.run = rounded(winograd_.inputs(), isa_.dense_align);
+        winograd_.image_size = x_.bytes();
+        winograd_.compact_bits = dense_.compact_bits;
+        std::copy_n(dense_.table, 16, winograd_.table);
+        const size_t rows = static_cast<size_t>(conv_.rows), quads = winograd_.quads();
+        winograd_.part_images = winograd_.part_rows = 1;
+        if (rows * quads >= WINOGRAD_QUADS) {
+            winograd_.part_rows = (WINOGRAD_QUADS + quads - 1) / quads;
+        } else {
+            winograd_.part_rows = rows;
+            winograd_.part_images = (dense_.compact_bits ? WINOGRAD_COMPACT_QUADS : WINOGRAD_QUADS) / (rows * quads);
+        }
     }
 
     void plan_events(const PackedWeights &w, const ConvOptions &) {
@@ -315,6 +368,15 @@ class ConvStep final : public Step {
                once / static_cast<double>(images);
     }
 
+    double winograd_cost(size_t images) const {
+        const double weights = static_cast<double>(winograd_.depth() * dense_.outputs) * 6;
+        const double quads = static_cast<double>(winograd_.quads()) * conv_.rows;
+        const double parts = static_cast<double>(winograd_.parts(images));
+        const double once = winograd_.compact_bits ? parts * weights * EXPAND / 2 : weights > CACHED ? weights * FETCH : 0;
+        return std::max(quads, 16.0 / static_cast<double>(images)) * (weights * isa_.dense_cost + finish_.outputs * isa_.combine_cost) +
+               once / static_cast<double>(images);
+    }
+
     // `bits` is the mean number of set bits of an input.
     double events_cost(double bits) const {
         const auto &w = conv_.window;
@@ -362,10 +424,11 @@ class ConvStep final : public Step {
     std::vector<int16_t> short_bias_, short_dense_bias_, short_thresholds_, short_signs_;
     std::vector<int8_t> narrow_signs_;
     std::vector<bool> negate_;
-    bool dense_ready_ = false, events_ready_ = false, narrow_ = true;
-    Memory scalar_weights_, event_rows_, threshold_planes_;
+    bool dense_ready_ = false, winograd_ready_ = false, events_ready_ = false, narrow_ = true;
+    Memory scalar_weights_, event_rows_, threshold_planes_, winograd_weights_, winograd_start_;
     std::vector<Memory> dense_weights_;
     Dense dense_{};
+    Winograd winograd_{};
     Events events_{};
 };
 

@@ -65,7 +65,7 @@ class Step {
 };
 
 // Which kernel convolutions use where they have a choice.
-enum class Kernel { automatic, scalar, dense, events };
+enum class Kernel { automatic, scalar, dense, winograd, events };
 
 // Activation: stored = base + spacing * #{k: signs[c] * x >= thresholds[k][c]}.
 struct Quantization {

@@ -69,6 +69,37 @@ struct Dense {
     }
 };
 
+// Output columns of a convolution that Winograd's filtering makes together, at most 4: `count` pixels of the tensor.
+struct Quad {
+    size_t pixel, count;
+};
+
+// A convolution with three kernel columns and stride 1 by Winograd's minimal filtering, see winograd.h. One group, inputs
+// of at most WINOGRAD_INPUT without an offset, codes of at most WINOGRAD_CODE.
+struct Winograd {
+    maqd_conv conv;
+    size_t run;  // input channels, filled up to a multiple of dense_align
+    // The transformed weights of six planes: [outputs / 32][6][2][depth / 4][16][4], where the depth is [kernel rows][run].
+    // Or, if compact_bits, plain ones as Dense has them.
+    const int8_t *weights;
+    const int32_t *start;  // [outputs / 32][6][32]: what undoes the offset of transformed inputs
+    const uint8_t *x;  // [images] tensors
+    size_t image_size;
+    int compact_bits;
+    int8_t table[16];
+    size_t part_images, part_rows;  // what is computed together at most
+
+    int32_t runs() const { return conv.window.kernel_rows; }
+    size_t depth() const { return static_cast<size_t>(runs()) * run; }
+    size_t inputs() const { return static_cast<size_t>(conv.x.channels); }
+    size_t quads() const { return (static_cast<size_t>(conv.columns) + 3) / 4; }  // of an output row
+    size_t parts(size_t images) const {
+        return ((static_cast<size_t>(conv.rows) + part_rows - 1) / part_rows) * ((images + part_images - 1) / part_images);
+    }
+};
+
+constexpr int WINOGRAD_INPUT = 15, WINOGRAD_CODE = 18;  // times 8 and times 7 they fit int8
+
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
 // A row belongs to a kernel position and an input channel and has one plane of bits for each value +1 and -1 of the
@@ -111,6 +142,10 @@ struct Isa {
     // Parts first .. last - 1 of so many images. `scratch` has dense_scratch bytes.
     void (*dense)(const Dense &, const Finish &, size_t images, size_t first, size_t last, uint8_t *scratch);
     size_t (*dense_scratch)(const Dense &);
+    // The same for `winograd`, which takes what `dense` takes.
+    void (*winograd)(const Winograd &, const Finish &, size_t images, size_t first, size_t last, uint8_t *scratch);
+    size_t (*winograd_scratch)(const Winograd &);
+    uint8_t winograd_offset;  // of transformed inputs
     size_t dense_align;
     bool dense_compact;  // whether it can expand compact weights
     int32_t strip_columns;  // output columns from which on strips are worth it
@@ -121,9 +156,9 @@ struct Isa {
     int event_bits;  // width of its widest vectors
     bool event_sweeps;  // whether it has sweeps
     size_t (*count_bits)(const uint8_t *x, size_t size);  // how many bits are set
-    // Rough costs in nanoseconds, only to choose between the two kernels: a product of the dense one; for events a row of a
-    // chunk, a chunk of an output pixel, and looking through 64 channels of an input pixel.
-    double dense_cost, row_cost, chunk_cost, look_cost;
+    // Rough costs in nanoseconds, only to choose between kernels: a product of the dense one; an output of a quad; for
+    // events a row of a chunk, a chunk of an output pixel, and looking through 64 channels of an input pixel.
+    double dense_cost, combine_cost, row_cost, chunk_cost, look_cost;
 };
 
 // The instruction set of that name, or the best one for an empty name; null if the processor or the build lacks it.

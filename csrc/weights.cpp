@@ -156,6 +156,31 @@ Memory compact_weights(const PackedWeights &packed, const Dense &dense, const st
     return made;
 }
 
+Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, int offset, const std::vector<bool> &negate,
+                        int32_t *start) {
+    const size_t depth = winograd.depth(), rows = packed.taps / 3;
+    Memory made((packed.outputs + 31) / 32 * 32 * 6 * depth);
+    Reader reader(packed);
+    for (size_t o = 0; o < packed.outputs; o++) {
+        const uint8_t *row = reader.row(o);
+        const int sign = negate[o] ? -1 : 1;
+        uint8_t *to = made.data() + o / 32 * 32 * 6 * depth + o % 32 / 16 * 16 * depth + o % 16 * 4;
+        int32_t sums[6] = {};
+        for (size_t c = 0; c < packed.inputs; c++)
+            for (size_t i = 0; i < rows; i++, row += 3) {
+                const int g0 = sign * reader.code(row[0]), g1 = sign * reader.code(row[1]), g2 = sign * reader.code(row[2]);
+                const int u[6] = {6 * g0, -(g0 + g1 + g2), g1 - g0 - g2, g0 + 2 * g1 + 4 * g2, g0 - 2 * g1 + 4 * g2, 6 * g2};
+                const size_t k = i * winograd.run + c;
+                for (size_t t = 0; t < 6; t++) {
+                    to[t * 32 * depth + k / 4 * 64 + k % 4] = static_cast<uint8_t>(u[t]);
+                    sums[t] += u[t];
+                }
+            }
+        for (size_t t = 0; t < 6; t++) start[(o / 32 * 6 + t) * 32 + o % 32] = -offset * sums[t];
+    }
+    return made;
+}
+
 WeightPlanes weight_planes(const PackedWeights &packed) {
     if (ternary(packed)) return {2, {1, -1}, 0};
     WeightPlanes made{0, {}, packed.low};

@@ -10,6 +10,10 @@ namespace maqd {
 void finish_avx512(const Finish &finish, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
                    size_t outputs);
 
+// The same for products of Winograd's filtering, m[6][BLOCK][32] of winograd.h, of `count` quads.
+void combine_avx512(const Finish &finish, const int32_t *m, const Quad *quads, size_t count, size_t output,
+                    size_t outputs);
+
 extern const Isa AVX2;
 extern const Isa AVX512;
 const Isa &amx();

@@ -7,6 +7,7 @@
 #endif
 
 #include "panel.h"
+#include "winograd.h"
 #include "x86.h"
 
 namespace maqd {
@@ -240,11 +241,100 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
     _tile_release();
 }
 
+// ---- Winograd ---------------------------------------------------------------------------------------------------------
+
+struct WinogradOps {
+    static constexpr uint8_t OFFSET = 0;  // tiles of int8 may be multiplied with one another
+
+    static inline void products(const uint8_t *v, size_t count, const Left &left, const Winograd &w, const int8_t *u,
+                                const int32_t *, int32_t *m) {
+        count > PIXELS ? block<true>(v, left, w, u, m) : block<false>(v, left, w, u, m);
+    }
+
+    // Two tiles of quads, or only the first.
+    template <bool BOTH>
+    static inline void block(const uint8_t *a, const Left &left, const Winograd &w, const int8_t *u, int32_t *m) {
+        const uint8_t *b = a + PIXELS * left.stride;
+        const int8_t *other = u + w.depth() * 16;
+        const auto stride = static_cast<long>(left.stride);
+        _tile_zero(0);
+        _tile_zero(1);
+        if (BOTH) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        for (int32_t row = 0; row < w.runs(); row++, a += left.pitch, b += left.pitch)
+            for (size_t k = 0; k < w.run; k += STEP, u += STEP * 16, other += STEP * 16) {
+                _tile_loadd(4, a + k, stride);
+                _tile_loadd(6, u, 64);
+                _tile_loadd(7, other, 64);
+                _tile_dpbssd(0, 4, 6);
+                _tile_dpbssd(1, 4, 7);
+                if (BOTH) {
+                    _tile_loadd(5, b + k, stride);
+                    _tile_dpbssd(2, 5, 6);
+                    _tile_dpbssd(3, 5, 7);
+                }
+            }
+        _tile_stored(0, m, 128);
+        _tile_stored(1, m + 16, 128);
+        if (BOTH) {
+            _tile_stored(2, m + PIXELS * 32, 128);
+            _tile_stored(3, m + PIXELS * 32 + 16, 128);
+        }
+    }
+
+    static inline void expand(const Winograd &w, size_t output, int8_t *u) {
+        const auto share = static_cast<size_t>(8 / w.compact_bits);
+        const size_t depth = w.depth(), kernel = 3 * w.run / share * 16;  // bytes of a kernel row of 16 outputs
+        const uint8_t *from = reinterpret_cast<const uint8_t *>(w.weights) + output * 3 * depth / share;
+        const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(w.table)));
+        const __m512i low = _mm512_set1_epi8(static_cast<char>((1 << w.compact_bits) - 1));
+        const __m128i bits = _mm_cvtsi32_si128(w.compact_bits);
+        const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi8(a, b); };
+        for (size_t half = 0; half < 2; half++, u += depth * 16)
+            for (size_t row = 0; row < static_cast<size_t>(w.runs()); row++, from += kernel)
+                for (size_t k = 0; k < w.run; k += 4 * share) {
+                    const uint8_t *line = from + k / share * 16;
+                    __m512i indices[3];
+                    for (size_t j = 0; j < 3; j++) indices[j] = _mm512_load_si512(line + j * kernel / 3);
+                    int8_t *to = u + (row * w.run + k) * 16;
+                    for (size_t i = 0; i < share; i++, to += 64) {
+                        __m512i g[3];
+                        for (size_t j = 0; j < 3; j++) {
+                            g[j] = _mm512_shuffle_epi8(table, _mm512_and_si512(indices[j], low));
+                            indices[j] = _mm512_srl_epi16(indices[j], bits);
+                        }
+                        const auto put = [&](size_t t, __m512i v) { _mm512_store_si512(to + t * 32 * depth, v); };
+                        const __m512i outer = plus(g[0], g[2]), twice0 = plus(g[0], g[0]), twice1 = plus(g[1], g[1]);
+                        const __m512i twice2 = plus(g[2], g[2]), four2 = plus(twice2, twice2), even = plus(g[0], four2);
+                        put(0, plus(plus(twice0, twice0), twice0));
+                        put(1, _mm512_sub_epi8(_mm512_setzero_si512(), plus(outer, g[1])));
+                        put(2, _mm512_sub_epi8(g[1], outer));
+                        put(3, plus(even, twice1));
+                        put(4, _mm512_sub_epi8(even, twice1));
+                        put(5, plus(four2, twice2));
+                    }
+                }
+    }
+
+    static constexpr auto combine = combine_avx512;
+};
+
+void winograd_tiles(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+    configure();
+    winograd<WinogradOps>(w, finish, images, first, last, scratch);
+    _tile_release();
+}
+
 Isa with_tiles() {
     Isa isa = AVX512;
     isa.name = "amx";
     isa.dense = dense;
     isa.dense_scratch = dense_scratch;
+    isa.winograd = winograd_tiles;
+    isa.winograd_scratch = winograd_scratch;
+    isa.winograd_offset = WinogradOps::OFFSET;
     isa.dense_align = STEP;
     isa.dense_compact = true;
     isa.strip_columns = 12;

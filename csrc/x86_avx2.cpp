@@ -4,6 +4,7 @@
 #include "dense.h"
 #include "events.h"
 #include "finish.h"
+#include "winograd.h"
 #include "x86.h"
 
 namespace maqd {
@@ -16,21 +17,23 @@ namespace {
 struct DenseOps {
     static constexpr size_t TILE = 3;
     static constexpr auto finish = finish_plain;
+    static constexpr auto combine = combine_plain;
 
     static inline __m256i products(__m256i x, __m256i w) {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1));
     }
 
     // 32 outputs are two blocks of 16: four vectors of 8 a pixel.
-    static inline void tile(const Dense &d, const uint8_t *x, const Left &left, const int8_t *weights, int32_t *acc) {
+    static inline void tile(const uint8_t *x, const Left &left, int32_t runs, size_t run, const int8_t *weights,
+                            const int32_t *start, int32_t *acc) {
         __m256i sums[TILE][4];
 #pragma GCC unroll 4
         for (size_t p = 0; p < TILE; p++)
 #pragma GCC unroll 4
-            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_setzero_si256();
-        const int8_t *other = weights + d.depth() * 16;
-        for (int32_t row = 0; row < d.runs(); row++, x += left.pitch)
-            for (size_t k = 0; k < d.run; k += 4, weights += 64, other += 64) {
+            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_load_si256(reinterpret_cast<const __m256i *>(start + v * 8));
+        const int8_t *other = weights + static_cast<size_t>(runs) * run * 16;
+        for (int32_t row = 0; row < runs; row++, x += left.pitch)
+            for (size_t k = 0; k < run; k += 4, weights += 64, other += 64) {
                 __m256i inputs[TILE];
 #pragma GCC unroll 4
                 for (size_t p = 0; p < TILE; p++) {
@@ -181,6 +184,9 @@ const Isa AVX2 = {
     maqd_avx2_transpose,
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
+    winograd<BlockWinograd<DenseOps>>,
+    winograd_scratch,
+    BlockWinograd<DenseOps>::OFFSET,
     4,
     false,
     6,
@@ -191,6 +197,7 @@ const Isa AVX2 = {
     false,
     plain_count_bits,
     0.0085,
+    2,
     0.6,
     40,
     10,

@@ -6,6 +6,7 @@
 #include "dense.h"
 #include "events.h"
 #include "panel.h"
+#include "winograd.h"
 
 namespace maqd {
 
@@ -76,6 +77,18 @@ inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t 
     }
 }
 
+// Three times the outputs of a quad, for 16 outputs, of the products m[6][BLOCK][32].
+inline void thrice_quad(const int32_t *m, __m512i *y) {
+    const auto product = [&](size_t t) { return _mm512_load_si512(m + t * BLOCK * 32); };
+    const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
+    const __m512i a = plus(product(1), product(2)), b = _mm512_sub_epi32(product(1), product(2));
+    const __m512i c = plus(product(3), product(4)), d = _mm512_sub_epi32(product(3), product(4));
+    y[0] = _mm512_srai_epi32(plus(plus(product(0), c), _mm512_slli_epi32(a, 2)), 3);
+    y[1] = _mm512_srai_epi32(plus(plus(b, b), d), 2);
+    y[2] = _mm512_srai_epi32(plus(a, c), 1);
+    y[3] = _mm512_srai_epi32(plus(plus(b, product(5)), plus(d, d)), 1);
+}
+
 // The same in 16 bits, for 32 outputs of one pixel at a time. It has copies of everything it needs: codes are stored as
 // bytes, which may alias whatever is behind a reference. LEVELS is their number, or 0 for any.
 template <bool ADDEND, bool RAW, bool SIGNS, int LEVELS>
@@ -127,14 +140,30 @@ struct Short {
         _mm256_mask_storeu_epi8(f.codes + at, mask, code);
     }
 
-    inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+    // The lower halves of 32 accumulators.
+    static inline __m512i halves(__m512i low, __m512i high) {
         const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24,
                                               22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+        return _mm512_permutex2var_epi16(low, even, high);
+    }
+
+    inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
         size_t at = pixel * f.outputs + output;
         for (size_t p = 0; p < pixels; p++, acc += stride, at += f.outputs)
-            store(_mm512_add_epi16(_mm512_permutex2var_epi16(_mm512_loadu_si512(acc), even, _mm512_loadu_si512(acc + 16)),
-                                   bias),
-                  at);
+            store(_mm512_add_epi16(halves(_mm512_loadu_si512(acc), _mm512_loadu_si512(acc + 16)), bias), at);
+    }
+
+    // Products of Winograd's filtering; the division by 3 is left for 16 bits.
+    inline void quads(const int32_t *m, const Quad *quad, size_t count) const {
+        const __m512i third = _mm512_set1_epi16(static_cast<int16_t>(THIRD));
+        for (size_t i = 0; i < count; i++, m += 32) {
+            __m512i low[QUAD], high[QUAD];
+            thrice_quad(m, low);
+            thrice_quad(m + 16, high);
+            size_t at = quad[i].pixel * f.outputs + output;
+            for (size_t j = 0; j < quad[i].count; j++, at += f.outputs)
+                store(_mm512_add_epi16(_mm512_mullo_epi16(halves(low[j], high[j]), third), bias), at);
+        }
     }
 
     const Finish f;
@@ -175,12 +204,10 @@ inline void with_short(const Finish &f, size_t output, __mmask32 mask, Use use) 
     }
 }
 
-}  // namespace
-
-void finish_avx512(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-                   size_t outputs) {
-    const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
-    if (is_short(f)) return with_short(f, output, mask, [&](const auto &with) { with.block(acc, stride, pixel, pixels); });
+// In 32 bits.
+void finish_long(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
+                 size_t outputs) {
+    const auto mask = static_cast<uint32_t>((uint64_t{1} << outputs) - 1);
     for (size_t part = 0; part < outputs; part += 16) {
         const auto m = static_cast<__mmask16>(mask >> part);
         const int32_t *from = acc + part;
@@ -202,6 +229,30 @@ void finish_avx512(const Finish &f, const int32_t *acc, size_t stride, size_t pi
     }
 }
 
+}  // namespace
+
+void finish_avx512(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
+                   size_t outputs) {
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
+    if (is_short(f)) return with_short(f, output, mask, [&](const auto &with) { with.block(acc, stride, pixel, pixels); });
+    finish_long(f, acc, stride, pixel, pixels, output, outputs);
+}
+
+void combine_avx512(const Finish &f, const int32_t *m, const Quad *quads, size_t count, size_t output, size_t outputs) {
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
+    if (is_short(f)) return with_short(f, output, mask, [&](const auto &with) { with.quads(m, quads, count); });
+    const __m512i third = _mm512_set1_epi32(static_cast<int32_t>(THIRD));
+    for (size_t i = 0; i < count; i++, m += 32) {
+        alignas(64) int32_t y[QUAD][32];
+        for (size_t half = 0; half < 32; half += 16) {
+            __m512i thrice[QUAD];
+            thrice_quad(m + half, thrice);
+            for (size_t j = 0; j < QUAD; j++) _mm512_store_si512(y[j] + half, _mm512_mullo_epi32(thrice[j], third));
+        }
+        finish_long(f, y[0], 32, quads[i].pixel, quads[i].count, output, outputs);
+    }
+}
+
 namespace {
 
 // ---- dense ----------------------------------------------------------------------------------------------------------
@@ -209,13 +260,17 @@ namespace {
 struct DenseOps {
     static constexpr size_t TILE = 8;
 
-    static inline void tile(const Dense &d, const uint8_t *x, const Left &left, const int8_t *weights, int32_t *acc) {
+    static inline void tile(const uint8_t *x, const Left &left, int32_t runs, size_t run, const int8_t *weights,
+                            const int32_t *start, int32_t *acc) {
         __m512i sums[TILE][2];
 #pragma GCC unroll 8
-        for (size_t p = 0; p < TILE; p++) sums[p][0] = sums[p][1] = _mm512_setzero_si512();
-        const int8_t *other = weights + d.depth() * 16;
-        for (int32_t row = 0; row < d.runs(); row++, x += left.pitch)
-            for (size_t k = 0; k < d.run; k += 4, weights += 64, other += 64) {
+        for (size_t p = 0; p < TILE; p++) {
+            sums[p][0] = _mm512_load_si512(start);
+            sums[p][1] = _mm512_load_si512(start + 16);
+        }
+        const int8_t *other = weights + static_cast<size_t>(runs) * run * 16;
+        for (int32_t row = 0; row < runs; row++, x += left.pitch)
+            for (size_t k = 0; k < run; k += 4, weights += 64, other += 64) {
                 const __m512i w0 = _mm512_load_si512(weights), w1 = _mm512_load_si512(other);
 #pragma GCC unroll 8
                 for (size_t p = 0; p < TILE; p++) {
@@ -234,6 +289,7 @@ struct DenseOps {
     }
 
     static constexpr auto finish = finish_avx512;
+    static constexpr auto combine = combine_avx512;
 };
 
 // ---- events ---------------------------------------------------------------------------------------------------------
@@ -623,6 +679,9 @@ const Isa AVX512 = {
     maqd_avx512_transpose,
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
+    winograd<BlockWinograd<DenseOps>>,
+    winograd_scratch,
+    BlockWinograd<DenseOps>::OFFSET,
     4,
     false,
     6,
@@ -633,6 +692,7 @@ const Isa AVX512 = {
     true,
     count_bits,
     0.0027,
+    0.4,
     0.45,
     25,
     2,

@@ -53,6 +53,9 @@ class Kernel(enum.Enum):
     """Plain C."""
     DENSE = "dense"
     """Products of uint8 and int8 matrices, where codes fit; the time does not depend on the input."""
+    WINOGRAD = "winograd"
+    """The same by Winograd's minimal filtering, for kernels of three columns and stride 1, where codes and inputs are
+    small enough."""
     EVENTS = "events"
     """Sums of weights over the bits that are set in the input, where there is such a kernel."""
 

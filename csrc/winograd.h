@@ -1,0 +1,194 @@
+// Winograd's minimal filtering F(4, 3) along the rows of a convolution with three kernel columns and stride 1.
+//
+// Six products give four neighbouring outputs, where each of them takes three otherwise (Lavin and Gray 2016, from
+// Winograd 1980). Inputs and weights are transformed to six planes each, and with the few states that networks have here
+// those still fit 8 bits; the division that makes outputs of products has no remainder. So the result is the same integer.
+// Input columns d0 .. d5, weights g0 .. g2, products m = sum over kernel rows and channels of v * u:
+//
+//     v0 = 4 d0 - 5 d2 + d4                u0 = 6 g0                24 y0 = m0 + 4 (m1 + m2) + (m3 + m4)
+//     v1 = -4 (d1 + d2) + (d3 + d4)        u1 = -(g0 + g1 + g2)     12 y1 = 2 (m1 - m2) + (m3 - m4)
+//     v2 = 4 (d1 - d2) + (d4 - d3)         u2 = -(g0 - g1 + g2)      6 y2 = (m1 + m2) + (m3 + m4)
+//     v3 = 2 (d3 - d1) + (d4 - d2)         u3 = g0 + 2 g1 + 4 g2     6 y3 = (m1 - m2) + 2 (m3 - m4) + m5
+//     v4 = -2 (d3 - d1) + (d4 - d2)        u4 = g0 - 2 g1 + 4 g2
+//     v5 = 4 d1 - 5 d3 + d5                u5 = 6 g2
+//
+// Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
+//
+//     static constexpr uint8_t OFFSET;  // added to transformed inputs: 128 where they are multiplied as uint8, or 0
+//     static void products(const uint8_t *v, size_t count, const Left &, const Winograd &, const int8_t *u,
+//                          const int32_t *start, int32_t *m);
+//         // `count` quads times 32 outputs: m[count][32]; may write up to 3 rows more
+//     static void expand(const Winograd &, size_t output, int8_t *u);  // of 32 outputs, if weights may be compact
+//     static void combine(const Finish &, const int32_t *m, const Quad *, size_t count, size_t output, size_t outputs);
+//         // makes outputs of m[6][BLOCK][32] and stores what follows them
+#pragma once
+
+#include <cstring>
+
+#include "finish.h"
+#include "isa.h"
+#include "panel.h"
+
+namespace maqd {
+namespace {
+
+constexpr size_t QUAD = 4;     // output columns that are made together
+constexpr size_t BLOCK = 32;   // quads whose products are made together, before they are combined
+constexpr size_t PIECE = 64;   // channels that are transformed together
+
+// What is computed together: some images, some of their output rows. The transformed inputs are
+// [6][input rows][images][quads of a row][channels, filled up to a multiple of PIECE].
+struct WinogradPart {
+    size_t image, images;
+    size_t row, rows;
+    size_t quads;  // of a row
+    size_t channels;
+    size_t input_rows;
+
+    size_t plane() const { return input_rows * images * quads * channels; }
+};
+
+inline WinogradPart winograd_part(const Winograd &w, size_t images, size_t part) {
+    const auto height = static_cast<size_t>(w.conv.rows);
+    const size_t across = (height + w.part_rows - 1) / w.part_rows;
+    WinogradPart p{};
+    p.image = part / across * w.part_images;
+    p.images = images - p.image < w.part_images ? images - p.image : w.part_images;
+    p.row = part % across * w.part_rows;
+    p.rows = height - p.row < w.part_rows ? height - p.row : w.part_rows;
+    p.quads = w.quads();
+    p.channels = (w.inputs() + PIECE - 1) / PIECE * PIECE;
+    p.input_rows = p.rows + static_cast<size_t>((w.conv.window.kernel_rows - 1) * w.conv.window.dilation_rows);
+    return p;
+}
+
+// For the largest part; with what a last block reads behind its planes.
+inline size_t winograd_planes(const Winograd &w) {
+    const WinogradPart p = winograd_part(w, w.part_images, 0);
+    return 6 * p.plane() + BLOCK * p.channels;
+}
+
+inline size_t winograd_scratch(const Winograd &w) {
+    return winograd_planes(w) + (w.compact_bits ? 6 * 32 * w.depth() : 0) + (6 * BLOCK + 3) * 32 * sizeof(int32_t);
+}
+
+// One input row, which may be outside.
+template <uint8_t OFFSET>
+inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_t *x, int32_t row, uint8_t *to) {
+    typedef uint8_t Bytes __attribute__((vector_size(PIECE)));
+    const size_t plane = p.plane(), inputs = w.inputs();
+    const Bytes offset = Bytes{} + OFFSET;
+    if (row < 0 || row >= w.conv.x.rows) {
+        for (size_t t = 0; t < 6; t++) std::memset(to + t * plane, OFFSET, p.quads * p.channels);
+        return;
+    }
+    x += static_cast<size_t>(row) * static_cast<size_t>(w.conv.x.columns) * inputs;
+    const int32_t columns = w.conv.x.columns, padding = w.conv.window.padding_columns;
+    for (size_t c = 0; c < inputs; c += PIECE)
+        for (size_t q = 0; q < p.quads; q++) {
+            const int32_t first = static_cast<int32_t>(q * QUAD) - padding;
+            Bytes d[6];
+#pragma GCC unroll 6
+            for (int32_t i = 0; i < 6; i++) {
+                const int32_t column = first + i;
+                if (column < 0 || column >= columns)
+                    d[i] = Bytes{};
+                else
+                    std::memcpy(&d[i], x + static_cast<size_t>(column) * inputs + c, PIECE);
+            }
+            const auto put = [&](size_t t, Bytes v) {
+                v += offset;
+                std::memcpy(to + t * plane + q * p.channels + c, &v, PIECE);
+            };
+            const auto twice = [](Bytes v) { return v + v; };
+            const Bytes s = d[4] - d[2], r = twice(d[3] - d[1]);
+            put(0, twice(twice(d[0] - d[2])) + s);
+            put(1, d[3] + d[4] - twice(twice(d[1] + d[2])));
+            put(2, d[4] - d[3] + twice(twice(d[1] - d[2])));
+            put(3, s + r);
+            put(4, s - r);
+            put(5, d[5] - d[3] - twice(r));
+        }
+}
+
+template <class Ops>
+void winograd(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+    uint8_t *const planes = scratch;
+    auto *const expanded = reinterpret_cast<int8_t *>(planes + winograd_planes(w));
+    auto *const m = reinterpret_cast<int32_t *>(expanded + (w.compact_bits ? 6 * 32 * w.depth() : 0));
+    const auto columns = static_cast<size_t>(w.conv.columns), height = static_cast<size_t>(w.conv.rows);
+    for (size_t part = first; part < last; part++) {
+        const WinogradPart p = winograd_part(w, images, part);
+        for (size_t i = 0; i < p.input_rows; i++)
+            for (size_t n = 0; n < p.images; n++)
+                transform_row<Ops::OFFSET>(w, p, w.x + (p.image + n) * w.image_size,
+                                           static_cast<int32_t>(p.row + i) - w.conv.window.padding_rows,
+                                           planes + (i * p.images + n) * p.quads * p.channels);
+        const size_t total = p.rows * p.images * p.quads;
+        const Left left{nullptr, p.channels,
+                        static_cast<size_t>(w.conv.window.dilation_rows) * p.images * p.quads * p.channels};
+        for (size_t o = 0; o < finish.outputs; o += 32) {
+            const int8_t *u = w.weights + o * 6 * w.depth();
+            if (w.compact_bits) {
+                Ops::expand(w, o, expanded);
+                u = expanded;
+            }
+            for (size_t begin = 0; begin < total; begin += BLOCK) {
+                const size_t count = total - begin < BLOCK ? total - begin : BLOCK;
+                for (size_t t = 0; t < 6; t++)
+                    Ops::products(planes + t * p.plane() + begin * p.channels, count, left, w, u + t * 32 * w.depth(),
+                                  w.start + (o / 32 * 6 + t) * 32, m + t * BLOCK * 32);
+                Quad quads[BLOCK];
+                size_t row = begin / p.quads, q = begin % p.quads;
+                for (size_t i = 0; i < count; i++) {
+                    const size_t image = p.image + row % p.images, y = p.row + row / p.images;
+                    quads[i] = {(image * height + y) * columns + q * QUAD,
+                                columns - q * QUAD < QUAD ? columns - q * QUAD : QUAD};
+                    if (++q == p.quads) {
+                        q = 0;
+                        row++;
+                    }
+                }
+                Ops::combine(finish, m, quads, count, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
+            }
+        }
+    }
+}
+
+// What instruction sets without matrix tiles need, from the Ops of their dense kernel.
+template <class DenseOps>
+struct BlockWinograd {
+    static constexpr uint8_t OFFSET = 128;
+    static inline void products(const uint8_t *v, size_t count, const Left &left, const Winograd &w, const int8_t *u,
+                                const int32_t *start, int32_t *m) {
+        for (size_t q = 0; q < count; q += DenseOps::TILE)
+            DenseOps::tile(v + q * left.stride, left, w.runs(), w.run, u, start, m + q * 32);
+    }
+    static void expand(const Winograd &, size_t, int8_t *) {}  // has no compact weights
+    static constexpr auto combine = DenseOps::combine;
+};
+
+// Multiplying by it modulo 2^32 divides a multiple of 3.
+constexpr uint32_t THIRD = 0xaaaaaaabu;
+
+// `combine` in plain loops of fixed length.
+inline void combine_plain(const Finish &f, const int32_t *m, const Quad *quads, size_t count, size_t output,
+                          size_t outputs) {
+    constexpr size_t PLANE = BLOCK * 32;
+    const auto third = [](int32_t v) { return static_cast<int32_t>(static_cast<uint32_t>(v) * THIRD); };
+    for (size_t i = 0; i < count; i++, m += 32) {
+        int32_t y[QUAD][32];
+        for (size_t o = 0; o < 32; o++) {
+            const int32_t a = m[PLANE + o] + m[2 * PLANE + o], b = m[PLANE + o] - m[2 * PLANE + o];
+            const int32_t c = m[3 * PLANE + o] + m[4 * PLANE + o], d = m[3 * PLANE + o] - m[4 * PLANE + o];
+            y[0][o] = third((m[o] + 4 * a + c) >> 3);
+            y[1][o] = third((2 * b + d) >> 2);
+            y[2][o] = third((a + c) >> 1);
+            y[3][o] = third((b + 2 * d + m[5 * PLANE + o]) >> 1);
+        }
+        finish_plain(f, y[0], 32, quads[i].pixel, quads[i].count, output, outputs);
+    }
+}
+
+}  // namespace
+}  // namespace maqd
