@@ -17,16 +17,15 @@ struct DenseOps {
     static constexpr auto combine = combine_plain;
 
     // Bytes are widened: x up to 255 needs 9 bits with its sign.
-    static inline void tile(const uint8_t *x, const Left &left, int32_t runs, size_t run, const int8_t *weights,
-                            const int32_t *start, int32_t *acc) {
+    static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
         for (size_t half = 0; half < 2; half++) {
-            const int8_t *w = weights + half * static_cast<size_t>(runs) * run * 16;
+            const int8_t *w = right.first + half * right.pitch;
             const uint8_t *from = x;
             int32x4_t sums[TILE][8];  // two vectors for four outputs: even and odd pairs of products
             for (size_t p = 0; p < TILE; p++)
                 for (auto &sum : sums[p]) sum = vdupq_n_s32(0);
-            for (int32_t row = 0; row < runs; row++, from += left.pitch)
-                for (size_t k = 0; k < run; k += 4, w += 64) {
+            for (int32_t row = 0; row < right.runs; row++, from += left.pitch)
+                for (size_t k = 0; k < right.run; k += 4, w += 64) {
                     int16x8_t inputs[TILE];
                     for (size_t p = 0; p < TILE; p++) {
                         uint32_t four;
@@ -43,8 +42,8 @@ struct DenseOps {
             for (size_t p = 0; p < TILE; p++)
                 for (size_t v = 0; v < 8; v++) {
                     const size_t o = half * 16 + v * 2;
-                    acc[p * 32 + o] = start[o] + vgetq_lane_s32(sums[p][v], 0) + vgetq_lane_s32(sums[p][v], 1);
-                    acc[p * 32 + o + 1] = start[o + 1] + vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
+                    acc[p * 32 + o] = right.start[o] + vgetq_lane_s32(sums[p][v], 0) + vgetq_lane_s32(sums[p][v], 1);
+                    acc[p * 32 + o + 1] = right.start[o + 1] + vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
                 }
         }
     }

@@ -199,7 +199,7 @@ class ConvStep final : public Step {
         bool events = can_events && any && !only_dense && !only_winograd;
         if (events) plan_events(w, o);
         // The same compact weights serve both; otherwise, one form of them is enough.
-        if (winograd && !dense_.compact_bits) (winograd_cost(1) < dense_cost(1) ? dense : winograd) = false;
+        if (winograd && dense && !dense_.compact_bits) (winograd_cost(1) < dense_cost(1) ? dense : winograd) = false;
         if (dense && !winograd && events && w.outputs * w.depth() > DENSE_LIMIT) {
             const int planes = events_.planes;
             (events_cost(USUAL_BITS * planes) < dense_cost(8) ? dense : events) = false;

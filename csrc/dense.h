@@ -3,10 +3,8 @@
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
 //     static constexpr size_t TILE;  // pixels of a block: at most 4, or a divisor of 16
-//     static void tile(const uint8_t *x, const Left &, int32_t runs, size_t run, const int8_t *weights,
-//                      const int32_t *start, int32_t *acc);
-//         // acc[TILE][32]; x is the first row of the left matrix, `weights` are two blocks of 16 outputs; sums begin with
-//         // start[32]
+//     static void tile(const uint8_t *x, const Left &, const Right &, int32_t *acc);
+//         // acc[TILE][32]; x is the first row of the left matrix
 //     static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
 //                        size_t outputs);
 #pragma once
@@ -31,7 +29,8 @@ inline void dense_pixels(const Dense &d, const Finish &finish, const Left &left,
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     for (size_t o = 0; o < outputs; o += 32)
         for (size_t p = 0; p < count; p += Ops::TILE) {
-            Ops::tile(left.first + p * left.stride, left, d.runs(), d.run, d.weights + o * d.depth(), NO_START, acc);
+            const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, NO_START};
+            Ops::tile(left.first + p * left.stride, left, right, acc);
             Ops::finish(finish, acc, 32, pixel + p, count - p < Ops::TILE ? count - p : Ops::TILE, d.first_output + o,
                         outputs - o < 32 ? outputs - o : 32);
         }

@@ -16,6 +16,15 @@ struct Left {
     size_t stride, pitch;
 };
 
+// Weights of 32 outputs, two blocks of 16 that are `pitch` bytes apart, each [runs][run / 4][16][4]; sums begin with start[32].
+struct Right {
+    const int8_t *first;
+    size_t pitch;
+    int32_t runs;
+    size_t run;
+    const int32_t *start;
+};
+
 // Both move whole pieces of 64 bytes: up to 63 bytes more than asked are read and written.
 inline void copy_piece(uint8_t *to, const uint8_t *from, size_t size) {
     for (size_t i = 0; i < size; i += 64) std::memcpy(to + i, from + i, 64);

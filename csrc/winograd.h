@@ -15,9 +15,8 @@
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
 //     static constexpr uint8_t OFFSET;  // added to transformed inputs: 128 where they are multiplied as uint8, or 0
-//     static void products(const uint8_t *v, size_t count, const Left &, const Winograd &, const int8_t *u,
-//                          const int32_t *start, int32_t *m);
-//         // `count` quads times 32 outputs: m[count][32]; may write up to 3 rows more
+//     static void products(const uint8_t *v, size_t count, const Left &, const Right &, int32_t *m);
+//         // of `count` quads, at most STRIP: m[count][32]; may write up to 3 rows more
 //     static void expand(const Winograd &, size_t output, int8_t *u);  // of 32 outputs, if weights may be compact
 //     static void combine(const Finish &, const int32_t *m, const Quad *, size_t count, size_t output, size_t outputs);
 //         // makes outputs of m[6][BLOCK][32] and stores what follows them
@@ -33,7 +32,8 @@ namespace maqd {
 namespace {
 
 constexpr size_t QUAD = 4;     // output columns that are made together
-constexpr size_t BLOCK = 32;   // quads whose products are made together, before they are combined
+constexpr size_t BLOCK = 128;  // quads whose products are made together, before they are combined
+constexpr size_t STRIP = 32;   // quads that are multiplied together
 constexpr size_t PIECE = 64;   // channels that are transformed together
 
 // What is computed together: some images, some of their output rows. The transformed inputs are
@@ -70,6 +70,23 @@ inline size_t winograd_planes(const Winograd &w) {
 
 inline size_t winograd_scratch(const Winograd &w) {
     return winograd_planes(w) + (w.compact_bits ? 6 * 32 * w.depth() : 0) + (6 * BLOCK + 3) * 32 * sizeof(int32_t);
+}
+
+// Kernel rows.
+struct Runs {
+    int32_t first, last;
+};
+
+// Those that lie inside the input for any of the quads first .. last of a part.
+inline Runs seen_runs(const Winograd &w, const WinogradPart &p, size_t first, size_t last) {
+    const maqd_window &window = w.conv.window;
+    const size_t width = p.images * p.quads;
+    const int32_t top = static_cast<int32_t>(p.row + first / width) - window.padding_rows;
+    const int32_t bottom = static_cast<int32_t>(p.row + last / width) - window.padding_rows;
+    Runs seen{0, w.runs()};
+    while (seen.first < seen.last && bottom + seen.first * window.dilation_rows < 0) seen.first++;
+    while (seen.first < seen.last && top + (seen.last - 1) * window.dilation_rows >= w.conv.x.rows) seen.last--;
+    return seen;
 }
 
 // One input row, which may be outside.
@@ -135,9 +152,22 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
             }
             for (size_t begin = 0; begin < total; begin += BLOCK) {
                 const size_t count = total - begin < BLOCK ? total - begin : BLOCK;
-                for (size_t t = 0; t < 6; t++)
-                    Ops::products(planes + t * p.plane() + begin * p.channels, count, left, w, u + t * 32 * w.depth(),
-                                  w.start + (o / 32 * 6 + t) * 32, m + t * BLOCK * 32);
+                // Where transformed inputs have no offset, kernel rows that see padding only can be left out.
+                Runs seen[BLOCK / STRIP];
+                for (size_t q = 0; q < count; q += STRIP)
+                    seen[q / STRIP] = Ops::OFFSET ? Runs{0, w.runs()}
+                                                  : seen_runs(w, p, begin + q, begin + (count - q < STRIP ? count : q + STRIP) - 1);
+                for (size_t t = 0; t < 6; t++) {
+                    const uint8_t *v = planes + t * p.plane() + begin * p.channels;
+                    for (size_t q = 0; q < count; q += STRIP, v += STRIP * p.channels) {
+                        const auto skipped = static_cast<size_t>(seen[q / STRIP].first);
+                        const Right right{u + t * 32 * w.depth() + skipped * w.run * 16, w.depth() * 16,
+                                          seen[q / STRIP].last - seen[q / STRIP].first, w.run,
+                                          w.start + (o / 32 * 6 + t) * 32};
+                        Ops::products(v + skipped * left.pitch, count - q < STRIP ? count - q : STRIP, left, right,
+                                      m + (t * BLOCK + q) * 32);
+                    }
+                }
                 Quad quads[BLOCK];
                 size_t row = begin / p.quads, q = begin % p.quads;
                 for (size_t i = 0; i < count; i++) {
@@ -159,10 +189,8 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
 template <class DenseOps>
 struct BlockWinograd {
     static constexpr uint8_t OFFSET = 128;
-    static inline void products(const uint8_t *v, size_t count, const Left &left, const Winograd &w, const int8_t *u,
-                                const int32_t *start, int32_t *m) {
-        for (size_t q = 0; q < count; q += DenseOps::TILE)
-            DenseOps::tile(v + q * left.stride, left, w.runs(), w.run, u, start, m + q * 32);
+    static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
+        for (size_t q = 0; q < count; q += DenseOps::TILE) DenseOps::tile(v + q * left.stride, left, right, m + q * 32);
     }
     static void expand(const Winograd &, size_t, int8_t *) {}  // has no compact weights
     static constexpr auto combine = DenseOps::combine;

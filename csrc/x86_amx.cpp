@@ -246,16 +246,15 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
 struct WinogradOps {
     static constexpr uint8_t OFFSET = 0;  // tiles of int8 may be multiplied with one another
 
-    static inline void products(const uint8_t *v, size_t count, const Left &left, const Winograd &w, const int8_t *u,
-                                const int32_t *, int32_t *m) {
-        count > PIXELS ? block<true>(v, left, w, u, m) : block<false>(v, left, w, u, m);
+    static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
+        count > PIXELS ? block<true>(v, left, right, m) : block<false>(v, left, right, m);
     }
 
     // Two tiles of quads, or only the first.
     template <bool BOTH>
-    static inline void block(const uint8_t *a, const Left &left, const Winograd &w, const int8_t *u, int32_t *m) {
+    static inline void block(const uint8_t *a, const Left &left, const Right &right, int32_t *m) {
         const uint8_t *b = a + PIXELS * left.stride;
-        const int8_t *other = u + w.depth() * 16;
+        const int8_t *u = right.first, *other = u + right.pitch;
         const auto stride = static_cast<long>(left.stride);
         _tile_zero(0);
         _tile_zero(1);
@@ -263,8 +262,8 @@ struct WinogradOps {
             _tile_zero(2);
             _tile_zero(3);
         }
-        for (int32_t row = 0; row < w.runs(); row++, a += left.pitch, b += left.pitch)
-            for (size_t k = 0; k < w.run; k += STEP, u += STEP * 16, other += STEP * 16) {
+        for (int32_t row = 0; row < right.runs; row++, a += left.pitch, b += left.pitch)
+            for (size_t k = 0; k < right.run; k += STEP, u += STEP * 16, other += STEP * 16) {
                 _tile_loadd(4, a + k, stride);
                 _tile_loadd(6, u, 64);
                 _tile_loadd(7, other, 64);
@@ -339,6 +338,7 @@ Isa with_tiles() {
     isa.dense_compact = true;
     isa.strip_columns = 12;
     isa.dense_cost = 0.00045;
+    isa.combine_cost = 0.9;
     return isa;
 }
 

@@ -24,16 +24,15 @@ struct DenseOps {
     }
 
     // 32 outputs are two blocks of 16: four vectors of 8 a pixel.
-    static inline void tile(const uint8_t *x, const Left &left, int32_t runs, size_t run, const int8_t *weights,
-                            const int32_t *start, int32_t *acc) {
+    static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
         __m256i sums[TILE][4];
 #pragma GCC unroll 4
         for (size_t p = 0; p < TILE; p++)
 #pragma GCC unroll 4
-            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_load_si256(reinterpret_cast<const __m256i *>(start + v * 8));
-        const int8_t *other = weights + static_cast<size_t>(runs) * run * 16;
-        for (int32_t row = 0; row < runs; row++, x += left.pitch)
-            for (size_t k = 0; k < run; k += 4, weights += 64, other += 64) {
+            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_load_si256(reinterpret_cast<const __m256i *>(right.start + v * 8));
+        const int8_t *weights = right.first, *other = weights + right.pitch;
+        for (int32_t row = 0; row < right.runs; row++, x += left.pitch)
+            for (size_t k = 0; k < right.run; k += 4, weights += 64, other += 64) {
                 __m256i inputs[TILE];
 #pragma GCC unroll 4
                 for (size_t p = 0; p < TILE; p++) {

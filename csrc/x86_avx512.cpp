@@ -78,7 +78,7 @@ inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t 
 }
 
 // Three times the outputs of a quad, for 16 outputs, of the products m[6][BLOCK][32].
-inline void thrice_quad(const int32_t *m, __m512i *y) {
+inline __attribute__((always_inline)) void thrice_quad(const int32_t *m, __m512i *y) {
     const auto product = [&](size_t t) { return _mm512_load_si512(m + t * BLOCK * 32); };
     const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
     const __m512i a = plus(product(1), product(2)), b = _mm512_sub_epi32(product(1), product(2));
@@ -109,7 +109,7 @@ struct Short {
     }
 
     // v has the bias already; `at` is where the outputs are in the tensor.
-    inline void store(__m512i v, size_t at) const {
+    inline __attribute__((always_inline)) void store(__m512i v, size_t at) const {
         if (ADDEND) {
             __m512i other;
             if (f.addend_element == MAQD_U8)
@@ -260,17 +260,16 @@ namespace {
 struct DenseOps {
     static constexpr size_t TILE = 8;
 
-    static inline void tile(const uint8_t *x, const Left &left, int32_t runs, size_t run, const int8_t *weights,
-                            const int32_t *start, int32_t *acc) {
+    static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
         __m512i sums[TILE][2];
 #pragma GCC unroll 8
         for (size_t p = 0; p < TILE; p++) {
-            sums[p][0] = _mm512_load_si512(start);
-            sums[p][1] = _mm512_load_si512(start + 16);
+            sums[p][0] = _mm512_load_si512(right.start);
+            sums[p][1] = _mm512_load_si512(right.start + 16);
         }
-        const int8_t *other = weights + static_cast<size_t>(runs) * run * 16;
-        for (int32_t row = 0; row < runs; row++, x += left.pitch)
-            for (size_t k = 0; k < run; k += 4, weights += 64, other += 64) {
+        const int8_t *weights = right.first, *other = weights + right.pitch;
+        for (int32_t row = 0; row < right.runs; row++, x += left.pitch)
+            for (size_t k = 0; k < right.run; k += 4, weights += 64, other += 64) {
                 const __m512i w0 = _mm512_load_si512(weights), w1 = _mm512_load_si512(other);
 #pragma GCC unroll 8
                 for (size_t p = 0; p < TILE; p++) {
@@ -692,7 +691,7 @@ const Isa AVX512 = {
     true,
     count_bits,
     0.0027,
-    0.4,
+    0.9,
     0.45,
     25,
     2,
