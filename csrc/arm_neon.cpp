@@ -13,8 +13,7 @@ namespace {
 
 struct DenseOps {
     static constexpr size_t TILE = 2;
-    static constexpr auto finish = finish_plain;
-    static constexpr auto combine = combine_plain;
+    using Finisher = PlainFinisher;
 
     // Bytes are widened: x up to 255 needs 9 bits with its sign.
     static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
@@ -82,7 +81,7 @@ struct X128 {
 };
 
 struct EventOps : PlainEventOps {
-    static constexpr auto finish = finish_plain;
+    using Finisher = PlainFinisher;
 };
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
@@ -112,7 +111,7 @@ const Isa NEON = {
     4,
     INT16_MAX,
     events,
-    event_scratch,
+    event_scratch<PlainFinisher>,
     128,
     false,
     plain_count_bits,

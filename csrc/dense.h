@@ -5,8 +5,7 @@
 //     static constexpr size_t TILE;  // pixels of a block: at most 4, or a divisor of 16
 //     static void tile(const uint8_t *x, const Left &, const Right &, int32_t *acc);
 //         // acc[TILE][32]; x is the first row of the left matrix
-//     static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-//                        size_t outputs);
+//     class Finisher;  // see finish.h
 #pragma once
 
 #include "isa.h"
@@ -27,13 +26,14 @@ template <class Ops>
 inline void dense_pixels(const Dense &d, const Finish &finish, const Left &left, size_t pixel, size_t count,
                          int32_t *acc) {
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
-    for (size_t o = 0; o < outputs; o += 32)
+    for (size_t o = 0; o < outputs; o += 32) {
+        const typename Ops::Finisher finisher(finish, d.first_output + o, outputs - o < 32 ? outputs - o : 32);
+        const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, NO_START};
         for (size_t p = 0; p < count; p += Ops::TILE) {
-            const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, NO_START};
             Ops::tile(left.first + p * left.stride, left, right, acc);
-            Ops::finish(finish, acc, 32, pixel + p, count - p < Ops::TILE ? count - p : Ops::TILE, d.first_output + o,
-                        outputs - o < 32 ? outputs - o : 32);
+            finisher.block(acc, 32, pixel + p, count - p < Ops::TILE ? count - p : Ops::TILE);
         }
+    }
 }
 
 template <class Ops>

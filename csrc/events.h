@@ -22,6 +22,7 @@
 #pragma once
 
 #include <cstring>
+#include <new>
 
 #include "isa.h"
 #include "panel.h"
@@ -116,9 +117,24 @@ inline size_t list_stride(const Events &e) {
                static_cast<size_t>(e.conv.x.channels) + LIST_SLACK;
 }
 
+// Bytes of the finishers of all outputs.
+template <class Finisher>
+inline size_t finishers_size(size_t outputs) {
+    return ((outputs + 31) / 32 * sizeof(Finisher) + 63) / 64 * 64;
+}
+
+template <class Finisher>
+inline const Finisher *make_finishers(const Finish &finish, uint8_t *memory) {
+    auto *made = reinterpret_cast<Finisher *>(memory);
+    for (size_t o = 0; o < finish.outputs; o += 32)
+        new (made + o / 32) Finisher(finish, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
+    return made;
+}
+
+template <class Finisher>
 inline size_t event_scratch(const Events &e) {
     const auto planes = static_cast<size_t>(e.planes);
-    return planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4 + static_cast<size_t>(e.lanes) * 4;
+    return finishers_size<Finisher>(static_cast<size_t>(e.chunks * e.lanes)) + planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4 + static_cast<size_t>(e.lanes) * 4;
 }
 
 template <class Ops>
@@ -272,20 +288,11 @@ inline void compare(const typename H::T *value, int bits, const uint8_t *planes,
 //             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
 //             // codes[o] = number whose bits are bit o of the slices
-//         static constexpr bool SHORT;  // whether it has the next two:
-//         static bool is_short(const Finish &);  // whether 16 bits are enough
-//         static void finish_short(const Finish &, const uint8_t *slices, size_t bytes, int bits, size_t pixel,
-//                                  size_t output, size_t outputs);
-//             // accumulators are slices of `bytes` bytes, 0 .. bits, in two's complement
-//         static void finish(const Finish &, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-//                            size_t outputs);
+//         class Finisher;  // see finish.h
 //     }
 
-// All of it but `finish`, eight bytes at a time.
+// All of it but Finisher, eight bytes at a time.
 struct PlainEventOps {
-    static constexpr bool SHORT = false;
-    static bool is_short(const Finish &) { return false; }
-    static void finish_short(const Finish &, const uint8_t *, size_t, int, size_t, size_t, size_t) {}
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         for (size_t c = 0; c < channels; c += 8, base += 8 * step) {
             uint64_t set;
@@ -331,6 +338,8 @@ inline void event_rows(const Events &e, const Finish &finish, size_t first, size
     const maqd_conv &conv = e.conv;
     const auto rows = static_cast<size_t>(conv.rows), columns = static_cast<size_t>(conv.columns);
     const auto lanes = static_cast<size_t>(e.lanes), planes = static_cast<size_t>(e.planes);
+    auto *finishers = make_finishers<typename Ops::Finisher>(finish, scratch);
+    scratch += finishers_size<typename Ops::Finisher>(finish.outputs);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
     Lists lists{};
     lists.entries = reinterpret_cast<uint32_t *>(scratch + lanes * 4);
@@ -357,16 +366,15 @@ inline void event_rows(const Events &e, const Finish &finish, size_t first, size
                     alignas(64) uint8_t bytes[3][64];
                     for (int k = 0; k < index_bits; k++) H::store(bytes[k], index[k]);
                     Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
-                } else if (Ops::SHORT && difference && Ops::is_short(finish)) {
+                } else if (difference && Ops::Finisher::is_short(finish)) {
                     typename H::T value[MAX_SLICES + 1];
                     alignas(64) uint8_t bytes[(MAX_SLICES + 1) * H::BYTES];
                     subtract_halves<V>(slices, bits, value);
                     for (int k = 0; k <= bits; k++) H::store(bytes + static_cast<size_t>(k) * H::BYTES, value[k]);
-                    Ops::finish_short(finish, bytes, H::BYTES, bits, pixel, output, outputs);
+                    for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].slices(bytes + o / 8, H::BYTES, bits, pixel);
                 } else {
                     expand<V, Ops>(e, slices, bits, p.sum, acc);
-                    for (size_t o = 0; o < outputs; o += 32)
-                        Ops::finish(finish, acc + o, lanes, pixel, 1, output + o, outputs - o < 32 ? outputs - o : 32);
+                    for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].block(acc + o, lanes, pixel, 1);
                 }
             }
         }

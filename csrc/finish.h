@@ -12,6 +12,9 @@ namespace {
 
 constexpr size_t FINISH_WIDTH = 32;
 
+// Multiplying by it modulo 2^32 divides a multiple of 3.
+constexpr uint32_t THIRD = 0xaaaaaaabu;
+
 template <class T>
 inline void add_addend(const Finish &f, size_t at, int32_t *v) {
     T from[FINISH_WIDTH];
@@ -28,44 +31,74 @@ inline void store_raw(const Finish &f, size_t at, const int32_t *v, size_t outpu
     std::memcpy(static_cast<T *>(f.raw) + at, to, outputs * sizeof(T));
 }
 
-// [pixels] rows of `stride` for `outputs` of a layer's outputs from `output` on, at most 32. Pixel 0 of the block is pixel
-// `pixel` of the tensor. 32 accumulators of each row can be read.
-inline void finish_plain(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-                         size_t outputs) {
-    for (size_t p = 0; p < pixels; p++) {
-        const size_t at = (pixel + p) * f.outputs + output;
-        int32_t v[FINISH_WIDTH];
-        for (size_t o = 0; o < FINISH_WIDTH; o++)
-            v[o] = static_cast<int32_t>(static_cast<uint32_t>(acc[p * stride + o]) + static_cast<uint32_t>(f.bias[output + o]));
-        if (f.addend) {
-            if (f.addend_element == MAQD_U8)
-                add_addend<uint8_t>(f, at, v);
-            else if (f.addend_element == MAQD_I16)
-                add_addend<int16_t>(f, at, v);
-            else
-                add_addend<int32_t>(f, at, v);
+// For some of a layer's outputs, at most 32.
+class PlainFinisher {
+  public:
+    PlainFinisher(const Finish &finish, size_t output, size_t outputs) : f(finish), output_(output), outputs_(outputs) {}
+
+    // Rows of accumulators, `stride` apart, of `pixels` pixels of the tensor from `pixel` on; 32 of each row can be read.
+    inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+        for (size_t p = 0; p < pixels; p++) {
+            const size_t at = (pixel + p) * f.outputs + output_;
+            int32_t v[FINISH_WIDTH];
+            for (size_t o = 0; o < FINISH_WIDTH; o++)
+                v[o] = static_cast<int32_t>(static_cast<uint32_t>(acc[p * stride + o]) +
+                                            static_cast<uint32_t>(f.bias[output_ + o]));
+            if (f.addend) {
+                if (f.addend_element == MAQD_U8)
+                    add_addend<uint8_t>(f, at, v);
+                else if (f.addend_element == MAQD_I16)
+                    add_addend<int16_t>(f, at, v);
+                else
+                    add_addend<int32_t>(f, at, v);
+            }
+            if (f.raw) {
+                if (f.raw_element == MAQD_U8)
+                    store_raw<uint8_t>(f, at, v, outputs_);
+                else if (f.raw_element == MAQD_I16)
+                    store_raw<int16_t>(f, at, v, outputs_);
+                else
+                    store_raw<int32_t>(f, at, v, outputs_);
+            }
+            if (!f.codes) continue;
+            if (f.signs)
+                for (size_t o = 0; o < FINISH_WIDTH; o++) v[o] = (v[o] ^ f.signs[output_ + o]) - f.signs[output_ + o];
+            int32_t count[FINISH_WIDTH] = {};
+            for (int32_t k = 0; k < f.levels; k++) {
+                const int32_t *t = f.thresholds + static_cast<size_t>(k) * f.padded + output_;
+                for (size_t o = 0; o < FINISH_WIDTH; o++) count[o] += v[o] >= t[o];
+            }
+            uint8_t codes[FINISH_WIDTH];
+            for (size_t o = 0; o < FINISH_WIDTH; o++) codes[o] = static_cast<uint8_t>(f.base + f.spacing * count[o]);
+            std::memcpy(f.codes + at, codes, outputs_);
         }
-        if (f.raw) {
-            if (f.raw_element == MAQD_U8)
-                store_raw<uint8_t>(f, at, v, outputs);
-            else if (f.raw_element == MAQD_I16)
-                store_raw<int16_t>(f, at, v, outputs);
-            else
-                store_raw<int32_t>(f, at, v, outputs);
-        }
-        if (!f.codes) continue;
-        if (f.signs)
-            for (size_t o = 0; o < FINISH_WIDTH; o++) v[o] = (v[o] ^ f.signs[output + o]) - f.signs[output + o];
-        int32_t count[FINISH_WIDTH] = {};
-        for (int32_t k = 0; k < f.levels; k++) {
-            const int32_t *t = f.thresholds + static_cast<size_t>(k) * f.padded + output;
-            for (size_t o = 0; o < FINISH_WIDTH; o++) count[o] += v[o] >= t[o];
-        }
-        uint8_t codes[FINISH_WIDTH];
-        for (size_t o = 0; o < FINISH_WIDTH; o++) codes[o] = static_cast<uint8_t>(f.base + f.spacing * count[o]);
-        std::memcpy(f.codes + at, codes, outputs);
     }
-}
+
+    // Products of Winograd's filtering, m[6][BLOCK][32].
+    inline void quads(const int32_t *m, const Quad *quads, size_t count) const {
+        constexpr size_t PLANE = BLOCK * FINISH_WIDTH;
+        const auto third = [](int32_t v) { return static_cast<int32_t>(static_cast<uint32_t>(v) * THIRD); };
+        for (size_t i = 0; i < count; i++, m += FINISH_WIDTH) {
+            int32_t y[QUAD][FINISH_WIDTH];
+            for (size_t o = 0; o < FINISH_WIDTH; o++) {
+                const int32_t a = m[PLANE + o] + m[2 * PLANE + o], b = m[PLANE + o] - m[2 * PLANE + o];
+                const int32_t c = m[3 * PLANE + o] + m[4 * PLANE + o], d = m[3 * PLANE + o] - m[4 * PLANE + o];
+                y[0][o] = third((m[o] + 4 * a + c) >> 3);
+                y[1][o] = third((2 * b + d) >> 2);
+                y[2][o] = third((a + c) >> 1);
+                y[3][o] = third((b + 2 * d + m[5 * PLANE + o]) >> 1);
+            }
+            block(y[0], FINISH_WIDTH, quads[i].pixel, quads[i].count);
+        }
+    }
+
+    inline void slices(const uint8_t *, size_t, int, size_t) const {}  // only if is_short()
+    static bool is_short(const Finish &) { return false; }
+
+  private:
+    const Finish f;
+    const size_t output_, outputs_;
+};
 
 }  // namespace
 }  // namespace maqd

@@ -69,6 +69,9 @@ struct Dense {
     }
 };
 
+constexpr size_t QUAD = 4;     // output columns that Winograd's filtering makes together
+constexpr size_t BLOCK = 128;  // quads whose products are made together, before they are combined
+
 // Output columns of a convolution that Winograd's filtering makes together, at most 4: `count` pixels of the tensor.
 struct Quad {
     size_t pixel, count;
@@ -92,7 +95,7 @@ struct Winograd {
     int32_t runs() const { return conv.window.kernel_rows; }
     size_t depth() const { return static_cast<size_t>(runs()) * run; }
     size_t inputs() const { return static_cast<size_t>(conv.x.channels); }
-    size_t quads() const { return (static_cast<size_t>(conv.columns) + 3) / 4; }  // of an output row
+    size_t quads() const { return (static_cast<size_t>(conv.columns) + QUAD - 1) / QUAD; }  // of an output row
     size_t parts(size_t images) const {
         return ((static_cast<size_t>(conv.rows) + part_rows - 1) / part_rows) * ((images + part_images - 1) / part_images);
     }

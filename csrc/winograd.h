@@ -15,24 +15,20 @@
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
 //     static constexpr uint8_t OFFSET;  // added to transformed inputs: 128 where they are multiplied as uint8, or 0
+//     class Finisher;  // see finish.h
 //     static void products(const uint8_t *v, size_t count, const Left &, const Right &, int32_t *m);
 //         // of `count` quads, at most STRIP: m[count][32]; may write up to 3 rows more
 //     static void expand(const Winograd &, size_t output, int8_t *u);  // of 32 outputs, if weights may be compact
-//     static void combine(const Finish &, const int32_t *m, const Quad *, size_t count, size_t output, size_t outputs);
-//         // makes outputs of m[6][BLOCK][32] and stores what follows them
 #pragma once
 
 #include <cstring>
 
-#include "finish.h"
 #include "isa.h"
 #include "panel.h"
 
 namespace maqd {
 namespace {
 
-constexpr size_t QUAD = 4;     // output columns that are made together
-constexpr size_t BLOCK = 128;  // quads whose products are made together, before they are combined
 constexpr size_t STRIP = 32;   // quads that are multiplied together
 constexpr size_t PIECE = 64;   // channels that are transformed together
 
@@ -128,12 +124,25 @@ inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_
         }
 }
 
+// Where the outputs of `count` quads of a part are.
+inline void place_quads(const Winograd &w, const WinogradPart &p, size_t first, size_t count, Quad *quads) {
+    const auto columns = static_cast<size_t>(w.conv.columns), height = static_cast<size_t>(w.conv.rows);
+    size_t row = first / p.quads, q = first % p.quads;
+    for (size_t i = 0; i < count; i++) {
+        const size_t image = p.image + row % p.images, y = p.row + row / p.images, column = q * QUAD;
+        quads[i] = {(image * height + y) * columns + column, columns - column < QUAD ? columns - column : QUAD};
+        if (++q == p.quads) {
+            q = 0;
+            row++;
+        }
+    }
+}
+
 template <class Ops>
 void winograd(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     uint8_t *const planes = scratch;
     auto *const expanded = reinterpret_cast<int8_t *>(planes + winograd_planes(w));
     auto *const m = reinterpret_cast<int32_t *>(expanded + (w.compact_bits ? 6 * 32 * w.depth() : 0));
-    const auto columns = static_cast<size_t>(w.conv.columns), height = static_cast<size_t>(w.conv.rows);
     for (size_t part = first; part < last; part++) {
         const WinogradPart p = winograd_part(w, images, part);
         for (size_t i = 0; i < p.input_rows; i++)
@@ -150,13 +159,15 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
                 Ops::expand(w, o, expanded);
                 u = expanded;
             }
+            const typename Ops::Finisher finisher(finish, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
             for (size_t begin = 0; begin < total; begin += BLOCK) {
                 const size_t count = total - begin < BLOCK ? total - begin : BLOCK;
                 // Where transformed inputs have no offset, kernel rows that see padding only can be left out.
                 Runs seen[BLOCK / STRIP];
-                for (size_t q = 0; q < count; q += STRIP)
-                    seen[q / STRIP] = Ops::OFFSET ? Runs{0, w.runs()}
-                                                  : seen_runs(w, p, begin + q, begin + (count - q < STRIP ? count : q + STRIP) - 1);
+                for (size_t q = 0; q < count; q += STRIP) {
+                    const size_t end = begin + (count - q < STRIP ? count : q + STRIP);
+                    seen[q / STRIP] = Ops::OFFSET ? Runs{0, w.runs()} : seen_runs(w, p, begin + q, end - 1);
+                }
                 for (size_t t = 0; t < 6; t++) {
                     const uint8_t *v = planes + t * p.plane() + begin * p.channels;
                     for (size_t q = 0; q < count; q += STRIP, v += STRIP * p.channels) {
@@ -169,17 +180,8 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
                     }
                 }
                 Quad quads[BLOCK];
-                size_t row = begin / p.quads, q = begin % p.quads;
-                for (size_t i = 0; i < count; i++) {
-                    const size_t image = p.image + row % p.images, y = p.row + row / p.images;
-                    quads[i] = {(image * height + y) * columns + q * QUAD,
-                                columns - q * QUAD < QUAD ? columns - q * QUAD : QUAD};
-                    if (++q == p.quads) {
-                        q = 0;
-                        row++;
-                    }
-                }
-                Ops::combine(finish, m, quads, count, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
+                place_quads(w, p, begin, count, quads);
+                finisher.quads(m, quads, count);
             }
         }
     }
@@ -189,34 +191,12 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
 template <class DenseOps>
 struct BlockWinograd {
     static constexpr uint8_t OFFSET = 128;
+    using Finisher = typename DenseOps::Finisher;
     static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
         for (size_t q = 0; q < count; q += DenseOps::TILE) DenseOps::tile(v + q * left.stride, left, right, m + q * 32);
     }
     static void expand(const Winograd &, size_t, int8_t *) {}  // has no compact weights
-    static constexpr auto combine = DenseOps::combine;
 };
-
-// Multiplying by it modulo 2^32 divides a multiple of 3.
-constexpr uint32_t THIRD = 0xaaaaaaabu;
-
-// `combine` in plain loops of fixed length.
-inline void combine_plain(const Finish &f, const int32_t *m, const Quad *quads, size_t count, size_t output,
-                          size_t outputs) {
-    constexpr size_t PLANE = BLOCK * 32;
-    const auto third = [](int32_t v) { return static_cast<int32_t>(static_cast<uint32_t>(v) * THIRD); };
-    for (size_t i = 0; i < count; i++, m += 32) {
-        int32_t y[QUAD][32];
-        for (size_t o = 0; o < 32; o++) {
-            const int32_t a = m[PLANE + o] + m[2 * PLANE + o], b = m[PLANE + o] - m[2 * PLANE + o];
-            const int32_t c = m[3 * PLANE + o] + m[4 * PLANE + o], d = m[3 * PLANE + o] - m[4 * PLANE + o];
-            y[0][o] = third((m[o] + 4 * a + c) >> 3);
-            y[1][o] = third((2 * b + d) >> 2);
-            y[2][o] = third((a + c) >> 1);
-            y[3][o] = third((b + 2 * d + m[5 * PLANE + o]) >> 1);
-        }
-        finish_plain(f, y[0], 32, quads[i].pixel, quads[i].count, output, outputs);
-    }
-}
 
 }  // namespace
 }  // namespace maqd

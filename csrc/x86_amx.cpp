@@ -9,6 +9,7 @@
 #include "panel.h"
 #include "winograd.h"
 #include "x86.h"
+#include "x86_finish.h"
 
 namespace maqd {
 
@@ -52,11 +53,10 @@ void configure() {
     _tile_loadconfig(&config);
 }
 
-// Two tiles of pixels, or only the first, x 32 outputs; `weights` are two blocks of 16 outputs.
-template <bool BOTH>
-inline void tiles(const Dense &d, const uint8_t *a, const uint8_t *b, const Left &left, const int8_t *weights,
-                  int32_t *acc) {
-    const int8_t *other = weights + d.depth() * 16;
+// Two tiles of rows of the left matrix, or only the first, x 32 outputs: sums[2][16][32]. SIGNED if the left matrix is.
+template <bool SIGNED, bool BOTH>
+inline void tiles(const uint8_t *a, const uint8_t *b, const Left &left, const Right &right, int32_t *sums) {
+    const int8_t *u = right.first, *v = u + right.pitch;
     const auto stride = static_cast<long>(left.stride);
     _tile_zero(0);
     _tile_zero(1);
@@ -64,24 +64,34 @@ inline void tiles(const Dense &d, const uint8_t *a, const uint8_t *b, const Left
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int32_t row = 0; row < d.runs(); row++, a += left.pitch, b += left.pitch)
-        for (size_t k = 0; k < d.run; k += STEP, weights += STEP * 16, other += STEP * 16) {
+    for (int32_t row = 0; row < right.runs; row++, a += left.pitch, b += left.pitch)
+        for (size_t k = 0; k < right.run; k += STEP, u += STEP * 16, v += STEP * 16) {
             _tile_loadd(4, a + k, stride);
-            _tile_loadd(6, weights, 64);
-            _tile_loadd(7, other, 64);
-            _tile_dpbusd(0, 4, 6);
-            _tile_dpbusd(1, 4, 7);
+            _tile_loadd(6, u, 64);
+            _tile_loadd(7, v, 64);
+            if (SIGNED) {
+                _tile_dpbssd(0, 4, 6);
+                _tile_dpbssd(1, 4, 7);
+            } else {
+                _tile_dpbusd(0, 4, 6);
+                _tile_dpbusd(1, 4, 7);
+            }
             if (BOTH) {
                 _tile_loadd(5, b + k, stride);
-                _tile_dpbusd(2, 5, 6);
-                _tile_dpbusd(3, 5, 7);
+                if (SIGNED) {
+                    _tile_dpbssd(2, 5, 6);
+                    _tile_dpbssd(3, 5, 7);
+                } else {
+                    _tile_dpbusd(2, 5, 6);
+                    _tile_dpbusd(3, 5, 7);
+                }
             }
         }
-    _tile_stored(0, acc, 128);
-    _tile_stored(1, acc + 16, 128);
+    _tile_stored(0, sums, 128);
+    _tile_stored(1, sums + 16, 128);
     if (BOTH) {
-        _tile_stored(2, acc + PIXELS * 32, 128);
-        _tile_stored(3, acc + PIXELS * 32 + 16, 128);
+        _tile_stored(2, sums + PIXELS * 32, 128);
+        _tile_stored(3, sums + PIXELS * 32 + 16, 128);
     }
 }
 
@@ -138,6 +148,7 @@ void compact_part(const Dense &d, const Finish &finish, size_t pixel, size_t cou
     fill_tiles(d, Place::of(d.conv, pixel), count, scratch);
     for (size_t o = 0; o < outputs; o += 32) {
         expand(d, o, weights);
+        const Finisher finisher(finish, o, outputs - o < 32 ? outputs - o : 32);
         for (size_t begin = 0; begin < depth; begin += BLOCK_STEPS * STEP) {
             const size_t end = begin + BLOCK_STEPS * STEP < depth ? begin + BLOCK_STEPS * STEP : depth;
             for (size_t p = 0; p < count; p += 2 * PIXELS) {
@@ -169,9 +180,7 @@ void compact_part(const Dense &d, const Finish &finish, size_t pixel, size_t cou
                 _tile_stored(1, sums + 16, 128);
                 _tile_stored(2, sums + PIXELS * 32, 128);
                 _tile_stored(3, sums + PIXELS * 32 + 16, 128);
-                if (end == depth)
-                    finish_avx512(finish, sums, 32, pixel + p, count - p < 2 * PIXELS ? count - p : 2 * PIXELS, o,
-                                  outputs - o < 32 ? outputs - o : 32);
+                if (end == depth) finisher.block(sums, 32, pixel + p, count - p < 2 * PIXELS ? count - p : 2 * PIXELS);
             }
         }
     }
@@ -183,24 +192,10 @@ struct Segment {
     size_t pixel, count;
 };
 
-// One or two segments, all outputs of the group.
-inline void segments(const Dense &d, const Finish &finish, const Left &left, const Segment *s, size_t count, size_t o,
-                     size_t outputs, int32_t *acc) {
-    const int8_t *weights = d.weights + o * d.depth();
-    if (count > 1)
-        tiles<true>(d, s[0].left, s[1].left, left, weights, acc);
-    else
-        tiles<false>(d, s[0].left, s[0].left, left, weights, acc);
-    for (size_t i = 0; i < count; i++)
-        finish_avx512(finish, acc + i * PIXELS * 32, 32, s[i].pixel, s[i].count, d.first_output + o,
-                      outputs - o < 32 ? outputs - o : 32);
-}
-
 void dense(const Dense &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
-    auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
     configure();
     if (d.compact_bits) {
         for (size_t part = first; part < last; part++) {
@@ -210,14 +205,26 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
         _tile_release();
         return;
     }
+    auto *const sums = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
+    const auto right = [&](size_t o) { return Right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, nullptr}; };
+    const auto finisher = [&](size_t o) { return Finisher(finish, d.first_output + o, outputs - o < 32 ? outputs - o : 32); };
+    // One or two segments, 32 outputs.
+    const auto product = [&](const Left &l, const Right &r, const Finisher &f, const Segment &a, const Segment &b) {
+        if (b.count)
+            tiles<false, true>(a.left, b.left, l, r, sums);
+        else
+            tiles<false, false>(a.left, a.left, l, r, sums);
+        f.block(sums, 32, a.pixel, a.count);
+        if (b.count) f.block(sums + PIXELS * 32, 32, b.pixel, b.count);
+    };
     for (size_t part = first; part < last;) {
         if (!d.strips) {
             const size_t pixel = part * d.part_pixels();
             const size_t count = pixels - pixel < d.part_pixels() ? pixels - pixel : d.part_pixels();
             const Left left = fill_panel(d, Place::of(d.conv, pixel), count, scratch);
-            const Segment s[2] = {{left.first, pixel, count < PIXELS ? count : PIXELS},
-                                  {left.first + PIXELS * left.stride, pixel + PIXELS, count - PIXELS}};
-            for (size_t o = 0; o < outputs; o += 32) segments(d, finish, left, s, count > PIXELS ? 2 : 1, o, outputs, acc);
+            const Segment a{left.first, pixel, count < PIXELS ? count : PIXELS};
+            const Segment b{left.first + PIXELS * left.stride, pixel + PIXELS, count - a.count};
+            for (size_t o = 0; o < outputs; o += 32) product(left, right(o), finisher(o), a, b);
             part++;
             continue;
         }
@@ -230,12 +237,12 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
             return Segment{left.first + row * step + column * left.stride, (part + row) * columns + column,
                            columns - column < PIXELS ? columns - column : PIXELS};
         };
-        for (size_t o = 0; o < outputs; o += 32)
-            for (size_t i = 0; i < rows * across; i += 2) {
-                const bool both = i + 1 < rows * across;
-                const Segment s[2] = {segment(i), both ? segment(i + 1) : Segment{}};
-                segments(d, finish, left, s, both ? 2 : 1, o, outputs, acc);
-            }
+        for (size_t o = 0; o < outputs; o += 32) {
+            const Right r = right(o);
+            const Finisher f = finisher(o);
+            for (size_t i = 0; i < rows * across; i += 2)
+                product(left, r, f, segment(i), i + 1 < rows * across ? segment(i + 1) : Segment{});
+        }
         part += rows;
     }
     _tile_release();
@@ -246,41 +253,13 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
 struct WinogradOps {
     static constexpr uint8_t OFFSET = 0;  // tiles of int8 may be multiplied with one another
 
-    static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
-        count > PIXELS ? block<true>(v, left, right, m) : block<false>(v, left, right, m);
-    }
+    using Finisher = maqd::Finisher;
 
-    // Two tiles of quads, or only the first.
-    template <bool BOTH>
-    static inline void block(const uint8_t *a, const Left &left, const Right &right, int32_t *m) {
-        const uint8_t *b = a + PIXELS * left.stride;
-        const int8_t *u = right.first, *other = u + right.pitch;
-        const auto stride = static_cast<long>(left.stride);
-        _tile_zero(0);
-        _tile_zero(1);
-        if (BOTH) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
-        for (int32_t row = 0; row < right.runs; row++, a += left.pitch, b += left.pitch)
-            for (size_t k = 0; k < right.run; k += STEP, u += STEP * 16, other += STEP * 16) {
-                _tile_loadd(4, a + k, stride);
-                _tile_loadd(6, u, 64);
-                _tile_loadd(7, other, 64);
-                _tile_dpbssd(0, 4, 6);
-                _tile_dpbssd(1, 4, 7);
-                if (BOTH) {
-                    _tile_loadd(5, b + k, stride);
-                    _tile_dpbssd(2, 5, 6);
-                    _tile_dpbssd(3, 5, 7);
-                }
-            }
-        _tile_stored(0, m, 128);
-        _tile_stored(1, m + 16, 128);
-        if (BOTH) {
-            _tile_stored(2, m + PIXELS * 32, 128);
-            _tile_stored(3, m + PIXELS * 32 + 16, 128);
-        }
+    static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
+        if (count > PIXELS)
+            tiles<true, true>(v, v + PIXELS * left.stride, left, right, m);
+        else
+            tiles<true, false>(v, v, left, right, m);
     }
 
     static inline void expand(const Winograd &w, size_t output, int8_t *u) {
@@ -316,8 +295,6 @@ struct WinogradOps {
                     }
                 }
     }
-
-    static constexpr auto combine = combine_avx512;
 };
 
 void winograd_tiles(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {

@@ -16,8 +16,7 @@ namespace {
 // Pairs of products are added in 16 bits: Isa::pair_limit keeps them within.
 struct DenseOps {
     static constexpr size_t TILE = 3;
-    static constexpr auto finish = finish_plain;
-    static constexpr auto combine = combine_plain;
+    using Finisher = PlainFinisher;
 
     static inline __m256i products(__m256i x, __m256i w) {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1));
@@ -115,7 +114,7 @@ struct X256 {
 };
 
 struct EventOps : PlainEventOps {
-    static constexpr auto finish = finish_plain;
+    using Finisher = PlainFinisher;
 
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         const __m128i up = _mm_cvtsi32_si128(7 - plane);  // the bit becomes the sign of its byte
@@ -191,7 +190,7 @@ const Isa AVX2 = {
     6,
     INT16_MAX,
     events,
-    event_scratch,
+    event_scratch<PlainFinisher>,
     256,
     false,
     plain_count_bits,

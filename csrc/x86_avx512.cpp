@@ -7,6 +7,7 @@
 #include "events.h"
 #include "panel.h"
 #include "winograd.h"
+#include "x86_finish.h"
 
 namespace maqd {
 
@@ -15,242 +16,6 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
            __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") &&
            __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
-}
-
-namespace {
-
-// ---- what follows the accumulators ----------------------------------------------------------------------------------
-
-inline __m512i load_values(const void *x, maqd_element element, int32_t zero, size_t at, __mmask16 mask) {
-    switch (element) {
-        case MAQD_U8:
-            return _mm512_sub_epi32(
-                _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, static_cast<const uint8_t *>(x) + at)),
-                _mm512_set1_epi32(zero));
-        case MAQD_I16:
-            return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const int16_t *>(x) + at));
-        default:
-            return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t *>(x) + at);
-    }
-}
-
-inline void store_values(void *y, maqd_element element, int32_t zero, size_t at, __mmask16 mask, __m512i v) {
-    switch (element) {
-        case MAQD_U8:
-            v = _mm512_add_epi32(v, _mm512_set1_epi32(zero));
-            _mm_mask_storeu_epi8(static_cast<uint8_t *>(y) + at, mask, _mm512_cvtepi32_epi8(v));
-            break;
-        case MAQD_I16:
-            _mm256_mask_storeu_epi16(static_cast<int16_t *>(y) + at, mask, _mm512_cvtepi32_epi16(v));
-            break;
-        default:
-            _mm512_mask_storeu_epi32(static_cast<int32_t *>(y) + at, mask, v);
-    }
-}
-
-// Sixteen outputs of some pixels.
-template <bool ADDEND, bool RAW, bool SIGNS>
-inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-                     __mmask16 mask) {
-    const __m512i bias = _mm512_loadu_si512(f.bias + output);
-    const __m512i base = _mm512_set1_epi32(f.base), spacing = _mm512_set1_epi32(f.spacing);
-    const __m512i sign = SIGNS ? _mm512_loadu_si512(f.signs + output) : _mm512_setzero_si512();
-    for (size_t p = 0; p < pixels; p++) {
-        const size_t at = (pixel + p) * f.outputs + output;
-        __m512i v = _mm512_add_epi32(_mm512_loadu_si512(acc + p * stride), bias);
-        if (ADDEND) {
-            const __m512i other = load_values(f.addend, f.addend_element, f.addend_zero, at, mask);
-            v = _mm512_add_epi32(_mm512_sll_epi32(v, _mm_cvtsi32_si128(f.shift)),
-                                 _mm512_sll_epi32(other, _mm_cvtsi32_si128(f.addend_shift)));
-        }
-        if (RAW) store_values(f.raw, f.raw_element, f.raw_zero, at, mask, v);
-        if (f.codes) {
-            if (SIGNS) v = _mm512_sub_epi32(_mm512_xor_si512(v, sign), sign);
-            __m512i code = base;
-            for (int32_t k = 0; k < f.levels; k++)
-                code = _mm512_mask_add_epi32(
-                    code,
-                    _mm512_cmpge_epi32_mask(v, _mm512_loadu_si512(f.thresholds + static_cast<size_t>(k) * f.padded + output)),
-                    code, spacing);
-            _mm_mask_storeu_epi8(f.codes + at, mask, _mm512_cvtepi32_epi8(code));
-        }
-    }
-}
-
-// Three times the outputs of a quad, for 16 outputs, of the products m[6][BLOCK][32].
-inline __attribute__((always_inline)) void thrice_quad(const int32_t *m, __m512i *y) {
-    const auto product = [&](size_t t) { return _mm512_load_si512(m + t * BLOCK * 32); };
-    const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
-    const __m512i a = plus(product(1), product(2)), b = _mm512_sub_epi32(product(1), product(2));
-    const __m512i c = plus(product(3), product(4)), d = _mm512_sub_epi32(product(3), product(4));
-    y[0] = _mm512_srai_epi32(plus(plus(product(0), c), _mm512_slli_epi32(a, 2)), 3);
-    y[1] = _mm512_srai_epi32(plus(plus(b, b), d), 2);
-    y[2] = _mm512_srai_epi32(plus(a, c), 1);
-    y[3] = _mm512_srai_epi32(plus(plus(b, product(5)), plus(d, d)), 1);
-}
-
-// The same in 16 bits, for 32 outputs of one pixel at a time. It has copies of everything it needs: codes are stored as
-// bytes, which may alias whatever is behind a reference. LEVELS is their number, or 0 for any.
-template <bool ADDEND, bool RAW, bool SIGNS, int LEVELS>
-struct Short {
-    Short(const Finish &finish, size_t output, __mmask32 mask)
-        : f(finish),
-          output(output),
-          mask(mask),
-          bias(_mm512_loadu_si512(f.short_bias + output)),
-          sign(SIGNS ? _mm512_loadu_si512(f.short_signs + output) : _mm512_setzero_si512()),
-          base(_mm256_set1_epi8(static_cast<char>(f.base))),
-          spacing(_mm256_set1_epi8(static_cast<char>(f.spacing))) {
-        for (int k = 0; k < LEVELS; k++) thresholds[k] = threshold(k);
-    }
-
-    inline __m512i threshold(int32_t k) const {
-        return _mm512_loadu_si512(f.short_thresholds + static_cast<size_t>(k) * f.padded + output);
-    }
-
-    // v has the bias already; `at` is where the outputs are in the tensor.
-    inline __attribute__((always_inline)) void store(__m512i v, size_t at) const {
-        if (ADDEND) {
-            __m512i other;
-            if (f.addend_element == MAQD_U8)
-                other = _mm512_sub_epi16(
-                    _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, static_cast<const uint8_t *>(f.addend) + at)),
-                    _mm512_set1_epi16(static_cast<int16_t>(f.addend_zero)));
-            else
-                other = _mm512_maskz_loadu_epi16(mask, static_cast<const int16_t *>(f.addend) + at);
-            v = _mm512_add_epi16(_mm512_sll_epi16(v, _mm_cvtsi32_si128(f.shift)),
-                                 _mm512_sll_epi16(other, _mm_cvtsi32_si128(f.addend_shift)));
-        }
-        if (RAW) {
-            if (f.raw_element == MAQD_U8)
-                _mm256_mask_storeu_epi8(static_cast<uint8_t *>(f.raw) + at, mask,
-                                        _mm512_cvtepi16_epi8(_mm512_add_epi16(v, _mm512_set1_epi16(static_cast<int16_t>(f.raw_zero)))));
-            else
-                _mm512_mask_storeu_epi16(static_cast<int16_t *>(f.raw) + at, mask, v);
-        }
-        if (RAW && !f.codes) return;
-        if (SIGNS) v = _mm512_sub_epi16(_mm512_xor_si512(v, sign), sign);
-        __m256i code = base;
-        if (LEVELS)
-            for (int k = 0; k < LEVELS; k++)
-                code = _mm256_mask_add_epi8(code, _mm512_cmpge_epi16_mask(v, thresholds[k]), code, spacing);
-        else
-            for (int32_t k = 0; k < f.levels; k++)
-                code = _mm256_mask_add_epi8(code, _mm512_cmpge_epi16_mask(v, threshold(k)), code, spacing);
-        _mm256_mask_storeu_epi8(f.codes + at, mask, code);
-    }
-
-    // The lower halves of 32 accumulators.
-    static inline __m512i halves(__m512i low, __m512i high) {
-        const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24,
-                                              22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-        return _mm512_permutex2var_epi16(low, even, high);
-    }
-
-    inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
-        size_t at = pixel * f.outputs + output;
-        for (size_t p = 0; p < pixels; p++, acc += stride, at += f.outputs)
-            store(_mm512_add_epi16(halves(_mm512_loadu_si512(acc), _mm512_loadu_si512(acc + 16)), bias), at);
-    }
-
-    // Products of Winograd's filtering; the division by 3 is left for 16 bits.
-    inline void quads(const int32_t *m, const Quad *quad, size_t count) const {
-        const __m512i third = _mm512_set1_epi16(static_cast<int16_t>(THIRD));
-        for (size_t i = 0; i < count; i++, m += 32) {
-            __m512i low[QUAD], high[QUAD];
-            thrice_quad(m, low);
-            thrice_quad(m + 16, high);
-            size_t at = quad[i].pixel * f.outputs + output;
-            for (size_t j = 0; j < quad[i].count; j++, at += f.outputs)
-                store(_mm512_add_epi16(_mm512_mullo_epi16(halves(low[j], high[j]), third), bias), at);
-        }
-    }
-
-    const Finish f;
-    const size_t output;
-    const __mmask32 mask;
-    const __m512i bias, sign;
-    const __m256i base, spacing;
-    __m512i thresholds[LEVELS ? LEVELS : 1];
-};
-
-// Tensors of 32 bits hold no 16-bit values: those that are read or written then have others.
-inline bool is_short(const Finish &f) {
-    return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
-}
-
-template <bool ADDEND, bool RAW, bool SIGNS, class Use>
-inline void with_levels(const Finish &f, size_t output, __mmask32 mask, Use use) {
-    switch (f.codes ? f.levels : 0) {
-        case 1: return use(Short<ADDEND, RAW, SIGNS, 1>(f, output, mask));
-        case 3: return use(Short<ADDEND, RAW, SIGNS, 3>(f, output, mask));
-        default: return use(Short<ADDEND, RAW, SIGNS, 0>(f, output, mask));
-    }
-}
-
-// Calls `use` with the `Short` that fits.
-template <class Use>
-inline void with_short(const Finish &f, size_t output, __mmask32 mask, Use use) {
-    if (f.signs) {
-        if (f.addend)
-            f.raw ? with_levels<true, true, true>(f, output, mask, use) : with_levels<true, false, true>(f, output, mask, use);
-        else
-            f.raw ? with_levels<false, true, true>(f, output, mask, use) : with_levels<false, false, true>(f, output, mask, use);
-    } else {
-        if (f.addend)
-            f.raw ? with_levels<true, true, false>(f, output, mask, use) : with_levels<true, false, false>(f, output, mask, use);
-        else
-            f.raw ? with_levels<false, true, false>(f, output, mask, use) : with_levels<false, false, false>(f, output, mask, use);
-    }
-}
-
-// In 32 bits.
-void finish_long(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-                 size_t outputs) {
-    const auto mask = static_cast<uint32_t>((uint64_t{1} << outputs) - 1);
-    for (size_t part = 0; part < outputs; part += 16) {
-        const auto m = static_cast<__mmask16>(mask >> part);
-        const int32_t *from = acc + part;
-        const size_t o = output + part;
-        if (f.addend) {
-            if (f.raw)
-                f.signs ? finish16<true, true, true>(f, from, stride, pixel, pixels, o, m)
-                        : finish16<true, true, false>(f, from, stride, pixel, pixels, o, m);
-            else
-                f.signs ? finish16<true, false, true>(f, from, stride, pixel, pixels, o, m)
-                        : finish16<true, false, false>(f, from, stride, pixel, pixels, o, m);
-        } else if (f.raw) {
-            f.signs ? finish16<false, true, true>(f, from, stride, pixel, pixels, o, m)
-                    : finish16<false, true, false>(f, from, stride, pixel, pixels, o, m);
-        } else {
-            f.signs ? finish16<false, false, true>(f, from, stride, pixel, pixels, o, m)
-                    : finish16<false, false, false>(f, from, stride, pixel, pixels, o, m);
-        }
-    }
-}
-
-}  // namespace
-
-void finish_avx512(const Finish &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels, size_t output,
-                   size_t outputs) {
-    const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
-    if (is_short(f)) return with_short(f, output, mask, [&](const auto &with) { with.block(acc, stride, pixel, pixels); });
-    finish_long(f, acc, stride, pixel, pixels, output, outputs);
-}
-
-void combine_avx512(const Finish &f, const int32_t *m, const Quad *quads, size_t count, size_t output, size_t outputs) {
-    const auto mask = static_cast<__mmask32>((uint64_t{1} << outputs) - 1);
-    if (is_short(f)) return with_short(f, output, mask, [&](const auto &with) { with.quads(m, quads, count); });
-    const __m512i third = _mm512_set1_epi32(static_cast<int32_t>(THIRD));
-    for (size_t i = 0; i < count; i++, m += 32) {
-        alignas(64) int32_t y[QUAD][32];
-        for (size_t half = 0; half < 32; half += 16) {
-            __m512i thrice[QUAD];
-            thrice_quad(m + half, thrice);
-            for (size_t j = 0; j < QUAD; j++) _mm512_store_si512(y[j] + half, _mm512_mullo_epi32(thrice[j], third));
-        }
-        finish_long(f, y[0], 32, quads[i].pixel, quads[i].count, output, outputs);
-    }
 }
 
 namespace {
@@ -287,8 +52,7 @@ struct DenseOps {
         }
     }
 
-    static constexpr auto finish = finish_avx512;
-    static constexpr auto combine = combine_avx512;
+    using Finisher = maqd::Finisher;
 };
 
 // ---- events ---------------------------------------------------------------------------------------------------------
@@ -381,24 +145,8 @@ struct X512 : Tail {
 };
 
 struct EventOps {
-    static constexpr auto finish = finish_avx512;
+    using Finisher = maqd::Finisher;
 
-    static constexpr bool SHORT = true;
-    static bool is_short(const Finish &f) { return maqd::is_short(f); }
-    static void finish_short(const Finish &f, const uint8_t *slices, size_t bytes, int bits, size_t pixel, size_t output,
-                             size_t outputs) {
-        for (size_t o = 0; o < outputs; o += 32) {
-            const auto mask = static_cast<__mmask32>(outputs - o >= 32 ? ~uint64_t{0} : (uint64_t{1} << (outputs - o)) - 1);
-            __m512i v = _mm512_loadu_si512(f.short_bias + output + o);
-            for (int k = 0; k <= bits; k++) {
-                uint32_t set;
-                std::memcpy(&set, slices + static_cast<size_t>(k) * bytes + o / 8, 4);
-                const auto weight = static_cast<int16_t>(k < bits ? 1u << k : 0u - (1u << k));
-                v = _mm512_mask_add_epi16(v, set, v, _mm512_set1_epi16(weight));
-            }
-            with_short(f, output + o, mask, [&](const auto &with) { with.store(v, pixel * f.outputs + output + o); });
-        }
-    }
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         const __m512i iota = _mm512_set_epi8(
             63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
@@ -510,7 +258,7 @@ inline void build_columns(const Events &events, EventRow place, const ColumnList
 
 // Sums of four output columns, [planes][slices], become what is stored.
 template <int SLICES>
-inline void finish_columns(const Events &e, const Finish &finish, const __m512i (*slices)[SLICES], size_t pixel,
+inline void finish_columns(const Events &e, const Finish &finish, const Finisher *finishers, const __m512i (*slices)[SLICES], size_t pixel,
                            size_t count, int32_t *acc) {
     __m512i difference[SLICES + 3];
     int bits = SLICES;
@@ -553,21 +301,20 @@ inline void finish_columns(const Events &e, const Finish &finish, const __m512i 
     }
     for (int k = 0; k <= bits; k++) _mm512_store_si512(bytes[k], difference[k]);
     for (size_t q = 0; q < count; q++) {
-        if (EventOps::is_short(finish)) {
-            EventOps::finish_short(finish, bytes[0] + 16 * q, 64, bits, pixel + q, 0, finish.outputs);
+        if (Finisher::is_short(finish)) {
+            for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].slices(bytes[0] + 16 * q + o / 8, 64, bits, pixel + q);
             continue;
         }
         std::memset(acc, 0, 64 * sizeof(int32_t));
         for (int k = 0; k <= bits; k++) EventOps::add_bits(acc, bytes[k] + 16 * q, 64, k < bits ? 1 << k : -(1 << k));
-        for (size_t o = 0; o < finish.outputs; o += 32)
-            finish_avx512(finish, acc + o, 64, pixel + q, 1, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
+        for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].block(acc + o, 64, pixel + q, 1);
     }
 }
 
 // One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
 // column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
 template <int PLANES, int SLICES>
-void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, size_t part, int32_t *acc) {
+void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part, int32_t *acc) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.columns, inputs = e.conv.x.columns;
     __m512i s[PLANES][SLICES];
@@ -596,7 +343,7 @@ void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, 
                 for (int k = 0; k < SLICES; k++)
                     _mm_store_si128(reinterpret_cast<__m128i *>(&done[a][k]) + q, _mm512_castsi512_si128(s[a][k]));
             if (q == 3 || output == columns - 1)
-                finish_columns<SLICES>(e, finish, done, part * static_cast<size_t>(columns) + static_cast<size_t>(output - q),
+                finish_columns<SLICES>(e, finish, finishers, done, part * static_cast<size_t>(columns) + static_cast<size_t>(output - q),
                                        static_cast<size_t>(q + 1), acc);
         }
 #pragma GCC unroll 2
@@ -607,7 +354,7 @@ void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, 
 }
 
 template <int PLANES>
-void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, size_t part, int32_t *acc) {
+void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part, int32_t *acc) {
     const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
     size_t most = 0;
     for (size_t a = 0; a < PLANES; a++) {
@@ -619,29 +366,31 @@ void sweep_row(const Events &e, const Finish &finish, const ColumnLists &lists, 
         }
     }
     if (most < 64)
-        sweep_row<PLANES, 6>(e, finish, lists, part, acc);
+        sweep_row<PLANES, 6>(e, finish, finishers, lists, part, acc);
     else if (most < 128)
-        sweep_row<PLANES, 7>(e, finish, lists, part, acc);
+        sweep_row<PLANES, 7>(e, finish, finishers, lists, part, acc);
     else if (most < 256)
-        sweep_row<PLANES, 8>(e, finish, lists, part, acc);
+        sweep_row<PLANES, 8>(e, finish, finishers, lists, part, acc);
     else if (most < 1024)
-        sweep_row<PLANES, 10>(e, finish, lists, part, acc);
+        sweep_row<PLANES, 10>(e, finish, finishers, lists, part, acc);
     else
-        sweep_row<PLANES, 24>(e, finish, lists, part, acc);
+        sweep_row<PLANES, 24>(e, finish, finishers, lists, part, acc);
 }
 
 void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     const auto rows = static_cast<size_t>(e.conv.rows), planes = static_cast<size_t>(e.planes);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
     auto *starts = reinterpret_cast<uint32_t *>(scratch + 256);
+    const size_t second = finish.outputs > 32 ? 32 : 0;
+    const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs}, {finish, second, finish.outputs - second}};
     const ColumnLists lists{starts + planes * (static_cast<size_t>(e.conv.x.columns) + 1), starts};
     for (size_t part = first; part < last; part++) {
         build_columns(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
-        e.planes == 1 ? sweep_row<1>(e, finish, lists, part, acc) : sweep_row<2>(e, finish, lists, part, acc);
+        e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc) : sweep_row<2>(e, finish, finishers, lists, part, acc);
     }
 }
 
-size_t scratch(const Events &e) { return e.sweep ? 256 + column_lists_size(e) * 4 : event_scratch(e); }
+size_t scratch(const Events &e) { return e.sweep ? 256 + column_lists_size(e) * 4 : event_scratch<Finisher>(e); }
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.sweep)
