@@ -197,7 +197,10 @@ class ConvStep final : public Step {
         bool winograd = can_winograd && any && !only_dense && !only_events;
         bool dense = can_dense && any && !only_events && !only_winograd;
         bool events = can_events && any && !only_dense && !only_winograd;
-        if (events) plan_events(w, o);
+        if (events) {
+            plan_events(w, o);
+            plan_threshold_planes(w, o);
+        }
         // The same compact weights serve both; otherwise, one form of them is enough.
         if (winograd && dense && !dense_.compact_bits) (winograd_cost(1) < dense_cost(1) ? dense : winograd) = false;
         if (dense && !winograd && events && w.outputs * w.depth() > DENSE_LIMIT) {
@@ -230,7 +233,6 @@ class ConvStep final : public Step {
             event_rows_ = events_.sweep ? sweep_rows(w, conv_.window.kernel_columns, negate_)
                                         : event_rows(w, events_.lanes, events_.chunks, events_.row_bytes, negate_);
             events_.rows = event_rows_.data();
-            plan_threshold_planes(w, o);
             events_ready_ = true;
         }
         if (dense || winograd || events) return;
@@ -324,7 +326,8 @@ class ConvStep final : public Step {
         const bool three = planes.planes == 2 && planes.input_sum_coefficient == 0;
         events_.sweep = isa_.event_sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
                         conv_.window.stride_columns == 1 && conv_.window.kernel_columns > 1 &&
-                        conv_.window.kernel_columns <= 4;
+                        conv_.window.kernel_columns <= 4 &&
+                        static_cast<size_t>(conv_.window.kernel_rows) * w.inputs * 64 <= UINT16_MAX;
         if (events_.sweep) events_.row_bytes = 64;
     }
 
@@ -383,8 +386,10 @@ class ConvStep final : public Step {
         const double reads = static_cast<double>(w.kernel_rows) * w.kernel_columns * conv_.x.channels;
         const double looks = static_cast<double>(conv_.rows) * conv_.x.columns * w.kernel_rows * events_.planes *
                              static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
-        const double rows = reads * bits / (events_.sweep ? w.kernel_columns : 1);
-        return pixels() * events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + looks * isa_.look_cost;
+        // A sweep fills its lists up to a multiple of 8, one a column.
+        const double rows = reads * bits / (events_.sweep ? w.kernel_columns : 1) * (events_.sweep ? 1.5 : 1);
+        const double sums = events_.threshold_planes ? 0 : static_cast<double>(finish_.outputs) * isa_.sums_cost;
+        return pixels() * (events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + sums) + looks * isa_.look_cost;
     }
 
     void scalar(const Batch &batch, const Finish &finish, size_t first, size_t last, int32_t *acc) const {

@@ -54,7 +54,8 @@ struct Counters {
 
     // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the chain
     // through each slice is one adder for eight rows.
-    static inline T add8(const uint8_t *rows, const uint32_t *list, T &s1, T &s2, T &s4) {
+    template <class Entry>
+    static inline T add8(const uint8_t *rows, const Entry *list, T &s1, T &s2, T &s4) {
         const auto row = [&](int i) { return V::load(rows + list[i]); };
         T a = row(0), b = row(3);
         T c0 = V::full_add(a, row(1), row(2));
@@ -77,20 +78,22 @@ struct Counters {
         }
     }
 
+    template <class Entry, int SLICES>
+    static inline void add16(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
+        const T e0 = add8(rows, list, s[0], s[1], s[2]);
+        const T e1 = add8(rows, list + 8, s[0], s[1], s[2]);
+        ripple(s, 4, V::full_add(s[3], e0, e1));
+    }
+
     // Adds the rows of a list. `zero` is the offset of a row of zeros.
     template <int SLICES>
     static inline void add(const uint8_t *rows, const uint32_t *list, size_t count, uint32_t zero, T (&s)[SLICES]) {
-        const auto sixteen = [&](const uint32_t *from) {
-            const T e0 = add8(rows, from, s[0], s[1], s[2]);
-            const T e1 = add8(rows, from + 8, s[0], s[1], s[2]);
-            ripple(s, 4, V::full_add(s[3], e0, e1));
-        };
-        for (; count >= 16; count -= 16, list += 16) sixteen(list);
+        for (; count >= 16; count -= 16, list += 16) add16(rows, list, s);
         if (count == 0) return;
         alignas(64) uint32_t rest[16];
         V::tail(list, count, zero, rest);
         if (count > 8)
-            sixteen(rest);
+            add16(rows, rest, s);
         else
             ripple(s, 3, add8(rows, rest, s[0], s[1], s[2]));
     }

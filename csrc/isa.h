@@ -160,8 +160,9 @@ struct Isa {
     bool event_sweeps;  // whether it has sweeps
     size_t (*count_bits)(const uint8_t *x, size_t size);  // how many bits are set
     // Rough costs in nanoseconds, only to choose between kernels: a product of the dense one; an output of a quad; for
-    // events a row of a chunk, a chunk of an output pixel, and looking through 64 channels of an input pixel.
-    double dense_cost, combine_cost, row_cost, chunk_cost, look_cost;
+    // events a row of a chunk, a chunk of an output pixel, an output that leaves the bit slices, and looking through 64
+    // channels of an input pixel.
+    double dense_cost, combine_cost, row_cost, chunk_cost, sums_cost, look_cost;
 };
 
 // The instruction set of that name, or the best one for an empty name; null if the processor or the build lacks it.

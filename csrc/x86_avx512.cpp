@@ -218,16 +218,21 @@ struct X4x64 {
     static T borrow(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, BORROW); }
 };
 
-// The rows that the columns of one output row fetch: [planes][columns] lists, filled up with rows of zeros to a multiple of
-// 8 entries.
+// The rows that the columns of one output row fetch: [planes][columns] lists of offsets, filled up with rows of zeros to a
+// multiple of 8 entries. ConvStep sees to it that offsets fit 16 bits.
 struct ColumnLists {
-    uint32_t *entries, *starts;  // starts: [planes][columns + 1]
+    uint16_t *entries;
+    uint32_t *starts;  // [planes][columns + 1]
 };
 
-inline size_t column_lists_size(const Events &e) {
+inline size_t column_starts(const Events &e) {
+    return (static_cast<size_t>(e.planes) * (static_cast<size_t>(e.conv.x.columns) + 1) + 15) / 16 * 16;
+}
+
+inline size_t column_entries(const Events &e) {
     const size_t columns = static_cast<size_t>(e.conv.x.columns), planes = static_cast<size_t>(e.planes);
-    const size_t most = static_cast<size_t>(e.conv.window.kernel_rows) * static_cast<size_t>(e.conv.x.channels) + 8;
-    return planes * (columns * most + columns + 1) + LIST_SLACK;
+    return planes * columns * (static_cast<size_t>(e.conv.window.kernel_rows) * static_cast<size_t>(e.conv.x.channels) + 8) +
+           LIST_SLACK;
 }
 
 inline void build_columns(const Events &events, EventRow place, const ColumnLists lists) {
@@ -236,18 +241,32 @@ inline void build_columns(const Events &events, EventRow place, const ColumnList
     const maqd_window &w = conv.window;
     const auto channels = static_cast<size_t>(conv.x.channels), columns = static_cast<size_t>(conv.x.columns);
     const int32_t top = place.row * w.stride_rows - w.padding_rows;
-    const __m512i zero = _mm512_set1_epi32(static_cast<int>(static_cast<size_t>(w.kernel_rows) * channels * 64));
-    uint32_t *to = lists.entries;
+    const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(static_cast<size_t>(w.kernel_rows) * channels * 64));
+    const __m512i rows = _mm512_slli_epi16(_mm512_cvtepu8_epi16(_mm256_set_epi8(
+        31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)), 6);
+    uint16_t *to = lists.entries;
     for (int plane = 0; plane < e.planes; plane++) {
+        const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane));
         uint32_t *starts = lists.starts + static_cast<size_t>(plane) * (columns + 1);
         for (size_t column = 0; column < columns; column++) {
-            uint32_t *const begin = to;
+            uint16_t *const begin = to;
             starts[column] = static_cast<uint32_t>(begin - lists.entries);
             for (int32_t i = 0; i < w.kernel_rows; i++) {
                 const int32_t row = top + i * w.dilation_rows;
                 if (row < 0 || row >= conv.x.rows) continue;
                 const uint8_t *x = e.x + place.image * e.image_size + (static_cast<size_t>(row) * columns + column) * channels;
-                to = EventOps::append(x, channels, plane, static_cast<uint32_t>(static_cast<size_t>(i) * channels * 64), 64, to);
+                for (size_t c = 0; c < channels; c += 64) {
+                    const __mmask64 here = channels - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels - c)) - 1;
+                    const uint64_t set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
+                    const size_t first = (static_cast<size_t>(i) * channels + c) * 64;
+                    const auto put = [&](uint32_t half, size_t offset) {
+                        const __m512i from = _mm512_add_epi16(rows, _mm512_set1_epi16(static_cast<int16_t>(offset)));
+                        _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(half, from));
+                        to += __builtin_popcount(half);
+                    };
+                    put(static_cast<uint32_t>(set), first);
+                    put(static_cast<uint32_t>(set >> 32), first + 32 * 64);
+                }
             }
             _mm512_storeu_si512(to, zero);
             to += (8 - static_cast<size_t>(to - begin) % 8) % 8;
@@ -329,9 +348,9 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 #pragma GCC unroll 2
             for (int a = 0; a < PLANES; a++) {
                 const uint32_t *starts = lists.starts + static_cast<size_t>(a) * static_cast<size_t>(inputs + 1);
-                for (const uint32_t *list = lists.entries + starts[column], *end = lists.entries + starts[column + 1];
-                     list < end; list += 8)
-                    Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
+                const uint16_t *list = lists.entries + starts[column], *end = lists.entries + starts[column + 1];
+                for (; end - list >= 16; list += 16) Counters<X512>::add16(e.rows, list, s[a]);
+                if (list < end) Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
             }
         }
         const int32_t output = column - before;
@@ -378,19 +397,19 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 }
 
 void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
-    const auto rows = static_cast<size_t>(e.conv.rows), planes = static_cast<size_t>(e.planes);
+    const auto rows = static_cast<size_t>(e.conv.rows);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
     auto *starts = reinterpret_cast<uint32_t *>(scratch + 256);
+    const ColumnLists lists{reinterpret_cast<uint16_t *>(starts + column_starts(e)), starts};
     const size_t second = finish.outputs > 32 ? 32 : 0;
     const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs}, {finish, second, finish.outputs - second}};
-    const ColumnLists lists{starts + planes * (static_cast<size_t>(e.conv.x.columns) + 1), starts};
     for (size_t part = first; part < last; part++) {
         build_columns(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
         e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc) : sweep_row<2>(e, finish, finishers, lists, part, acc);
     }
 }
 
-size_t scratch(const Events &e) { return e.sweep ? 256 + column_lists_size(e) * 4 : event_scratch<Finisher>(e); }
+size_t scratch(const Events &e) { return e.sweep ? 256 + column_starts(e) * 4 + column_entries(e) * 2 : event_scratch<Finisher>(e); }
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.sweep)
@@ -441,8 +460,9 @@ const Isa AVX512 = {
     count_bits,
     0.0027,
     0.9,
-    0.45,
-    25,
+    0.5,
+    8,
+    0.25,
     2,
 };
 
