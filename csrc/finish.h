@@ -74,19 +74,19 @@ class PlainFinisher {
         }
     }
 
-    // Products of Winograd's filtering, m[6][BLOCK][32].
+    // Products of Winograd's filtering, m[6][PLANE][32].
     inline void quads(const int32_t *m, const Quad *quads, size_t count) const {
-        constexpr size_t PLANE = BLOCK * FINISH_WIDTH;
+        constexpr size_t NEXT = PLANE * FINISH_WIDTH;
         const auto third = [](int32_t v) { return static_cast<int32_t>(static_cast<uint32_t>(v) * THIRD); };
         for (size_t i = 0; i < count; i++, m += FINISH_WIDTH) {
             int32_t y[QUAD][FINISH_WIDTH];
             for (size_t o = 0; o < FINISH_WIDTH; o++) {
-                const int32_t a = m[PLANE + o] + m[2 * PLANE + o], b = m[PLANE + o] - m[2 * PLANE + o];
-                const int32_t c = m[3 * PLANE + o] + m[4 * PLANE + o], d = m[3 * PLANE + o] - m[4 * PLANE + o];
+                const int32_t a = m[NEXT + o] + m[2 * NEXT + o], b = m[NEXT + o] - m[2 * NEXT + o];
+                const int32_t c = m[3 * NEXT + o] + m[4 * NEXT + o], d = m[3 * NEXT + o] - m[4 * NEXT + o];
                 y[0][o] = third((m[o] + 4 * a + c) >> 3);
                 y[1][o] = third((2 * b + d) >> 2);
                 y[2][o] = third((a + c) >> 1);
-                y[3][o] = third((b + 2 * d + m[5 * PLANE + o]) >> 1);
+                y[3][o] = third((b + 2 * d + m[5 * NEXT + o]) >> 1);
             }
             block(y[0], FINISH_WIDTH, quads[i].pixel, quads[i].count);
         }

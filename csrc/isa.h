@@ -71,6 +71,9 @@ struct Dense {
 
 constexpr size_t QUAD = 4;     // output columns that Winograd's filtering makes together
 constexpr size_t BLOCK = 128;  // quads whose products are made together, before they are combined
+// Products m[6][PLANE][32] of a block: there is room for some more, and planes do not begin at the same place of a page of
+// memory, where a processor would take a read for one of what was just written.
+constexpr size_t PLANE = BLOCK + 3;
 
 // Output columns of a convolution that Winograd's filtering makes together, at most 4: `count` pixels of the tensor.
 struct Quad {

@@ -41,7 +41,7 @@ struct WinogradPart {
     size_t channels;
     size_t input_rows;
 
-    size_t plane() const { return input_rows * images * quads * channels; }
+    size_t plane() const { return input_rows * images * quads * channels + 3 * PIECE; }  // see PLANE
 };
 
 inline WinogradPart winograd_part(const Winograd &w, size_t images, size_t part) {
@@ -65,7 +65,7 @@ inline size_t winograd_planes(const Winograd &w) {
 }
 
 inline size_t winograd_scratch(const Winograd &w) {
-    return winograd_planes(w) + (w.compact_bits ? 6 * 32 * w.depth() : 0) + (6 * BLOCK + 3) * 32 * sizeof(int32_t);
+    return winograd_planes(w) + (w.compact_bits ? 6 * 32 * w.depth() : 0) + 6 * PLANE * 32 * sizeof(int32_t);
 }
 
 // Kernel rows.
@@ -176,7 +176,7 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
                                           seen[q / STRIP].last - seen[q / STRIP].first, w.run,
                                           w.start + (o / 32 * 6 + t) * 32};
                         Ops::products(v + skipped * left.pitch, count - q < STRIP ? count - q : STRIP, left, right,
-                                      m + (t * BLOCK + q) * 32);
+                                      m + (t * PLANE + q) * 32);
                     }
                 }
                 Quad quads[BLOCK];

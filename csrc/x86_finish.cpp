@@ -68,9 +68,9 @@ inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t 
     }
 }
 
-// Three times the outputs of a quad, for 16 outputs, of the products m[6][BLOCK][32].
+// Three times the outputs of a quad, for 16 outputs, of the products m[6][PLANE][32].
 inline __attribute__((always_inline)) void thrice_quad(const int32_t *m, __m512i *y) {
-    const auto product = [&](size_t t) { return _mm512_load_si512(m + t * BLOCK * 32); };
+    const auto product = [&](size_t t) { return _mm512_load_si512(m + t * PLANE * 32); };
     const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
     const __m512i a = plus(product(1), product(2)), b = _mm512_sub_epi32(product(1), product(2));
     const __m512i c = plus(product(3), product(4)), d = _mm512_sub_epi32(product(3), product(4));

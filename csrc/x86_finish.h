@@ -14,7 +14,7 @@ class alignas(64) Finisher {
     void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
         table_->block(*this, acc, stride, pixel, pixels);
     }
-    // Products of Winograd's filtering, m[6][BLOCK][32] of winograd.h.
+    // Products of Winograd's filtering, m[6][PLANE][32].
     void quads(const int32_t *m, const Quad *quads, size_t count) const { table_->quads(*this, m, quads, count); }
     // The accumulators of a pixel as slices 0 .. bits, in two's complement, the first outputs in the lowest bits of each;
     // slices are `bytes` apart. Only if is_short().
