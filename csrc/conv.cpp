@@ -10,13 +10,13 @@ namespace maqd {
 namespace {
 
 constexpr size_t DENSE_LIMIT = 600000;  // with more weights than this, one form of them must do
+constexpr size_t WINOGRAD_LIMIT = 1 << 21;        // bytes of transformed weights that are not compact
+constexpr double WORTH_BOTH = 0.8;               // unless another one takes less than this much of the time, for many images
 constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
 constexpr double USUAL_BITS = 0.15;              // share of set bits of trained networks, where no input is known yet
-constexpr size_t WINOGRAD_QUADS = 64;            // that are computed together
-constexpr size_t WINOGRAD_COMPACT_QUADS = 256;   // where weights are expanded for them
 constexpr size_t CACHED = 1 << 18;               // bytes of weights that stay in a near cache
 constexpr double FETCH = 0.03;                   // nanoseconds to bring a byte of more weights nearer
-constexpr double EXPAND = 0.02;                  // nanoseconds to fetch and expand a compact weight
+constexpr double EXPAND = 0.03;                  // nanoseconds to fetch and expand a compact weight
 
 size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -100,7 +100,7 @@ class ConvStep final : public Step {
         } else if (choice == WINOGRAD) {
             Winograd winograd = winograd_;
             winograd.weights = reinterpret_cast<const int8_t *>((dense_.compact_bits ? dense_weights_[0] : winograd_weights_).data());
-            winograd.start = reinterpret_cast<const int32_t *>(winograd_start_.data());
+            winograd.start = winograd_start_.data();
             winograd.x = batch.at(x_);
             isa_.winograd(winograd, finish, batch.images, first, last, scratch);
         } else if (choice == EVENTS) {
@@ -127,10 +127,9 @@ class ConvStep final : public Step {
     const Buffer *input() const override { return &x_; }
 
     size_t constants() const override {
-        size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size() + winograd_weights_.size() +
-                       winograd_start_.size();
+        size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size() + winograd_weights_.size();
         for (const auto &weights : dense_weights_) total += weights.size();
-        return total + (bias_.size() + dense_bias_.size() + thresholds_.size() + signs_.size()) * 4 +
+        return total + (bias_.size() + dense_bias_.size() + winograd_start_.size() + thresholds_.size() + signs_.size()) * 4 +
                (short_bias_.size() + short_dense_bias_.size() + short_thresholds_.size() + short_signs_.size()) * 2;
     }
 
@@ -181,42 +180,49 @@ class ConvStep final : public Step {
         finish_.short_signs = short_signs_.empty() ? nullptr : short_signs_.data();
     }
 
+    // Forms of the weights. A layer keeps those that it may need for some density and number of images.
+    struct Forms {
+        bool dense, winograd, events;
+    };
+
+    Forms choose_forms(Kernel kernel, const ConvOptions &o) {
+        const PackedWeights &w = o.weights;
+        if (kernel == Kernel::scalar || x_.element != MAQD_U8) return {};
+        const bool depthwise = o.groups > 1 && w.inputs == 1;
+        Forms f{};
+        f.dense = isa_.dense && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
+        f.winograd = f.dense && isa_.winograd && winograd_fits(w);
+        f.events = isa_.events && x_.zero == 0 && o.groups == 1 && o.window.dilation_columns == 1 &&
+                   weight_planes(w).planes * 64 <= isa_.event_bits && events_fit(w);
+        if (f.dense) plan_dense(w);
+        if (f.winograd) plan_winograd();
+        if (f.events) plan_events(o);
+        if (kernel == Kernel::dense && f.dense) return {true, false, false};
+        if (kernel == Kernel::winograd && f.winograd) return {false, true, false};
+        if (kernel == Kernel::events && f.events) return {false, false, true};
+        // Compact weights are the same for both; otherwise one of them is enough.
+        if (6 * winograd_.depth() * w.outputs > WINOGRAD_LIMIT && !dense_.compact_bits) f.winograd = false;
+        if (f.winograd && !dense_.compact_bits) (winograd_cost(8) < dense_cost(8) ? f.dense : f.winograd) = false;
+        if (f.dense && f.events && w.outputs * w.depth() > DENSE_LIMIT) {
+            const double events = events_cost(USUAL_BITS * events_.planes);
+            if (events < std::min(dense_cost(8), f.winograd ? winograd_cost(64) / WORTH_BOTH : dense_cost(8)))
+                f.dense = f.winograd = false;
+            else if (dense_cost(1) < events)
+                f.events = false;
+        }
+        return f;
+    }
+
     void prepare_weights(Kernel kernel, const ConvOptions &o) {
         const PackedWeights &w = o.weights;
-        const bool bytes = x_.element == MAQD_U8;
         const auto groups = static_cast<size_t>(o.groups);
-        const bool depthwise = groups > 1 && w.inputs == 1;
-        const bool can_dense = isa_.dense && bytes && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
-        const bool can_events = isa_.events && bytes && x_.zero == 0 && groups == 1 && o.window.dilation_columns == 1 &&
-                                weight_planes(w).planes * 64 <= isa_.event_bits && events_fit(w);
-        const bool can_winograd = can_dense && isa_.winograd && winograd_fits(w);
-        if (can_dense) plan_dense(w);
-        if (can_winograd) plan_winograd();
-        const bool only_dense = kernel == Kernel::dense && can_dense, only_events = kernel == Kernel::events && can_events;
-        const bool only_winograd = kernel == Kernel::winograd && can_winograd, any = kernel != Kernel::scalar;
-        bool winograd = can_winograd && any && !only_dense && !only_events;
-        bool dense = can_dense && any && !only_events && !only_winograd;
-        bool events = can_events && any && !only_dense && !only_winograd;
-        if (events) {
-            plan_events(w, o);
-            plan_threshold_planes(w, o);
-        }
-        // The same compact weights serve both; otherwise, one form of them is enough.
-        if (winograd && dense && !dense_.compact_bits) (winograd_cost(1) < dense_cost(1) ? dense : winograd) = false;
-        if (dense && !winograd && events && w.outputs * w.depth() > DENSE_LIMIT) {
-            const int planes = events_.planes;
-            (events_cost(USUAL_BITS * planes) < dense_cost(8) ? dense : events) = false;
-        }
-        if (winograd) {
-            winograd_start_ = Memory((w.outputs + 31) / 32 * 6 * 32 * sizeof(int32_t));
-            if (!dense_.compact_bits)
-                winograd_weights_ = winograd_weights(w, winograd_, isa_.winograd_offset, negate_,
-                                                     reinterpret_cast<int32_t *>(winograd_start_.data()));
-            winograd_ready_ = true;
-        }
-        if (winograd && dense_.compact_bits && !dense) dense_weights_.push_back(compact_weights(w, dense_, negate_));
-        if (dense) {
-            if (dense_.compact_bits) dense_weights_.push_back(compact_weights(w, dense_, negate_));
+        const Forms forms = choose_forms(kernel, o);
+        dense_ready_ = forms.dense;
+        winograd_ready_ = forms.winograd;
+        events_ready_ = forms.events;
+        if ((forms.dense || forms.winograd) && dense_.compact_bits)
+            dense_weights_.push_back(compact_weights(w, dense_, negate_));
+        if (forms.dense) {
             for (size_t group = 0; group < groups && !dense_.compact_bits; group++)
                 dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups,
                                                        dense_, negate_));
@@ -227,15 +233,18 @@ class ConvStep final : public Step {
                 dense_bias_[output] =
                     static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
                                          static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));
-            dense_ready_ = true;
         }
-        if (events) {
+        if (forms.winograd) {
+            winograd_start_.assign((w.outputs + 31) / 32 * 6 * 32, 0);
+            if (!dense_.compact_bits)
+                winograd_weights_ = winograd_weights(w, winograd_, isa_.winograd_offset, negate_, winograd_start_.data());
+        }
+        if (forms.events) {
             event_rows_ = events_.sweep ? sweep_rows(w, conv_.window.kernel_columns, negate_)
                                         : event_rows(w, events_.lanes, events_.chunks, events_.row_bytes, negate_);
             events_.rows = event_rows_.data();
-            events_ready_ = true;
         }
-        if (dense || winograd || events) return;
+        if (forms.dense || forms.winograd || forms.events) return;
         narrow_ = w.narrow() && negatable(w);
         scalar_weights_ = narrow_ ? scalar_weights<int8_t>(w, groups, negate_) : scalar_weights<int16_t>(w, groups, negate_);
     }
@@ -245,7 +254,8 @@ class ConvStep final : public Step {
         const maqd_window &window = conv_.window;
         return window.kernel_columns == 3 && window.stride_columns == 1 && window.stride_rows == 1 &&
                window.dilation_columns == 1 && conv_.groups == 1 && x_.zero == 0 && x_.highest <= WINOGRAD_INPUT &&
-               largest <= WINOGRAD_CODE && static_cast<int64_t>(w.depth()) * largest * x_.highest < int64_t{1} << 21;
+               largest <= WINOGRAD_CODE && (isa_.pair_limit == 0 || 2 * 255 * 7 * largest <= isa_.pair_limit) &&
+               static_cast<int64_t>(w.depth()) * largest * x_.highest < int64_t{1} << 21;
     }
 
     // -(-128) is no int8.
@@ -296,16 +306,14 @@ class ConvStep final : public Step {
         winograd_.compact_bits = dense_.compact_bits;
         std::copy_n(dense_.table, 16, winograd_.table);
         const size_t rows = static_cast<size_t>(conv_.rows), quads = winograd_.quads();
-        winograd_.part_images = winograd_.part_rows = 1;
-        if (rows * quads >= WINOGRAD_QUADS) {
-            winograd_.part_rows = (WINOGRAD_QUADS + quads - 1) / quads;
-        } else {
-            winograd_.part_rows = rows;
-            winograd_.part_images = (dense_.compact_bits ? WINOGRAD_COMPACT_QUADS : WINOGRAD_QUADS) / (rows * quads);
-        }
+        // Compact weights are expanded for each part.
+        const size_t enough = dense_.compact_bits ? 2 * BLOCK : BLOCK / 2;
+        winograd_.part_rows = std::min(rows, (enough + quads - 1) / quads);
+        winograd_.part_images = std::max<size_t>(1, enough / (rows * quads));
     }
 
-    void plan_events(const PackedWeights &w, const ConvOptions &) {
+    void plan_events(const ConvOptions &o) {
+        const PackedWeights &w = o.weights;
         const WeightPlanes planes = weight_planes(w);
         events_ = {};
         events_.conv = conv_;
@@ -329,13 +337,14 @@ class ConvStep final : public Step {
                         conv_.window.kernel_columns <= 4 &&
                         static_cast<size_t>(conv_.window.kernel_rows) * w.inputs * 64 <= UINT16_MAX;
         if (events_.sweep) events_.row_bytes = 64;
+        plan_threshold_planes(o);
     }
 
     // Thresholds as planes of bits, where the kernel compares without leaving them.
-    void plan_threshold_planes(const PackedWeights &w, const ConvOptions &o) {
+    void plan_threshold_planes(const ConvOptions &o) {
         const bool plain = !codes_.empty() && raw_.empty() && addend_.empty() && !finish_.signs && finish_.spacing == 1 &&
-                           finish_.base == 0 && finish_.levels <= 7 && weight_planes(w).input_sum_coefficient == 0 &&
-                           weight_planes(w).planes == 2 && o.shift == 0;
+                           finish_.base == 0 && finish_.levels <= 7 && events_.input_sum_coefficient == 0 &&
+                           events_.weight_planes == 2 && o.shift == 0;
         if (!plain) return;
         int64_t reach = 1;
         std::vector<int64_t> cuts(rows_.size());
@@ -375,7 +384,7 @@ class ConvStep final : public Step {
         const double weights = static_cast<double>(winograd_.depth() * dense_.outputs) * 6;
         const double quads = static_cast<double>(winograd_.quads()) * conv_.rows;
         const double parts = static_cast<double>(winograd_.parts(images));
-        const double once = winograd_.compact_bits ? parts * weights * EXPAND / 2 : weights > CACHED ? weights * FETCH : 0;
+        const double once = winograd_.compact_bits ? parts * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
         return std::max(quads, 16.0 / static_cast<double>(images)) * (weights * isa_.dense_cost + finish_.outputs * isa_.combine_cost) +
                once / static_cast<double>(images);
     }
@@ -425,12 +434,12 @@ class ConvStep final : public Step {
     const std::vector<Buffer> addend_, raw_, codes_;
     maqd_conv conv_;
     Finish finish_;
-    std::vector<int32_t> bias_, dense_bias_, thresholds_, rows_, signs_;
+    std::vector<int32_t> bias_, dense_bias_, winograd_start_, thresholds_, rows_, signs_;
     std::vector<int16_t> short_bias_, short_dense_bias_, short_thresholds_, short_signs_;
     std::vector<int8_t> narrow_signs_;
     std::vector<bool> negate_;
     bool dense_ready_ = false, winograd_ready_ = false, events_ready_ = false, narrow_ = true;
-    Memory scalar_weights_, event_rows_, threshold_planes_, winograd_weights_, winograd_start_;
+    Memory scalar_weights_, event_rows_, threshold_planes_, winograd_weights_;
     std::vector<Memory> dense_weights_;
     Dense dense_{};
     Winograd winograd_{};

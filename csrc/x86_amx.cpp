@@ -38,9 +38,10 @@ struct alignas(64) TileConfig {
 };
 
 constexpr size_t PIXELS = 16;  // of a tile
+constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the nearest cache: 24 KiB
 
 size_t dense_scratch(const Dense &dense) {
-    if (dense.compact_bits) return left_scratch(dense) + 32 * dense.depth() + dense.part_pixels() * 32 * 4;
+    if (dense.compact_bits) return left_scratch(dense) + 32 * BLOCK_STEPS * STEP + dense.part_pixels() * 32 * 4;
     return left_scratch(dense) + 2 * PIXELS * 32 * 4;
 }
 
@@ -95,18 +96,20 @@ inline void tiles(const uint8_t *a, const uint8_t *b, const Left &left, const Ri
     }
 }
 
-// Compact weights of 32 outputs as bytes.
-inline void expand(const Dense &d, size_t output, uint8_t *to) {
+// Compact weights of 32 outputs and the inputs begin .. end - 1 as bytes: [2][(end - begin) / 4][16][4].
+inline void expand(const Dense &d, size_t output, size_t begin, size_t end, uint8_t *to) {
     const int bits = d.compact_bits;
-    const size_t size = 32 * d.depth(), share = static_cast<size_t>(8 / bits);
-    const uint8_t *from = reinterpret_cast<const uint8_t *>(d.weights) + output * d.depth() / share;
+    const auto share = static_cast<size_t>(8 / bits);
     const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(d.table)));
     const __m512i low = _mm512_set1_epi8(static_cast<char>((1 << bits) - 1));
-    for (size_t i = 0; i < size; i += 64 * share, from += 64) {
-        __m512i indices = _mm512_load_si512(from);
-        for (size_t j = 0; j < share; j++) {
-            _mm512_store_si512(to + i + 64 * j, _mm512_shuffle_epi8(table, _mm512_and_si512(indices, low)));
-            indices = _mm512_srl_epi16(indices, _mm_cvtsi32_si128(bits));
+    for (size_t half = 0; half < 2; half++) {
+        const uint8_t *from = reinterpret_cast<const uint8_t *>(d.weights) + ((output + half * 16) * d.depth() + begin * 16) / share;
+        for (size_t k = begin; k < end; k += 4 * share, from += 64) {
+            __m512i indices = _mm512_load_si512(from);
+            for (size_t j = 0; j < share; j++, to += 64) {
+                _mm512_store_si512(to, _mm512_shuffle_epi8(table, _mm512_and_si512(indices, low)));
+                indices = _mm512_srl_epi16(indices, _mm_cvtsi32_si128(bits));
+            }
         }
     }
 }
@@ -137,20 +140,18 @@ inline void fill_tiles(const Dense &d, Place place, size_t count, uint8_t *panel
     }
 }
 
-constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the nearest cache: 24 KiB
-
 // Some pixels of a layer with compact weights, all outputs. Weights of a block of inputs are used for all pixels before
 // those of the next one, so accumulators go back to memory between blocks.
 void compact_part(const Dense &d, const Finish &finish, size_t pixel, size_t count, uint8_t *scratch) {
     const size_t depth = d.depth(), outputs = finish.outputs;
     auto *weights = scratch + left_scratch(d);
-    auto *acc = reinterpret_cast<int32_t *>(weights + 32 * depth);
+    auto *acc = reinterpret_cast<int32_t *>(weights + 32 * BLOCK_STEPS * STEP);
     fill_tiles(d, Place::of(d.conv, pixel), count, scratch);
     for (size_t o = 0; o < outputs; o += 32) {
-        expand(d, o, weights);
         const Finisher finisher(finish, o, outputs - o < 32 ? outputs - o : 32);
         for (size_t begin = 0; begin < depth; begin += BLOCK_STEPS * STEP) {
             const size_t end = begin + BLOCK_STEPS * STEP < depth ? begin + BLOCK_STEPS * STEP : depth;
+            expand(d, o, begin, end, weights);
             for (size_t p = 0; p < count; p += 2 * PIXELS) {
                 int32_t *sums = acc + p * 32;
                 if (begin == 0) {
@@ -165,7 +166,7 @@ void compact_part(const Dense &d, const Finish &finish, size_t pixel, size_t cou
                     _tile_loadd(3, sums + PIXELS * 32 + 16, 128);
                 }
                 const uint8_t *a = scratch + p * depth + begin * PIXELS, *b = a + PIXELS * depth;
-                const uint8_t *u = weights + begin * 16, *v = u + 16 * depth;
+                const uint8_t *u = weights, *v = u + 16 * (end - begin);
                 for (size_t k = begin; k < end; k += STEP, a += 1024, b += 1024, u += 1024, v += 1024) {
                     _tile_loadd(4, a, 64);
                     _tile_loadd(6, u, 64);
@@ -262,38 +263,40 @@ struct WinogradOps {
             tiles<true, false>(v, v, left, right, m);
     }
 
+    static void expand(const Winograd &w, size_t output, int8_t *u) {
+        w.compact_bits == 2 ? expand<2>(w, output, u) : expand<4>(w, output, u);
+    }
+
+    template <int BITS>
     static inline void expand(const Winograd &w, size_t output, int8_t *u) {
-        const auto share = static_cast<size_t>(8 / w.compact_bits);
-        const size_t depth = w.depth(), kernel = 3 * w.run / share * 16;  // bytes of a kernel row of 16 outputs
-        const uint8_t *from = reinterpret_cast<const uint8_t *>(w.weights) + output * 3 * depth / share;
+        constexpr size_t SHARE = 8 / BITS;
+        const size_t depth = w.depth(), column = w.run / SHARE * 16;  // bytes of a kernel column of 16 outputs
+        const uint8_t *from = reinterpret_cast<const uint8_t *>(w.weights) + output * 3 * depth / SHARE;
         const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(w.table)));
-        const __m512i low = _mm512_set1_epi8(static_cast<char>((1 << w.compact_bits) - 1));
-        const __m128i bits = _mm_cvtsi32_si128(w.compact_bits);
+        const __m512i low = _mm512_set1_epi8((1 << BITS) - 1);
         const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi8(a, b); };
-        for (size_t half = 0; half < 2; half++, u += depth * 16)
-            for (size_t row = 0; row < static_cast<size_t>(w.runs()); row++, from += kernel)
-                for (size_t k = 0; k < w.run; k += 4 * share) {
-                    const uint8_t *line = from + k / share * 16;
-                    __m512i indices[3];
-                    for (size_t j = 0; j < 3; j++) indices[j] = _mm512_load_si512(line + j * kernel / 3);
-                    int8_t *to = u + (row * w.run + k) * 16;
-                    for (size_t i = 0; i < share; i++, to += 64) {
-                        __m512i g[3];
-                        for (size_t j = 0; j < 3; j++) {
-                            g[j] = _mm512_shuffle_epi8(table, _mm512_and_si512(indices[j], low));
-                            indices[j] = _mm512_srl_epi16(indices[j], bits);
-                        }
-                        const auto put = [&](size_t t, __m512i v) { _mm512_store_si512(to + t * 32 * depth, v); };
-                        const __m512i outer = plus(g[0], g[2]), twice0 = plus(g[0], g[0]), twice1 = plus(g[1], g[1]);
-                        const __m512i twice2 = plus(g[2], g[2]), four2 = plus(twice2, twice2), even = plus(g[0], four2);
-                        put(0, plus(plus(twice0, twice0), twice0));
-                        put(1, _mm512_sub_epi8(_mm512_setzero_si512(), plus(outer, g[1])));
-                        put(2, _mm512_sub_epi8(g[1], outer));
-                        put(3, plus(even, twice1));
-                        put(4, _mm512_sub_epi8(even, twice1));
-                        put(5, plus(four2, twice2));
-                    }
+        for (size_t rows = 0; rows < 2 * static_cast<size_t>(w.runs()); rows++, from += 3 * column)
+            for (size_t k = 0; k < column; k += 64) {
+                const __m512i indices0 = _mm512_load_si512(from + k), indices1 = _mm512_load_si512(from + column + k);
+                const __m512i indices2 = _mm512_load_si512(from + 2 * column + k);
+#pragma GCC unroll 4
+                for (size_t i = 0; i < SHARE; i++, u += 64) {
+                    const auto code = [&](__m512i indices) {
+                        return _mm512_shuffle_epi8(
+                            table, _mm512_and_si512(_mm512_srli_epi16(indices, static_cast<unsigned>(i) * BITS), low));
+                    };
+                    const auto put = [&](size_t t, __m512i v) { _mm512_store_si512(u + t * 32 * depth, v); };
+                    const __m512i g0 = code(indices0), g1 = code(indices1), g2 = code(indices2);
+                    const __m512i outer = plus(g0, g2), twice0 = plus(g0, g0), twice1 = plus(g1, g1), twice2 = plus(g2, g2);
+                    const __m512i four2 = plus(twice2, twice2), even = plus(g0, four2);
+                    put(0, plus(plus(twice0, twice0), twice0));
+                    put(1, _mm512_sub_epi8(_mm512_setzero_si512(), plus(outer, g1)));
+                    put(2, _mm512_sub_epi8(g1, outer));
+                    put(3, plus(even, twice1));
+                    put(4, _mm512_sub_epi8(even, twice1));
+                    put(5, plus(four2, twice2));
                 }
+            }
     }
 };
 

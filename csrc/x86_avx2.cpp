@@ -28,7 +28,7 @@ struct DenseOps {
 #pragma GCC unroll 4
         for (size_t p = 0; p < TILE; p++)
 #pragma GCC unroll 4
-            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_load_si256(reinterpret_cast<const __m256i *>(right.start + v * 8));
+            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(right.start + v * 8));
         const int8_t *weights = right.first, *other = weights + right.pitch;
         for (int32_t row = 0; row < right.runs; row++, x += left.pitch)
             for (size_t k = 0; k < right.run; k += 4, weights += 64, other += 64) {

@@ -29,8 +29,8 @@ struct DenseOps {
         __m512i sums[TILE][2];
 #pragma GCC unroll 8
         for (size_t p = 0; p < TILE; p++) {
-            sums[p][0] = _mm512_load_si512(right.start);
-            sums[p][1] = _mm512_load_si512(right.start + 16);
+            sums[p][0] = _mm512_loadu_si512(right.start);
+            sums[p][1] = _mm512_loadu_si512(right.start + 16);
         }
         const int8_t *weights = right.first, *other = weights + right.pitch;
         for (int32_t row = 0; row < right.runs; row++, x += left.pitch)
