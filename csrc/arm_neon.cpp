@@ -105,7 +105,7 @@ const Isa NEON = {
     dense_block_scratch<DenseOps>,
     winograd<BlockWinograd<DenseOps>>,
     winograd_scratch,
-    BlockWinograd<DenseOps>::OFFSET,
+    true,
     4,
     false,
     4,

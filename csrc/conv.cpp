@@ -195,7 +195,7 @@ class ConvStep final : public Step {
         f.events = isa_.events && x_.zero == 0 && o.groups == 1 && o.window.dilation_columns == 1 &&
                    weight_planes(w).planes * 64 <= isa_.event_bits && events_fit(w);
         if (f.dense) plan_dense(w);
-        if (f.winograd) plan_winograd();
+        if (f.winograd) plan_winograd(w);
         if (f.events) plan_events(o);
         if (kernel == Kernel::dense && f.dense) return {true, false, false};
         if (kernel == Kernel::winograd && f.winograd) return {false, true, false};
@@ -237,7 +237,7 @@ class ConvStep final : public Step {
         if (forms.winograd) {
             winograd_start_.assign((w.outputs + 31) / 32 * 6 * 32, 0);
             if (!dense_.compact_bits)
-                winograd_weights_ = winograd_weights(w, winograd_, isa_.winograd_offset, negate_, winograd_start_.data());
+                winograd_weights_ = winograd_weights(w, winograd_, negate_, winograd_start_.data());
         }
         if (forms.events) {
             event_rows_ = events_.sweep ? sweep_rows(w, conv_.window.kernel_columns, negate_)
@@ -250,11 +250,11 @@ class ConvStep final : public Step {
     }
 
     bool winograd_fits(const PackedWeights &w) const {
-        const int64_t largest = std::max(std::abs(w.low), std::abs(w.highest()));
+        const int64_t largest = largest_code(w);
         const maqd_window &window = conv_.window;
         return window.kernel_columns == 3 && window.stride_columns == 1 && window.stride_rows == 1 &&
                window.dilation_columns == 1 && conv_.groups == 1 && x_.zero == 0 && x_.highest <= WINOGRAD_INPUT &&
-               largest <= WINOGRAD_CODE && (isa_.pair_limit == 0 || 2 * 255 * 7 * largest <= isa_.pair_limit) &&
+               largest <= WINOGRAD_CODE && (isa_.pair_limit == 0 || 2 * winograd_product(w) <= isa_.pair_limit) &&
                static_cast<int64_t>(w.depth()) * largest * x_.highest < int64_t{1} << 21;
     }
 
@@ -263,9 +263,15 @@ class ConvStep final : public Step {
         return w.low > -128 || std::find(negate_.begin(), negate_.end(), true) == negate_.end();
     }
 
+    int64_t largest_code(const PackedWeights &w) const { return std::max(std::abs(w.low), std::abs(w.highest())); }
+
+    // No product of a transformed input, with the offset, and a transformed weight is larger.
+    int64_t winograd_product(const PackedWeights &w) const {
+        return int64_t{WINOGRAD_BELOW + WINOGRAD_ABOVE} * x_.highest * WINOGRAD_WEIGHT * largest_code(w);
+    }
+
     bool pairs_fit(const PackedWeights &w) const {
-        const int64_t largest = std::max(std::abs(w.low), std::abs(w.highest()));
-        return isa_.pair_limit == 0 || 2 * largest * x_.highest <= isa_.pair_limit;
+        return isa_.pair_limit == 0 || 2 * largest_code(w) * x_.highest <= isa_.pair_limit;
     }
 
     // Sums of inputs fit the counters, and offsets of rows 32 bits.
@@ -290,6 +296,7 @@ class ConvStep final : public Step {
             dense_.run = together;
         }
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
+        dense_.short_steps = short_steps(largest_code(w) * x_.highest);
         dense_.image_size = x_.bytes();
         const bool many = w.outputs * w.depth() > CACHED && !dense_.strips && conv_.groups == 1 && w.inputs % 64 == 0;
         if (!isa_.dense_compact || !many || w.count > 16) return;
@@ -298,8 +305,12 @@ class ConvStep final : public Step {
             dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * std::min(index, w.count - 1));
     }
 
-    void plan_winograd() {
+    static size_t short_steps(int64_t product) { return static_cast<size_t>(INT16_MAX / std::max<int64_t>(1, 2 * product)); }
+
+    void plan_winograd(const PackedWeights &w) {
         winograd_ = {};
+        winograd_.offset = isa_.winograd_offset ? static_cast<uint8_t>(WINOGRAD_BELOW * x_.highest) : 0;
+        winograd_.short_steps = short_steps(winograd_product(w));
         winograd_.conv = conv_;
         winograd_.run = rounded(winograd_.inputs(), isa_.dense_align);
         winograd_.image_size = x_.bytes();

@@ -28,7 +28,7 @@ inline void dense_pixels(const Dense &d, const Finish &finish, const Left &left,
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     for (size_t o = 0; o < outputs; o += 32) {
         const typename Ops::Finisher finisher(finish, d.first_output + o, outputs - o < 32 ? outputs - o : 32);
-        const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, NO_START};
+        const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, d.short_steps, NO_START};
         for (size_t p = 0; p < count; p += Ops::TILE) {
             Ops::tile(left.first + p * left.stride, left, right, acc);
             finisher.block(acc, 32, pixel + p, count - p < Ops::TILE ? count - p : Ops::TILE);

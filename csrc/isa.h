@@ -51,6 +51,7 @@ struct Dense {
     size_t first_output;  // of the group
     size_t outputs;  // of the group, rounded up to a multiple of 32
     const int8_t *weights;  // [outputs / 16][depth / 4][16][4]
+    size_t short_steps;  // sums of products of so many pairs of inputs fit 16 bits
     const uint8_t *x;  // [images] tensors
     size_t image_size;  // bytes of one
     // Layers of many weights are kept compact and expanded 32 outputs at a time: instead of the bytes of `weights`,
@@ -88,7 +89,9 @@ struct Winograd {
     // The transformed weights of six planes: [outputs / 32][6][2][depth / 4][16][4], where the depth is [kernel rows][run].
     // Or, if compact_bits, plain ones as Dense has them.
     const int8_t *weights;
-    const int32_t *start;  // [outputs / 32][6][32]: what undoes the offset of transformed inputs
+    uint8_t offset;  // of transformed inputs: none, or 8 times the largest input, so that they are not negative
+    const int32_t *start;  // [outputs / 32][6][32]: what undoes it
+    size_t short_steps;  // as in Dense
     const uint8_t *x;  // [images] tensors
     size_t image_size;
     int compact_bits;
@@ -104,7 +107,9 @@ struct Winograd {
     }
 };
 
-constexpr int WINOGRAD_INPUT = 15, WINOGRAD_CODE = 18;  // times 8 and times 7 they fit int8
+constexpr int WINOGRAD_INPUT = 15, WINOGRAD_CODE = 18;
+// Transformed inputs are between -8 and 5 times the largest input, transformed weights within 7 times the largest code.
+constexpr int WINOGRAD_BELOW = 8, WINOGRAD_ABOVE = 5, WINOGRAD_WEIGHT = 7;
 
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
@@ -151,7 +156,7 @@ struct Isa {
     // The same for `winograd`, which takes what `dense` takes.
     void (*winograd)(const Winograd &, const Finish &, size_t images, size_t first, size_t last, uint8_t *scratch);
     size_t (*winograd_scratch)(const Winograd &);
-    uint8_t winograd_offset;  // of transformed inputs
+    bool winograd_offset;  // whether transformed inputs must not be negative
     size_t dense_align;
     bool dense_compact;  // whether it can expand compact weights
     int32_t strip_columns;  // output columns from which on strips are worth it

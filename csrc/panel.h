@@ -22,6 +22,7 @@ struct Right {
     size_t pitch;
     int32_t runs;
     size_t run;
+    size_t short_steps;  // as in Dense
     const int32_t *start;
 };
 

@@ -156,8 +156,7 @@ Memory compact_weights(const PackedWeights &packed, const Dense &dense, const st
     return made;
 }
 
-Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, int offset, const std::vector<bool> &negate,
-                        int32_t *start) {
+Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, const std::vector<bool> &negate, int32_t *start) {
     const size_t depth = winograd.depth(), rows = packed.taps / 3;
     Memory made((packed.outputs + 31) / 32 * 32 * 6 * depth);
     Reader reader(packed);
@@ -176,7 +175,7 @@ Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, i
                     sums[t] += u[t];
                 }
             }
-        for (size_t t = 0; t < 6; t++) start[(o / 32 * 6 + t) * 32 + o % 32] = -offset * sums[t];
+        for (size_t t = 0; t < 6; t++) start[(o / 32 * 6 + t) * 32 + o % 32] = -winograd.offset * sums[t];
     }
     return made;
 }

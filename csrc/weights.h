@@ -37,10 +37,8 @@ Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t ou
 
 Memory compact_weights(const PackedWeights &packed, const Dense &dense, const std::vector<bool> &negate);
 
-// The transformed weights of Winograd::weights, and for each plane and output, in the order of Winograd::start, minus
-// `offset` times their sum.
-Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, int offset, const std::vector<bool> &negate,
-                        int32_t *start);
+// The transformed weights as Winograd::weights has them, and Winograd::start.
+Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, const std::vector<bool> &negate, int32_t *start);
 
 // How weights are written as planes of bits: acc = sum_p coefficients[p] * plane sums + input_sum_coefficient * sum x.
 struct WeightPlanes {

@@ -14,7 +14,6 @@
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
-//     static constexpr uint8_t OFFSET;  // added to transformed inputs: 128 where they are multiplied as uint8, or 0
 //     class Finisher;  // see finish.h
 //     static void products(const uint8_t *v, size_t count, const Left &, const Right &, int32_t *m);
 //         // of `count` quads, at most STRIP: m[count][32]; may write up to 3 rows more
@@ -86,13 +85,12 @@ inline Runs seen_runs(const Winograd &w, const WinogradPart &p, size_t first, si
 }
 
 // One input row, which may be outside.
-template <uint8_t OFFSET>
 inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_t *x, int32_t row, uint8_t *to) {
     typedef uint8_t Bytes __attribute__((vector_size(PIECE)));
     const size_t plane = p.plane(), inputs = w.inputs();
-    const Bytes offset = Bytes{} + OFFSET;
+    const Bytes offset = Bytes{} + w.offset;
     if (row < 0 || row >= w.conv.x.rows) {
-        for (size_t t = 0; t < 6; t++) std::memset(to + t * plane, OFFSET, p.quads * p.channels);
+        for (size_t t = 0; t < 6; t++) std::memset(to + t * plane, w.offset, p.quads * p.channels);
         return;
     }
     x += static_cast<size_t>(row) * static_cast<size_t>(w.conv.x.columns) * inputs;
@@ -147,9 +145,8 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
         const WinogradPart p = winograd_part(w, images, part);
         for (size_t i = 0; i < p.input_rows; i++)
             for (size_t n = 0; n < p.images; n++)
-                transform_row<Ops::OFFSET>(w, p, w.x + (p.image + n) * w.image_size,
-                                           static_cast<int32_t>(p.row + i) - w.conv.window.padding_rows,
-                                           planes + (i * p.images + n) * p.quads * p.channels);
+                transform_row(w, p, w.x + (p.image + n) * w.image_size,
+                              static_cast<int32_t>(p.row + i) - w.conv.window.padding_rows, planes + (i * p.images + n) * p.quads * p.channels);
         const size_t total = p.rows * p.images * p.quads;
         const Left left{nullptr, p.channels,
                         static_cast<size_t>(w.conv.window.dilation_rows) * p.images * p.quads * p.channels};
@@ -166,14 +163,14 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
                 Runs seen[BLOCK / STRIP];
                 for (size_t q = 0; q < count; q += STRIP) {
                     const size_t end = begin + (count - q < STRIP ? count : q + STRIP);
-                    seen[q / STRIP] = Ops::OFFSET ? Runs{0, w.runs()} : seen_runs(w, p, begin + q, end - 1);
+                    seen[q / STRIP] = w.offset ? Runs{0, w.runs()} : seen_runs(w, p, begin + q, end - 1);
                 }
                 for (size_t t = 0; t < 6; t++) {
                     const uint8_t *v = planes + t * p.plane() + begin * p.channels;
                     for (size_t q = 0; q < count; q += STRIP, v += STRIP * p.channels) {
                         const auto skipped = static_cast<size_t>(seen[q / STRIP].first);
                         const Right right{u + t * 32 * w.depth() + skipped * w.run * 16, w.depth() * 16,
-                                          seen[q / STRIP].last - seen[q / STRIP].first, w.run,
+                                          seen[q / STRIP].last - seen[q / STRIP].first, w.run, w.short_steps,
                                           w.start + (o / 32 * 6 + t) * 32};
                         Ops::products(v + skipped * left.pitch, count - q < STRIP ? count - q : STRIP, left, right,
                                       m + (t * PLANE + q) * 32);
@@ -190,7 +187,6 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
 // What instruction sets without matrix tiles need, from the Ops of their dense kernel.
 template <class DenseOps>
 struct BlockWinograd {
-    static constexpr uint8_t OFFSET = 128;
     using Finisher = typename DenseOps::Finisher;
     static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
         for (size_t q = 0; q < count; q += DenseOps::TILE) DenseOps::tile(v + q * left.stride, left, right, m + q * 32);

@@ -207,7 +207,7 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
         return;
     }
     auto *const sums = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
-    const auto right = [&](size_t o) { return Right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, nullptr}; };
+    const auto right = [&](size_t o) { return Right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, 0, nullptr}; };
     const auto finisher = [&](size_t o) { return Finisher(finish, d.first_output + o, outputs - o < 32 ? outputs - o : 32); };
     // One or two segments, 32 outputs.
     const auto product = [&](const Left &l, const Right &r, const Finisher &f, const Segment &a, const Segment &b) {
@@ -252,8 +252,6 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
 // ---- Winograd ---------------------------------------------------------------------------------------------------------
 
 struct WinogradOps {
-    static constexpr uint8_t OFFSET = 0;  // tiles of int8 may be multiplied with one another
-
     using Finisher = maqd::Finisher;
 
     static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
@@ -313,7 +311,7 @@ Isa with_tiles() {
     isa.dense_scratch = dense_scratch;
     isa.winograd = winograd_tiles;
     isa.winograd_scratch = winograd_scratch;
-    isa.winograd_offset = WinogradOps::OFFSET;
+    isa.winograd_offset = false;  // tiles of int8 may be multiplied with one another
     isa.dense_align = STEP;
     isa.dense_compact = true;
     isa.strip_columns = 12;

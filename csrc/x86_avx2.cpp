@@ -13,46 +13,66 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 namespace {
 
-// Pairs of products are added in 16 bits: Isa::pair_limit keeps them within.
+// Pairs of products are added in 16 bits: Isa::pair_limit keeps them within. Where more of them fit, so are those of
+// several steps.
 struct DenseOps {
     static constexpr size_t TILE = 3;
+    static constexpr size_t WORTH_SHORT = 8;  // steps from which on that is faster
     using Finisher = PlainFinisher;
 
-    static inline __m256i products(__m256i x, __m256i w) {
-        return _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1));
-    }
+    static inline __m256i wide(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
 
     // 32 outputs are two blocks of 16: four vectors of 8 a pixel.
     static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
+        for (size_t p = 0; p < TILE; p++) std::memcpy(acc + p * 32, right.start, 32 * sizeof(int32_t));
+        const bool together = right.short_steps >= WORTH_SHORT;
+        const int8_t *weights = right.first;
+        for (int32_t row = 0; row < right.runs; row++, x += left.pitch) {
+            const size_t most = together ? 4 * right.short_steps : right.run;
+            for (size_t begin = 0; begin < right.run; begin += most) {
+                const size_t size = right.run - begin < most ? right.run - begin : most;
+                together ? add<true>(x + begin, left.stride, weights, right.pitch, size, acc)
+                         : add<false>(x + begin, left.stride, weights, right.pitch, size, acc);
+                weights += size * 16;
+            }
+        }
+    }
+
+    // Adds products of `size` inputs to acc[TILE][32]; SHORT if pairs of all of them may be added in 16 bits.
+    template <bool SHORT>
+    static inline void add(const uint8_t *x, size_t stride, const int8_t *weights, size_t pitch, size_t size, int32_t *acc) {
         __m256i sums[TILE][4];
 #pragma GCC unroll 4
         for (size_t p = 0; p < TILE; p++)
 #pragma GCC unroll 4
-            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(right.start + v * 8));
-        const int8_t *weights = right.first, *other = weights + right.pitch;
-        for (int32_t row = 0; row < right.runs; row++, x += left.pitch)
-            for (size_t k = 0; k < right.run; k += 4, weights += 64, other += 64) {
-                __m256i inputs[TILE];
+            for (size_t v = 0; v < 4; v++) sums[p][v] = _mm256_setzero_si256();
+        const int8_t *other = weights + pitch;
+        for (size_t k = 0; k < size; k += 4, weights += 64, other += 64) {
+            __m256i inputs[TILE];
+#pragma GCC unroll 4
+            for (size_t p = 0; p < TILE; p++) {
+                int32_t four;
+                std::memcpy(&four, x + p * stride + k, 4);
+                inputs[p] = _mm256_set1_epi32(four);
+            }
+#pragma GCC unroll 4
+            for (size_t v = 0; v < 4; v++) {
+                const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i *>((v < 2 ? weights : other) + v % 2 * 32));
 #pragma GCC unroll 4
                 for (size_t p = 0; p < TILE; p++) {
-                    int32_t four;
-                    std::memcpy(&four, x + p * left.stride + k, 4);
-                    inputs[p] = _mm256_set1_epi32(four);
-                }
-#pragma GCC unroll 4
-                for (size_t v = 0; v < 4; v++) {
-                    const __m256i w =
-                        _mm256_load_si256(reinterpret_cast<const __m256i *>((v < 2 ? weights : other) + v % 2 * 32));
-#pragma GCC unroll 4
-                    for (size_t p = 0; p < TILE; p++)
-                        sums[p][v] = _mm256_add_epi32(sums[p][v], products(inputs[p], w));
+                    const __m256i pairs = _mm256_maddubs_epi16(inputs[p], w);
+                    sums[p][v] = SHORT ? _mm256_add_epi16(sums[p][v], pairs) : _mm256_add_epi32(sums[p][v], wide(pairs));
+                    asm volatile("" : "+x"(sums[p][v]));  // keeps compilers from making all products first, which spills sums
                 }
             }
+        }
 #pragma GCC unroll 4
         for (size_t p = 0; p < TILE; p++)
 #pragma GCC unroll 4
-            for (size_t v = 0; v < 4; v++)
-                _mm256_store_si256(reinterpret_cast<__m256i *>(acc + p * 32 + v * 8), sums[p][v]);
+            for (size_t v = 0; v < 4; v++) {
+                auto *at = reinterpret_cast<__m256i *>(acc + p * 32 + v * 8);
+                _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), SHORT ? wide(sums[p][v]) : sums[p][v]));
+            }
     }
 };
 
@@ -184,7 +204,7 @@ const Isa AVX2 = {
     dense_block_scratch<DenseOps>,
     winograd<BlockWinograd<DenseOps>>,
     winograd_scratch,
-    BlockWinograd<DenseOps>::OFFSET,
+    true,
     4,
     false,
     6,
@@ -194,11 +214,11 @@ const Isa AVX2 = {
     256,
     false,
     plain_count_bits,
-    0.0085,
-    2,
-    0.6,
-    40,
-    0,
+    0.0072,
+    5,
+    0.8,
+    75,
+    2.2,
     10,
 };
 

@@ -448,7 +448,7 @@ const Isa AVX512 = {
     dense_block_scratch<DenseOps>,
     winograd<BlockWinograd<DenseOps>>,
     winograd_scratch,
-    BlockWinograd<DenseOps>::OFFSET,
+    true,
     4,
     false,
     6,
