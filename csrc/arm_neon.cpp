@@ -104,7 +104,7 @@ const Isa NEON = {
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
     winograd<BlockWinograd<DenseOps>>,
-    winograd_scratch,
+    winograd_scratch<PlainFinisher>,
     true,
     4,
     false,

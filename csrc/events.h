@@ -22,8 +22,8 @@
 #pragma once
 
 #include <cstring>
-#include <new>
 
+#include "finish.h"
 #include "isa.h"
 #include "panel.h"
 
@@ -118,20 +118,6 @@ inline size_t list_stride(const Events &e) {
     const auto &w = e.conv.window;
     return static_cast<size_t>(w.kernel_rows) * static_cast<size_t>(e.conv.x.columns) *
                static_cast<size_t>(e.conv.x.channels) + LIST_SLACK;
-}
-
-// Bytes of the finishers of all outputs.
-template <class Finisher>
-inline size_t finishers_size(size_t outputs) {
-    return ((outputs + 31) / 32 * sizeof(Finisher) + 63) / 64 * 64;
-}
-
-template <class Finisher>
-inline const Finisher *make_finishers(const Finish &finish, uint8_t *memory) {
-    auto *made = reinterpret_cast<Finisher *>(memory);
-    for (size_t o = 0; o < finish.outputs; o += 32)
-        new (made + o / 32) Finisher(finish, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
-    return made;
 }
 
 template <class Finisher>
@@ -341,7 +327,7 @@ inline void event_rows(const Events &e, const Finish &finish, size_t first, size
     const maqd_conv &conv = e.conv;
     const auto rows = static_cast<size_t>(conv.rows), columns = static_cast<size_t>(conv.columns);
     const auto lanes = static_cast<size_t>(e.lanes), planes = static_cast<size_t>(e.planes);
-    auto *finishers = make_finishers<typename Ops::Finisher>(finish, scratch);
+    auto *finishers = make_finishers<typename Ops::Finisher>(finish, 0, finish.outputs, scratch);
     scratch += finishers_size<typename Ops::Finisher>(finish.outputs);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
     Lists lists{};

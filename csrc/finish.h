@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstring>
+#include <new>
 
 #include "isa.h"
 
@@ -99,6 +100,20 @@ class PlainFinisher {
     const Finish f;
     const size_t output_, outputs_;
 };
+
+// Bytes of the finishers of all outputs. They are made once for a call, in scratch memory.
+template <class Finisher>
+inline size_t finishers_size(size_t outputs) {
+    return ((outputs + 31) / 32 * sizeof(Finisher) + 63) / 64 * 64;
+}
+
+template <class Finisher>
+inline const Finisher *make_finishers(const Finish &finish, size_t first, size_t outputs, uint8_t *memory) {
+    auto *made = reinterpret_cast<Finisher *>(memory);
+    for (size_t o = 0; o < outputs; o += 32)
+        new (made + o / 32) Finisher(finish, first + o, outputs - o < 32 ? outputs - o : 32);
+    return made;
+}
 
 }  // namespace
 }  // namespace maqd

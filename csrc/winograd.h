@@ -22,6 +22,7 @@
 
 #include <cstring>
 
+#include "finish.h"
 #include "isa.h"
 #include "panel.h"
 
@@ -63,8 +64,10 @@ inline size_t winograd_planes(const Winograd &w) {
     return 6 * p.plane() + BLOCK * p.channels;
 }
 
+template <class Finisher>
 inline size_t winograd_scratch(const Winograd &w) {
-    return winograd_planes(w) + (w.compact_bits ? 6 * 32 * w.depth() : 0) + 6 * PLANE * 32 * sizeof(int32_t);
+    return winograd_planes(w) + finishers_size<Finisher>(static_cast<size_t>(w.conv.outputs)) +
+           (w.compact_bits ? 6 * 32 * w.depth() : 0) + 6 * PLANE * 32 * sizeof(int32_t);
 }
 
 // Kernel rows.
@@ -139,7 +142,10 @@ inline void place_quads(const Winograd &w, const WinogradPart &p, size_t first, 
 template <class Ops>
 void winograd(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     uint8_t *const planes = scratch;
-    auto *const expanded = reinterpret_cast<int8_t *>(planes + winograd_planes(w));
+    using Finisher = typename Ops::Finisher;
+    const Finisher *finishers = make_finishers<Finisher>(finish, 0, finish.outputs, planes + winograd_planes(w));
+    auto *const expanded =
+        reinterpret_cast<int8_t *>(planes + winograd_planes(w) + finishers_size<Finisher>(finish.outputs));
     auto *const m = reinterpret_cast<int32_t *>(expanded + (w.compact_bits ? 6 * 32 * w.depth() : 0));
     for (size_t part = first; part < last; part++) {
         const WinogradPart p = winograd_part(w, images, part);
@@ -156,7 +162,6 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
                 Ops::expand(w, o, expanded);
                 u = expanded;
             }
-            const typename Ops::Finisher finisher(finish, o, finish.outputs - o < 32 ? finish.outputs - o : 32);
             for (size_t begin = 0; begin < total; begin += BLOCK) {
                 const size_t count = total - begin < BLOCK ? total - begin : BLOCK;
                 // Where transformed inputs have no offset, kernel rows that see padding only can be left out.
@@ -178,7 +183,7 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
                 }
                 Quad quads[BLOCK];
                 place_quads(w, p, begin, count, quads);
-                finisher.quads(m, quads, count);
+                finishers[o / 32].quads(m, quads, count);
             }
         }
     }

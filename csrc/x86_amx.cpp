@@ -41,8 +41,8 @@ constexpr size_t PIXELS = 16;  // of a tile
 constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the nearest cache: 24 KiB
 
 size_t dense_scratch(const Dense &dense) {
-    if (dense.compact_bits) return left_scratch(dense) + 32 * BLOCK_STEPS * STEP + dense.part_pixels() * 32 * 4;
-    return left_scratch(dense) + 2 * PIXELS * 32 * 4;
+    const size_t size = left_scratch(dense) + finishers_size<Finisher>(dense.outputs);
+    return size + (dense.compact_bits ? 32 * BLOCK_STEPS * STEP + dense.part_pixels() * 32 * 4 : 2 * PIXELS * 32 * 4);
 }
 
 void configure() {
@@ -142,13 +142,12 @@ inline void fill_tiles(const Dense &d, Place place, size_t count, uint8_t *panel
 
 // Some pixels of a layer with compact weights, all outputs. Weights of a block of inputs are used for all pixels before
 // those of the next one, so accumulators go back to memory between blocks.
-void compact_part(const Dense &d, const Finish &finish, size_t pixel, size_t count, uint8_t *scratch) {
-    const size_t depth = d.depth(), outputs = finish.outputs;
-    auto *weights = scratch + left_scratch(d);
+void compact_part(const Dense &d, size_t outputs, const Finisher *finishers, size_t pixel, size_t count, uint8_t *scratch) {
+    const size_t depth = d.depth();
+    auto *weights = scratch + left_scratch(d) + finishers_size<Finisher>(d.outputs);
     auto *acc = reinterpret_cast<int32_t *>(weights + 32 * BLOCK_STEPS * STEP);
     fill_tiles(d, Place::of(d.conv, pixel), count, scratch);
     for (size_t o = 0; o < outputs; o += 32) {
-        const Finisher finisher(finish, o, outputs - o < 32 ? outputs - o : 32);
         for (size_t begin = 0; begin < depth; begin += BLOCK_STEPS * STEP) {
             const size_t end = begin + BLOCK_STEPS * STEP < depth ? begin + BLOCK_STEPS * STEP : depth;
             expand(d, o, begin, end, weights);
@@ -181,7 +180,8 @@ void compact_part(const Dense &d, const Finish &finish, size_t pixel, size_t cou
                 _tile_stored(1, sums + 16, 128);
                 _tile_stored(2, sums + PIXELS * 32, 128);
                 _tile_stored(3, sums + PIXELS * 32 + 16, 128);
-                if (end == depth) finisher.block(sums, 32, pixel + p, count - p < 2 * PIXELS ? count - p : 2 * PIXELS);
+                if (end == depth)
+                    finishers[o / 32].block(sums, 32, pixel + p, count - p < 2 * PIXELS ? count - p : 2 * PIXELS);
             }
         }
     }
@@ -197,18 +197,19 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
     const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
+    const Finisher *finishers = make_finishers<Finisher>(finish, d.first_output, outputs, scratch + left_scratch(d));
     configure();
     if (d.compact_bits) {
         for (size_t part = first; part < last; part++) {
             const size_t pixel = part * d.part_pixels();
-            compact_part(d, finish, pixel, pixels - pixel < d.part_pixels() ? pixels - pixel : d.part_pixels(), scratch);
+            compact_part(d, outputs, finishers, pixel, pixels - pixel < d.part_pixels() ? pixels - pixel : d.part_pixels(),
+                         scratch);
         }
         _tile_release();
         return;
     }
-    auto *const sums = reinterpret_cast<int32_t *>(scratch + left_scratch(d));
+    auto *const sums = reinterpret_cast<int32_t *>(scratch + left_scratch(d) + finishers_size<Finisher>(d.outputs));
     const auto right = [&](size_t o) { return Right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, 0, nullptr}; };
-    const auto finisher = [&](size_t o) { return Finisher(finish, d.first_output + o, outputs - o < 32 ? outputs - o : 32); };
     // One or two segments, 32 outputs.
     const auto product = [&](const Left &l, const Right &r, const Finisher &f, const Segment &a, const Segment &b) {
         if (b.count)
@@ -225,7 +226,7 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
             const Left left = fill_panel(d, Place::of(d.conv, pixel), count, scratch);
             const Segment a{left.first, pixel, count < PIXELS ? count : PIXELS};
             const Segment b{left.first + PIXELS * left.stride, pixel + PIXELS, count - a.count};
-            for (size_t o = 0; o < outputs; o += 32) product(left, right(o), finisher(o), a, b);
+            for (size_t o = 0; o < outputs; o += 32) product(left, right(o), finishers[o / 32], a, b);
             part++;
             continue;
         }
@@ -240,9 +241,8 @@ void dense(const Dense &d, const Finish &finish, size_t images, size_t first, si
         };
         for (size_t o = 0; o < outputs; o += 32) {
             const Right r = right(o);
-            const Finisher f = finisher(o);
             for (size_t i = 0; i < rows * across; i += 2)
-                product(left, r, f, segment(i), i + 1 < rows * across ? segment(i + 1) : Segment{});
+                product(left, r, finishers[o / 32], segment(i), i + 1 < rows * across ? segment(i + 1) : Segment{});
         }
         part += rows;
     }
@@ -310,7 +310,7 @@ Isa with_tiles() {
     isa.dense = dense;
     isa.dense_scratch = dense_scratch;
     isa.winograd = winograd_tiles;
-    isa.winograd_scratch = winograd_scratch;
+    isa.winograd_scratch = winograd_scratch<Finisher>;
     isa.winograd_offset = false;  // tiles of int8 may be multiplied with one another
     isa.dense_align = STEP;
     isa.dense_compact = true;

@@ -203,7 +203,7 @@ const Isa AVX2 = {
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
     winograd<BlockWinograd<DenseOps>>,
-    winograd_scratch,
+    winograd_scratch<PlainFinisher>,
     true,
     4,
     false,

@@ -447,7 +447,7 @@ const Isa AVX512 = {
     dense_blocks<DenseOps>,
     dense_block_scratch<DenseOps>,
     winograd<BlockWinograd<DenseOps>>,
-    winograd_scratch,
+    winograd_scratch<Finisher>,
     true,
     4,
     false,

@@ -37,7 +37,7 @@ ISA_VARIABLE = "MAQD_ISA"
 EARLY_IMAGES = 8
 """Images that go through the first layers together: their tensors stay in the cache."""
 
-EARLY_BYTES = 2**22
+EARLY_BYTES = 2**21
 """Fewer images go together where their tensors would take more."""
 
 LATE_IMAGES = 64
