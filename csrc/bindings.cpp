@@ -94,11 +94,11 @@ NB_MODULE(_native, m) {
     nb::class_<Buffer>(m, "Buffer")
         .def(
             "__init__",
-            [](Buffer *self, size_t offset, bool late, int32_t rows, int32_t columns, int32_t channels, int element, int32_t zero,
+            [](Buffer *self, size_t offset, size_t stage, int32_t rows, int32_t columns, int32_t channels, int element, int32_t zero,
                int32_t highest) {
-                new (self) Buffer{offset, late, rows, columns, channels, static_cast<maqd_element>(element), zero, highest};
+                new (self) Buffer{offset, stage, rows, columns, channels, static_cast<maqd_element>(element), zero, highest};
             },
-            "offset"_a, "late"_a, "rows"_a, "columns"_a, "channels"_a, "element"_a, "zero"_a, "highest"_a);
+            "offset"_a, "stage"_a, "rows"_a, "columns"_a, "channels"_a, "element"_a, "zero"_a, "highest"_a);
 
     nb::enum_<Kernel>(m, "Kernel")
         .value("AUTOMATIC", Kernel::automatic)
@@ -107,18 +107,21 @@ NB_MODULE(_native, m) {
         .value("WINOGRAD", Kernel::winograd)
         .value("EVENTS", Kernel::events);
 
+    nb::class_<Stage>(m, "Stage")
+        .def(
+            "__init__",
+            [](Stage *self, size_t bytes, size_t images, size_t steps) { new (self) Stage{bytes, images, steps}; },
+            "bytes"_a, "images"_a, "steps"_a);
+
     nb::class_<Model>(m, "Model")
         .def(
             "__init__",
-            [](Model *self, const std::string &isa, Kernel kernel, int threads, Buffer input, size_t early_bytes,
-               size_t late_bytes, size_t early_images, size_t late_images, size_t early_steps) {
+            [](Model *self, const std::string &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages) {
                 const Isa *found = find_isa(isa.c_str());
                 if (!found) throw std::invalid_argument("no such instruction set");
-                new (self) Model(*found, kernel, threads, input,
-                                 {early_bytes, late_bytes, early_images, late_images, early_steps});
+                new (self) Model(*found, kernel, threads, input, std::move(stages));
             },
-            "isa"_a, "kernel"_a, "threads"_a, "input"_a, "early_bytes"_a, "late_bytes"_a, "early_images"_a,
-            "late_images"_a, "early_steps"_a)
+            "isa"_a, "kernel"_a, "threads"_a, "input"_a, "stages"_a)
         .def("conv", &add_conv, "x"_a, "weight"_a, "count"_a, "low"_a, "spacing"_a, "digits"_a, "group_bytes"_a,
              "inputs"_a, "bias"_a.none(), "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "shift"_a,
              "addend"_a.none(), "addend_shift"_a, "reach"_a, "raw"_a.none(), "codes"_a.none(), "thresholds"_a.none(),
@@ -182,7 +185,7 @@ NB_MODULE(_native, m) {
             "images"_a, "channels_last"_a, "logits"_a, "buffers"_a, "values"_a)
         .def_prop_ro("isa", [](const Model &model) { return std::string(model.isa().name); })
         .def_prop_ro("threads", &Model::threads)
-        .def_prop_ro("early_images", &Model::early_images)
+        .def_prop_ro("first_images", [](const Model &model) { return model.stages().front().images; })
         .def_prop_ro("constant_bytes", &Model::constants)
         .def_prop_ro("working_bytes", &Model::working);
 }

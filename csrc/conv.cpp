@@ -15,6 +15,7 @@ constexpr double WORTH_BOTH = 0.8;               // unless another one takes les
 constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
 constexpr double USUAL_BITS = 0.15;              // share of set bits of trained networks, where no input is known yet
 constexpr size_t CACHED = 1 << 18;               // bytes of weights that stay in a near cache
+constexpr double FAR = 1.25;                     // times as long take rows of events that do not stay there
 constexpr double FETCH = 0.03;                   // nanoseconds to bring a byte of more weights nearer
 constexpr double EXPAND = 0.03;                  // nanoseconds to fetch and expand a compact weight
 
@@ -407,7 +408,8 @@ class ConvStep final : public Step {
         const double looks = static_cast<double>(conv_.rows) * conv_.x.columns * w.kernel_rows * events_.planes *
                              static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
         // A sweep fills its lists up to a multiple of 8, one a column.
-        const double rows = reads * bits / (events_.sweep ? w.kernel_columns : 1) * (events_.sweep ? 1.5 : 1);
+        const double fetched = reads * bits * (events_.sweep ? 1.5 / w.kernel_columns : 1);
+        const double rows = fetched * (reads * static_cast<double>(events_.row_bytes) > CACHED ? FAR : 1);
         const double sums = events_.threshold_planes ? 0 : static_cast<double>(finish_.outputs) * isa_.sums_cost;
         return pixels() * (events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + sums) + looks * isa_.look_cost;
     }

@@ -187,10 +187,14 @@ std::pair<size_t, size_t> share(size_t count, size_t member, size_t members) {
 
 }  // namespace
 
-Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, Memories memories)
-    : isa_(isa), kernel_(kernel), threads_(threads), input_(input), memories_(memories) {
-    if (threads < 1 || memories.early_images < static_cast<size_t>(threads) || memories.late_images < memories.early_images)
+Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages)
+    : isa_(isa), kernel_(kernel), threads_(threads), input_(input), stages_(std::move(stages)) {
+    if (stages_.empty() || stages_.size() > MAX_STAGES) throw std::invalid_argument("there must be 1 to 4 stages");
+    if (threads < 1 || stages_[0].images < static_cast<size_t>(threads))
         throw std::invalid_argument("threads and images must be positive, and there must be an image for each thread");
+    for (size_t s = 1; s < stages_.size(); s++)
+        if (stages_[s].images < stages_[s - 1].images || stages_[s].steps < stages_[s - 1].steps)
+            throw std::invalid_argument("later stages must have more steps behind them and no fewer images");
     if (threads > 1) team_ = std::make_unique<Team>(threads);
 }
 
@@ -233,8 +237,7 @@ std::unique_ptr<Model::Context> Model::acquire() const {
     size_t scratch = 0;
     for (const auto &step : steps_) scratch = std::max(scratch, step->scratch());
     for (Worker &worker : *context) {
-        worker.early = Memory(memories_.early_bytes * memories_.early_images);
-        worker.late = Memory(memories_.late_bytes * memories_.late_images);
+        for (const Stage &stage : stages_) worker.stages.emplace_back(stage.bytes * stage.images);
         worker.scratch = Memory(scratch);
     }
     return context;
@@ -245,8 +248,14 @@ void Model::release(std::unique_ptr<Context> context) const {
     idle_.push_back(std::move(context));
 }
 
-Batch Model::batch(Worker &worker, size_t start, size_t images) const {
-    return {worker.early.data(), worker.late.data(), memories_.early_images, memories_.late_images, start, images};
+Batch Model::batch(Worker &worker, size_t images) const {
+    Batch batch{};
+    batch.images = images;
+    for (size_t s = 0; s < stages_.size(); s++) {
+        batch.memory[s] = worker.stages[s].data();
+        batch.capacity[s] = stages_[s].images;
+    }
+    return batch;
 }
 
 void Model::load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const {
@@ -285,24 +294,31 @@ void Model::step(size_t index, const Batch &batch, uint8_t *scratch, std::vector
     if (step.input() && step.input()->element == MAQD_U8) entry.density = density(batch, *step.input());
 }
 
-// Images that run together late.
+// What is to be done for images that run together in a stage, those of the stages before included.
+void Model::stage(size_t stage, const uint8_t *images, bool channels_last, const Batch &batch, uint8_t *scratch,
+                  std::vector<StepProfile> *profile) const {
+    if (stage == 0) load(images, channels_last, batch, 0, batch.images);
+    for (size_t first = 0; stage > 0 && first < batch.images; first += stages_[stage - 1].images) {
+        Batch some = batch;
+        some.images = std::min(stages_[stage - 1].images, batch.images - first);
+        for (size_t s = stage; s < stages_.size(); s++) some.start[s] += first;
+        this->stage(stage - 1, images + first * input_.elements(), channels_last, some, scratch, profile);
+    }
+    const size_t end = stage + 1 == stages_.size() ? steps_.size() : stages_[stage].steps;
+    for (size_t i = stage ? stages_[stage - 1].steps : 0; i < end; i++) step(i, batch, scratch, profile);
+}
+
+// Images that run together in the last stage.
 void Model::block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
                   std::vector<StepProfile> *profile) const {
-    const size_t pixels = input_.elements();
-    uint8_t *scratch = worker.scratch.data();
-    for (size_t first = 0; first < count; first += memories_.early_images) {
-        const Batch some = batch(worker, first, std::min(memories_.early_images, count - first));
-        load(images + first * pixels, channels_last, some, 0, some.images);
-        for (size_t i = 0; i < memories_.early_steps; i++) step(i, some, scratch, profile);
-    }
-    const Batch all = batch(worker, 0, count);
-    for (size_t i = memories_.early_steps; i < steps_.size(); i++) step(i, all, scratch, profile);
+    const Batch all = batch(worker, count);
+    stage(stages_.size() - 1, images, channels_last, all, worker.scratch.data(), profile);
     store(all, logits, 0, count);
 }
 
 void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const {
     if (count == 0) return;
-    const size_t pixels = input_.elements(), outputs = result_.elements(), most = memories_.late_images;
+    const size_t pixels = input_.elements(), outputs = result_.elements(), most = stages_.back().images;
     auto context = acquire();
     const auto members = static_cast<size_t>(threads_);
     const auto some = [&](Worker &worker, size_t first, size_t last) {
@@ -321,7 +337,7 @@ void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t
         Barrier barrier(threads_);
         done = team_->run([&](int member) {
             const auto me = static_cast<size_t>(member);
-            const Batch all = batch((*context)[0], 0, count);
+            const Batch all = batch((*context)[0], count);
             const auto mine = share(count, me, members);
             load(images, channels_last, all, mine.first, mine.second);
             for (const auto &step : steps_) {
@@ -341,13 +357,13 @@ void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t
 
 void Model::inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
                     std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const {
-    if (count > (copies.empty() ? memories_.late_images : memories_.early_images))
+    if (count > (copies.empty() ? stages_.back() : stages_.front()).images)
         throw std::invalid_argument("more images than run together");
     auto context = acquire();
     Worker &worker = (*context)[0];
     if (profile) profile->resize(steps_.size());
     block(images, count, channels_last, logits, worker, profile);
-    const Batch all = batch(worker, 0, count);
+    const Batch all = batch(worker, count);
     for (const Copy &copy : copies)
         isa_.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),
                    copy.values);
@@ -364,7 +380,10 @@ size_t Model::working() const {
     std::lock_guard<std::mutex> lock(mutex_);
     size_t total = 0;
     for (const auto &context : idle_)
-        for (const Worker &worker : *context) total += worker.early.size() + worker.late.size() + worker.scratch.size();
+        for (const Worker &worker : *context) {
+            total += worker.scratch.size();
+            for (const Memory &memory : worker.stages) total += memory.size();
+        }
     return total;
 }
 

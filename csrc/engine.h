@@ -17,7 +17,7 @@ namespace maqd {
 // A tensor of one sample and where it lies in the memory of one sample.
 struct Buffer {
     size_t offset;
-    bool late;  // in which of two memories: see Batch
+    size_t stage;  // in the memory of which stage: see Batch
     int32_t rows, columns, channels;
     maqd_element element;
     int32_t zero;
@@ -30,20 +30,27 @@ struct Buffer {
     maqd_tensor tensor() const { return {rows, columns, channels, element, zero}; }
 };
 
+// Early layers have large tensors and few weights, late ones the opposite. So steps are cut into stages: the early ones run
+// for a few images at a time, whose tensors stay in the cache, and later ones for more, since weights have to be fetched
+// each time. Each stage has a memory of its own, for what its steps read or write and those of no later one.
+struct Stage {
+    size_t bytes;   // of one sample
+    size_t images;  // that run together, at least as many as in the stage before
+    size_t steps;   // up to the end of it
+};
+
+constexpr size_t MAX_STAGES = 4;
+
 // The tensors of the images that are computed together.
-//
-// Early layers have large tensors and few weights, late ones the opposite. So the early steps run for a few images at a
-// time, whose tensors stay in the cache, and the late ones for many images, since weights have to be fetched each time.
-// What late steps read or write is in a memory of its own, which has room for all of those.
 struct Batch {
-    uint8_t *early, *late;
-    size_t early_capacity, late_capacity;  // images that they have room for
-    size_t start;  // which image of `late` is the first one
+    uint8_t *memory[MAX_STAGES];
+    size_t capacity[MAX_STAGES];  // images that there is room for
+    size_t start[MAX_STAGES];     // which image of the memory is the first one
     size_t images;
 
     uint8_t *at(const Buffer &buffer, size_t image = 0) const {
-        return buffer.late ? late + buffer.offset * late_capacity + (start + image) * buffer.bytes()
-                           : early + buffer.offset * early_capacity + image * buffer.bytes();
+        const size_t stage = buffer.stage;
+        return memory[stage] + buffer.offset * capacity[stage] + (start[stage] + image) * buffer.bytes();
     }
 };
 
@@ -96,11 +103,7 @@ struct StepProfile {
 
 class Model {
   public:
-    // Bytes of one sample in both memories; how many images run together early and late; how many steps are early.
-    struct Memories {
-        size_t early_bytes, late_bytes, early_images, late_images, early_steps;
-    };
-    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, Memories memories);
+    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages);
 
     void conv(const ConvOptions &options);
     void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
@@ -115,8 +118,8 @@ class Model {
     // [count][channels][positions], or [count][positions][channels] if channels_last. Safe to call from many threads.
     void run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const;
 
-    // The same for as many images as run together late, with a profile, one entry a step, or tensors that are copied out
-    // afterwards; those of early steps are there for as many images as run together early.
+    // The same for as many images as run together in the last stage, with a profile, one entry a step, or tensors that are
+    // copied out afterwards; then for as many as run together in the first one.
     struct Copy {
         Buffer buffer;
         int32_t *values;  // [count][elements]
@@ -126,7 +129,7 @@ class Model {
 
     const Isa &isa() const { return isa_; }
     int threads() const { return threads_; }
-    size_t early_images() const { return memories_.early_images; }
+    const std::vector<Stage> &stages() const { return stages_; }
     const Buffer &input() const { return input_; }
     const Buffer &result() const { return result_; }
     size_t constants() const;  // bytes of weights and tables
@@ -135,15 +138,18 @@ class Model {
   private:
     // What a thread needs for itself in a call. Memories for images are used only where threads work on different ones.
     struct Worker {
-        Memory early, late, scratch;
+        std::vector<Memory> stages;
+        Memory scratch;
     };
     using Context = std::vector<Worker>;  // one a thread
     std::unique_ptr<Context> acquire() const;
     void release(std::unique_ptr<Context> context) const;
-    Batch batch(Worker &worker, size_t start, size_t images) const;
+    Batch batch(Worker &worker, size_t images) const;
     void load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const;
     void store(const Batch &batch, int32_t *logits, size_t first, size_t last) const;
     void block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
+               std::vector<StepProfile> *profile) const;
+    void stage(size_t stage, const uint8_t *images, bool channels_last, const Batch &batch, uint8_t *scratch,
                std::vector<StepProfile> *profile) const;
     void step(size_t index, const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const;
 
@@ -152,7 +158,7 @@ class Model {
     const int threads_;
     const Buffer input_;
     Buffer result_{};
-    const Memories memories_;
+    const std::vector<Stage> stages_;
     std::vector<std::unique_ptr<Step>> steps_;
     std::unique_ptr<Team> team_;
     mutable std::mutex mutex_;

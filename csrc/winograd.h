@@ -110,18 +110,20 @@ inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_
                 else
                     std::memcpy(&d[i], x + static_cast<size_t>(column) * inputs + c, PIECE);
             }
-            const auto put = [&](size_t t, Bytes v) {
-                v += offset;
-                std::memcpy(to + t * plane + q * p.channels + c, &v, PIECE);
-            };
-            const auto twice = [](Bytes v) { return v + v; };
-            const Bytes s = d[4] - d[2], r = twice(d[3] - d[1]);
-            put(0, twice(twice(d[0] - d[2])) + s);
-            put(1, d[3] + d[4] - twice(twice(d[1] + d[2])));
-            put(2, d[4] - d[3] + twice(twice(d[1] - d[2])));
-            put(3, s + r);
-            put(4, s - r);
-            put(5, d[5] - d[3] - twice(r));
+            // Vectors of bytes have additions only that processors know.
+            const Bytes s = d[4] - d[2], r = d[3] - d[1] + d[3] - d[1];
+            Bytes v[6] = {d[0] - d[2], d[1] + d[2], d[1] - d[2], s + r, s - r, d[5] - d[3] - r - r};
+            v[0] += v[0];
+            v[1] += v[1];
+            v[2] += v[2];
+            v[0] += v[0] + s;
+            v[1] = d[3] + d[4] - v[1] - v[1];
+            v[2] += v[2] + d[4] - d[3];
+#pragma GCC unroll 6
+            for (size_t t = 0; t < 6; t++) {
+                v[t] += offset;
+                std::memcpy(to + t * plane + q * p.channels + c, &v[t], PIECE);
+            }
         }
 }
 

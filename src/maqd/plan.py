@@ -7,6 +7,7 @@ kernel is the whole map.
 """
 
 import enum
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -40,8 +41,8 @@ from maqd.graph import (
 )
 from maqd.packing import PackedCodes
 
-LATE_BYTES = 49152
-"""A step is late if neither it nor any later one reads and writes more bytes of a sample."""
+STAGE_BYTES = (98304, 49152)
+"""A stage ends behind the last step that reads and writes more bytes of a sample; the last stage has all others."""
 
 
 class Element(enum.Enum):
@@ -212,6 +213,22 @@ class TransposeStep(Step):
     width: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Steps that run for the same number of images at a time: few where tensors are large, so that they stay in the
+    cache, many where weights are.
+
+    Args:
+        end: How many steps there are up to the end of it.
+        moves: The most bytes of a sample that one of its steps reads and writes.
+        arena: Places of its storages, for one sample; 0 for those of other stages.
+    """
+
+    end: int
+    moves: int
+    arena: Arena
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """The steps of an engine.
@@ -222,9 +239,8 @@ class Plan:
         result: The logits.
         result_shape: Their shape in the graph.
         steps: In order.
-        early_steps: How many of them run for a few images at a time, the later ones for many.
-        late: For each storage, whether late steps use it; those have an arena of their own.
-        early_arena, late_arena: Places of the storages, for one sample; 0 in the arena that is not theirs.
+        stages: Their stages, in order; one at least.
+        stage_of: For each storage, the last stage that uses it: there it has its place.
         tensors: The buffer of every tensor of the graph that is stored, and its shape in the graph.
     """
 
@@ -233,15 +249,13 @@ class Plan:
     result: Buffer
     result_shape: tuple[int, ...]
     steps: tuple[Step, ...]
-    early_steps: int
-    late: tuple[bool, ...]
-    early_arena: Arena
-    late_arena: Arena
+    stages: tuple[Stage, ...]
+    stage_of: tuple[int, ...]
     tensors: dict[str, tuple[Buffer, tuple[int, ...]]]
 
     def offset(self, buffer: Buffer) -> int:
         """Where a buffer begins in its arena."""
-        return (self.late_arena if self.late[buffer.storage] else self.early_arena).offsets[buffer.storage]
+        return self.stages[self.stage_of[buffer.storage]].arena.offsets[buffer.storage]
 
 
 def make_plan(graph: Graph, *, fuse: bool = True, keep: bool = False) -> Plan:
@@ -288,8 +302,8 @@ class _Planner:
             if node.name not in self.taken:
                 self.visit(node)
         logits = self.graph.logits
-        early_steps = len(self.steps) if keep else self.early_steps()
-        late = self.late(early_steps)
+        ends = [len(self.steps)] if keep else self.stage_ends()
+        stage_of = self.stage_of(ends)
         lifetimes = self.lifetimes(keep=keep)
         return Plan(
             shape=self.graph.input.shape,
@@ -297,32 +311,32 @@ class _Planner:
             result=self.buffers[logits.name],
             result_shape=self.types[logits.name].shape,
             steps=tuple(self.steps),
-            early_steps=early_steps,
-            late=tuple(late),
-            early_arena=_place(lifetimes, [not flag for flag in late]),
-            late_arena=_place(lifetimes, late),
+            stages=tuple(
+                Stage(
+                    end=end,
+                    moves=max(map(_moves, self.steps[begin:end]), default=0),
+                    arena=_place(lifetimes, [one == at for one in stage_of]),
+                )
+                for at, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
+            ),
+            stage_of=tuple(stage_of),
             tensors={name: (buffer, self.types[name].shape) for name, buffer in self.buffers.items()},
         )
 
-    def early_steps(self) -> int:
-        """Steps up to the last one that moves much."""
-        for at in reversed(range(len(self.steps))):
-            links = self.steps[at].links
-            if sum(buffer.size * buffer.element.size for buffer in (*links.inputs, *links.outputs)) > LATE_BYTES:
-                return at + 1
-        return 0
+    def stage_ends(self) -> list[int]:
+        """Where stages end; none is empty unless there are no steps."""
+        moves = [_moves(step) for step in self.steps]
+        ends = {max((at + 1 for at, size in enumerate(moves) if size > limit), default=0) for limit in STAGE_BYTES}
+        return sorted((ends - {0}) | {len(self.steps)})
 
-    def late(self, early_steps: int) -> list[bool]:
-        """For each storage, whether late steps, or who wants the result, use it."""
-        flags = [False] * len(self.sizes)
-        for step in self.steps[early_steps:]:
+    def stage_of(self, ends: list[int]) -> list[int]:
+        """For each storage, the last stage that uses it; the last of all for who wants the result."""
+        stages = [0] * len(self.sizes)
+        for at, step in enumerate(self.steps):
             for buffer in (*step.links.inputs, *step.links.outputs):
-                flags[buffer.storage] = True
-        if early_steps < len(self.steps):
-            flags[self.buffers[self.graph.logits.name].storage] = True
-            if early_steps == 0:
-                flags[self.buffers[self.graph.input.name].storage] = True
-        return flags
+                stages[buffer.storage] = max(stages[buffer.storage], bisect_right(ends, at))
+        stages[self.buffers[self.graph.logits.name].storage] = len(ends) - 1
+        return stages
 
     def lifetimes(self, *, keep: bool) -> list[Lifetime]:
         end = len(self.steps)
@@ -551,6 +565,11 @@ class _Planner:
 def _byte(node: Activation) -> bool:
     """Whether codes are stored as bytes."""
     return node.states.high - node.states.low <= 255
+
+
+def _moves(step: Step) -> int:
+    """Bytes of a sample that a step reads and writes."""
+    return sum(buffer.size * buffer.element.size for buffer in (*step.links.inputs, *step.links.outputs))
 
 
 def _place(lifetimes: list[Lifetime], here: list[bool]) -> Arena:

@@ -64,7 +64,9 @@ def signed(data: bytes) -> bytes | None:
 def use(graph: Graph) -> None:
     """Everything that can be done with a graph from a file."""
     work = sum(n.multiplications * graph.types[n.name].size for n in graph.nodes if isinstance(n, Weighted))
-    if work + sum(kind.size for kind in graph.types.values()) > SMALL or make_plan(graph).early_arena.size > SMALL:
+    if work + sum(kind.size for kind in graph.types.values()) > SMALL:
+        return
+    if sum(stage.arena.size for stage in make_plan(graph).stages) > SMALL:
         return
     images = np.random.default_rng(0).integers(0, 256, (2, *graph.input.shape), dtype=np.uint8)
     assert np.array_equal(NativeEngine(graph).run(images), interpreter.run(graph, images))

@@ -13,6 +13,7 @@ from maqd import container, interpreter
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.graph import Conv, Graph, Input, Logits, Thresholds
 from maqd.packing import PackedCodes
+from maqd.plan import make_plan
 from maqd.runtime.native import EARLY_IMAGES, ISA_VARIABLE, LATE_IMAGES, Kernel, NativeEngine, isas
 from maqd.runtime.numpy import NumpyEngine
 from maqd.states import States
@@ -35,6 +36,18 @@ def test_threads_and_batches_change_nothing(graph: Graph, threads: int, count: i
     expected = interpreter.run(graph, batch) if count else np.empty((0, 5), np.int32)
     for _ in range(2):
         assert np.array_equal(engine.run(batch), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [1, 7, 64, 150])
+def test_stages_change_nothing(graph: Graph, threads: int, count: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maqd.plan.STAGE_BYTES", (300, 200))
+    monkeypatch.setattr("maqd.runtime.native.STAGE_BYTES", (300, 200))
+    monkeypatch.setattr("maqd.runtime.native.EARLY_BYTES", 2000)
+    stages = make_plan(graph).stages
+    assert len(stages) == 3
+    batch = images(graph, count)
+    assert np.array_equal(NativeEngine(graph, threads=threads).run(batch), interpreter.run(graph, batch))
 
 
 def test_calls_from_eight_threads_at_once_give_the_same(graph: Graph):

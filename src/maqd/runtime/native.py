@@ -16,6 +16,7 @@ from maqd.graph import Graph
 from maqd.interpreter import check_images
 from maqd.packing import group
 from maqd.plan import (
+    STAGE_BYTES,
     AddStep,
     Buffer,
     ConcatStep,
@@ -34,11 +35,11 @@ from maqd.plan import (
 ISA_VARIABLE = "MAQD_ISA"
 """Environment variable that names the instruction set to use: one of `isas()`."""
 
-EARLY_IMAGES = 8
-"""Images that go through the first layers together: their tensors stay in the cache."""
+EARLY_IMAGES = 16
+"""Most images that go through layers with large tensors together."""
 
-EARLY_BYTES = 2**21
-"""Fewer images go together where their tensors would take more."""
+EARLY_BYTES = 2**20
+"""Fewer images go together where their tensors would take more, so that they stay in the second-level cache."""
 
 LATE_IMAGES = 64
 """Images that go through the last layers together: each time weights are fetched they serve all of those."""
@@ -173,7 +174,7 @@ class NativeEngine:
         images, channels_last = self._images(images)
         fused, apart = self._inspected
         found: list[dict[str, NDArray[np.int64]]] = []
-        size = min(model.early_images for _, model in self._inspected)
+        size = min(model.first_images for _, model in self._inspected)
         for start in range(0, max(len(images), 1), size):
             block = images[start : start + size]
             tensors = self._inspect(*apart, block, channels_last)
@@ -246,7 +247,7 @@ class NativeEngine:
     def _buffer(self, plan: Plan, buffer: Buffer) -> Any:
         return self._module.Buffer(
             plan.offset(buffer),
-            plan.late[buffer.storage],
+            plan.stage_of[buffer.storage],
             buffer.rows,
             buffer.columns,
             buffer.channels,
@@ -256,17 +257,18 @@ class NativeEngine:
         )
 
     def _build(self, plan: Plan) -> Any:
-        early_images = max(1, min(EARLY_IMAGES, EARLY_BYTES // max(plan.early_arena.size, 1)), self.threads)
+        stages: list[Any] = []
+        images = self.threads
+        for stage in plan.stages:
+            late = stage.moves <= STAGE_BYTES[-1]
+            images = max(images, LATE_IMAGES if late else min(EARLY_IMAGES, EARLY_BYTES // max(stage.arena.size, 1)))
+            stages.append(self._module.Stage(stage.arena.size, images, stage.end))
         model = self._module.Model(
             isa=self._isa,
             kernel=self._module.Kernel[self.kernel.name],
             threads=self.threads,
             input=self._buffer(plan, plan.input),
-            early_bytes=plan.early_arena.size,
-            late_bytes=plan.late_arena.size,
-            early_images=early_images,
-            late_images=max(LATE_IMAGES, self.threads),
-            early_steps=plan.early_steps,
+            stages=stages,
         )
         for step in plan.steps:
             self._add(plan, model, step)
