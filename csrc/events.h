@@ -278,10 +278,14 @@ inline void compare(const typename H::T *value, int bits, const uint8_t *planes,
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
 //             // codes[o] = number whose bits are bit o of the slices
 //         class Finisher;  // see finish.h
+//         static void shorts(uint8_t *slices, size_t bytes, int bits, int16_t *acc);
+//             // acc[o] for o < 8 * bytes, at least 64, of slices 0 .. bits in two's complement, `bytes` bytes each; only if
+//             // Finisher::is_short(). Slices up to 15 may be written.
 //     }
 
 // All of it but Finisher, eight bytes at a time.
 struct PlainEventOps {
+    static void shorts(uint8_t *, size_t, int, int16_t *) {}
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         for (size_t c = 0; c < channels; c += 8, base += 8 * step) {
             uint64_t set;
@@ -357,10 +361,12 @@ inline void event_rows(const Events &e, const Finish &finish, size_t first, size
                     Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
                 } else if (difference && Ops::Finisher::is_short(finish)) {
                     typename H::T value[MAX_SLICES + 1];
-                    alignas(64) uint8_t bytes[(MAX_SLICES + 1) * H::BYTES];
+                    alignas(64) uint8_t bytes[(MAX_SLICES + 1) * H::BYTES + 64];
+                    alignas(64) int16_t shorts[8 * H::BYTES];
                     subtract_halves<V>(slices, bits, value);
                     for (int k = 0; k <= bits; k++) H::store(bytes + static_cast<size_t>(k) * H::BYTES, value[k]);
-                    for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].slices(bytes + o / 8, H::BYTES, bits, pixel);
+                    Ops::shorts(bytes, H::BYTES, bits, shorts);
+                    for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].row(shorts + o, pixel);
                 } else {
                     expand<V, Ops>(e, slices, bits, p.sum, acc);
                     for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].block(acc + o, lanes, pixel, 1);

@@ -1,4 +1,4 @@
-// AVX-512 with VNNI, VBMI, VBMI2, BITALG and VPOPCNTDQ: Ice Lake, Sapphire Rapids, Zen 4 and later.
+// AVX-512 with VNNI, VBMI, VBMI2, BITALG, VPOPCNTDQ and GFNI: Ice Lake, Sapphire Rapids, Zen 4 and later.
 #include "x86.h"
 
 #include <immintrin.h>
@@ -15,7 +15,8 @@ bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
            __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") &&
-           __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
+           __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq") &&
+           __builtin_cpu_supports("gfni");
 }
 
 namespace {
@@ -144,8 +145,48 @@ struct X512 : Tail {
     static H::T high(T v) { return _mm512_extracti64x4_epi64(v, 1); }
 };
 
+// Eight slices of 64 bits, one a qword, become 64 bytes, bit k of which is from slice k. They are in the order that
+// unpacking with other bytes turns into two vectors of 32 words in order.
+inline __m512i bytes_of_slices(__m512i slices) {
+    const __m512i order = _mm512_set_epi8(
+        // of bytes [slice][group of 8 bits] to [0, 4, 1, 5, 2, 6, 3, 7][7 - slice]
+        7, 15, 23, 31, 39, 47, 55, 63, 3, 11, 19, 27, 35, 43, 51, 59, 6, 14, 22, 30, 38, 46, 54, 62, 2, 10, 18, 26, 34, 42, 50,
+        58, 5, 13, 21, 29, 37, 45, 53, 61, 1, 9, 17, 25, 33, 41, 49, 57, 4, 12, 20, 28, 36, 44, 52, 60, 0, 8, 16, 24, 32, 40,
+        48, 56);
+    // A product of bit matrices, each 8 x 8, with the unit matrix: it transposes them.
+    return _mm512_gf2p8affine_epi64_epi8(_mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull)),
+                                         _mm512_permutexvar_epi8(order, slices), 0);
+}
+
+inline void store_words(__m512i low, __m512i high, int16_t *to) {
+    const __m512i a = bytes_of_slices(low), b = bytes_of_slices(high);
+    _mm512_store_si512(to, _mm512_unpacklo_epi8(a, b));
+    _mm512_store_si512(to + 32, _mm512_unpackhi_epi8(a, b));
+}
+
 struct EventOps {
     using Finisher = maqd::Finisher;
+
+    static void shorts(uint8_t *slices, size_t bytes, int bits, int16_t *acc) {
+        for (int k = bits + 1; k < 16; k++)
+            std::memcpy(slices + static_cast<size_t>(k) * bytes, slices + static_cast<size_t>(bits) * bytes, bytes);
+        const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+        for (size_t byte = 0; byte < bytes; byte += 8, acc += 64) {
+            const auto eight = [&](const uint8_t *from) {
+                if (bytes == 8) return _mm512_loadu_si512(from);
+                const __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64);
+                const auto at = static_cast<long long>(byte / 8);
+                if (bytes == 16)
+                    return _mm512_permutex2var_epi64(
+                        a, _mm512_add_epi64(_mm512_add_epi64(lanes, lanes), _mm512_set1_epi64(at)), b);
+                const __m512i c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
+                const __m512i every = _mm512_add_epi64(_mm512_slli_epi64(lanes, 2), _mm512_set1_epi64(at));
+                return _mm512_inserti64x4(_mm512_permutex2var_epi64(a, every, b),
+                                          _mm512_castsi512_si256(_mm512_permutex2var_epi64(c, every, d)), 1);
+            };
+            store_words(eight(slices), eight(slices + 8 * bytes), acc);
+        }
+    }
 
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
         const __m512i iota = _mm512_set_epi8(
@@ -318,12 +359,29 @@ inline void finish_columns(const Events &e, const Finish &finish, const Finisher
         }
         return;
     }
+    if (Finisher::is_short(finish)) {
+        alignas(64) int16_t words[4][64];
+        const auto slice = [&](int k) { return difference[k < bits ? k : bits]; };
+        __m512i eight[2][4];  // of slices 0 .. 7 and 8 .. 15: those of one output column
+        for (int half = 0; half < 2; half++) {
+            __m512i pair[4];
+            for (int k = 0; k < 4; k++)
+                pair[k] = _mm512_unpacklo_epi64(slice(8 * half + 2 * k), slice(8 * half + 2 * k + 1));
+            const __m512i a = _mm512_shuffle_i32x4(pair[0], pair[1], 0x88), b = _mm512_shuffle_i32x4(pair[2], pair[3], 0x88);
+            const __m512i c = _mm512_shuffle_i32x4(pair[0], pair[1], 0xdd), d = _mm512_shuffle_i32x4(pair[2], pair[3], 0xdd);
+            eight[half][0] = _mm512_shuffle_i32x4(a, b, 0x88);
+            eight[half][1] = _mm512_shuffle_i32x4(c, d, 0x88);
+            eight[half][2] = _mm512_shuffle_i32x4(a, b, 0xdd);
+            eight[half][3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+        }
+        for (size_t q = 0; q < count; q++) {
+            store_words(eight[0][q], eight[1][q], words[q]);
+            for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].row(words[q] + o, pixel + q);
+        }
+        return;
+    }
     for (int k = 0; k <= bits; k++) _mm512_store_si512(bytes[k], difference[k]);
     for (size_t q = 0; q < count; q++) {
-        if (Finisher::is_short(finish)) {
-            for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].slices(bytes[0] + 16 * q + o / 8, 64, bits, pixel + q);
-            continue;
-        }
         std::memset(acc, 0, 64 * sizeof(int32_t));
         for (int k = 0; k <= bits; k++) EventOps::add_bits(acc, bytes[k] + 16 * q, 64, k < bits ? 1 << k : -(1 << k));
         for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].block(acc + o, 64, pixel + q, 1);
@@ -462,7 +520,7 @@ const Isa AVX512 = {
     0.9,
     0.48,
     8,
-    0.25,
+    0.2,
     2,
 };
 

@@ -157,15 +157,8 @@ struct Short {
         }
     }
 
-    // Of one pixel.
-    inline __attribute__((always_inline)) void slices(const uint8_t *slices, size_t bytes, int bits, size_t pixel) const {
-        __m512i v = bias;
-        for (int k = 0; k <= bits; k++) {
-            uint32_t set;
-            std::memcpy(&set, slices + static_cast<size_t>(k) * bytes, 4);
-            v = _mm512_mask_add_epi16(v, set, v, _mm512_set1_epi16(static_cast<int16_t>(k < bits ? 1u << k : 0u - (1u << k))));
-        }
-        store(v, pixel * f.outputs + output);
+    inline __attribute__((always_inline)) void row(const int16_t *acc, size_t pixel) const {
+        store(_mm512_add_epi16(_mm512_load_si512(acc), bias), pixel * f.outputs + output);
     }
 
     const Finish f;
@@ -214,7 +207,7 @@ struct Long {
         }
     }
 
-    inline void slices(const uint8_t *, size_t, int, size_t) const {}  // only if is_short()
+    inline void row(const int16_t *, size_t) const {}  // only if is_short()
 
     const Finish f;
     const size_t output, outputs;
@@ -236,9 +229,9 @@ void Finisher::use(const With &with) {
             const With copy = *std::launder(reinterpret_cast<const With *>(f.made_));
             copy.quads(m, quads, count);
         },
-        [](const Finisher &f, const uint8_t *slices, size_t bytes, int bits, size_t pixel) {
+        [](const Finisher &f, const int16_t *acc, size_t pixel) {
             const With copy = *std::launder(reinterpret_cast<const With *>(f.made_));
-            copy.slices(slices, bytes, bits, pixel);
+            copy.row(acc, pixel);
         },
     };
     table_ = &TABLE;

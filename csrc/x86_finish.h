@@ -16,11 +16,8 @@ class alignas(64) Finisher {
     }
     // Products of Winograd's filtering, m[6][PLANE][32].
     void quads(const int32_t *m, const Quad *quads, size_t count) const { table_->quads(*this, m, quads, count); }
-    // The accumulators of a pixel as slices 0 .. bits, in two's complement, the first outputs in the lowest bits of each;
-    // slices are `bytes` apart. Only if is_short().
-    void slices(const uint8_t *slices, size_t bytes, int bits, size_t pixel) const {
-        table_->slices(*this, slices, bytes, bits, pixel);
-    }
+    // 32 accumulators of a pixel in 16 bits, aligned. Only if is_short().
+    void row(const int16_t *acc, size_t pixel) const { table_->row(*this, acc, pixel); }
     // Whether it computes in 16 bits.
     static bool is_short(const Finish &);
 
@@ -28,7 +25,7 @@ class alignas(64) Finisher {
     struct Table {
         void (*block)(const Finisher &, const int32_t *, size_t, size_t, size_t);
         void (*quads)(const Finisher &, const int32_t *, const Quad *, size_t);
-        void (*slices)(const Finisher &, const uint8_t *, size_t, int, size_t);
+        void (*row)(const Finisher &, const int16_t *, size_t);
     };
     template <class With>
     void use(const With &);
