@@ -9,15 +9,16 @@ namespace maqd {
 
 namespace {
 
-constexpr size_t DENSE_LIMIT = 600000;  // with more weights than this, one form of them must do
-constexpr size_t WINOGRAD_LIMIT = 1 << 21;        // bytes of transformed weights that are not compact
-constexpr double WORTH_BOTH = 0.8;               // unless another one takes less than this much of the time, for many images
-constexpr size_t SAMPLE = 4096;                  // bytes of the input that the choice of the kernel looks at
-constexpr double USUAL_BITS = 0.15;              // share of set bits of trained networks, where no input is known yet
-constexpr size_t CACHED = 1 << 18;               // bytes of weights that stay in a near cache
-constexpr double FAR = 1.25;                     // times as long take rows of events that do not stay there
-constexpr double FETCH = 0.03;                   // nanoseconds to bring a byte of more weights nearer
-constexpr double EXPAND = 0.03;                  // nanoseconds to fetch and expand a compact weight
+constexpr size_t DENSE_LIMIT = 600000;      // with more weights than this, one form of them must do,
+constexpr double WORTH_BOTH = 0.9;          // unless another one takes less than this much of the time, for many images
+constexpr size_t WINOGRAD_LIMIT = 1 << 21;  // bytes of transformed weights that are not compact
+constexpr size_t SAMPLE = 4096;             // bytes of the input that the choice of the kernel looks at
+constexpr double USUAL_BITS = 0.15;         // share of set bits of trained networks, where no input is known yet
+// For rough costs. In nanoseconds: to bring a byte of many weights nearer, and to expand one.
+constexpr double FETCH = 0.03, EXPAND = 0.02;
+constexpr size_t CACHED = 1 << 18;  // bytes of weights that stay in a near cache
+constexpr double FAR = 1.25;        // times as long take rows of events from farther away
+constexpr double NEAR = 0.85;       // times as long takes a product of transformed inputs and weights
 
 size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -397,7 +398,7 @@ class ConvStep final : public Step {
         const double quads = static_cast<double>(winograd_.quads()) * conv_.rows;
         const double parts = static_cast<double>(winograd_.parts(images));
         const double once = winograd_.compact_bits ? parts * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
-        return std::max(quads, 16.0 / static_cast<double>(images)) * (weights * isa_.dense_cost + finish_.outputs * isa_.combine_cost) +
+        return std::max(quads, 16.0 / static_cast<double>(images)) * (weights * isa_.dense_cost * NEAR + static_cast<double>(finish_.outputs) * isa_.combine_cost) +
                once / static_cast<double>(images);
     }
 
@@ -409,7 +410,7 @@ class ConvStep final : public Step {
                              static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
         // A sweep fills its lists up to a multiple of 8, one a column.
         const double fetched = reads * bits * (events_.sweep ? 1.5 / w.kernel_columns : 1);
-        const double rows = fetched * (reads * static_cast<double>(events_.row_bytes) > CACHED ? FAR : 1);
+        const double rows = fetched * (reads * static_cast<double>(events_.row_bytes) > CACHED / 2 ? FAR : 1);
         const double sums = events_.threshold_planes ? 0 : static_cast<double>(finish_.outputs) * isa_.sums_cost;
         return pixels() * (events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + sums) + looks * isa_.look_cost;
     }

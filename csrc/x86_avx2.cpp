@@ -214,7 +214,7 @@ const Isa AVX2 = {
     256,
     false,
     plain_count_bits,
-    0.0072,
+    0.0085,
     5,
     0.8,
     75,
