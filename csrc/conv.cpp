@@ -1,6 +1,7 @@
 // Convolutions with what follows them: preparation of weights for each kernel, and the choice between the kernels.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "engine.h"
@@ -61,20 +62,17 @@ class ConvStep final : public Step {
     }
 
     int choose(const Batch &batch) const override {
-        const int product = winograd_ready_ && (!dense_ready_ || winograd_cost(batch.images) < dense_cost(batch.images)) ? WINOGRAD
-                            : dense_ready_                                                                            ? DENSE
-                                                                                                                      : SCALAR;
-        if (product == SCALAR || !events_ready_) return events_ready_ ? EVENTS : product;
-        const size_t bytes = x_.bytes() * batch.images;
-        const size_t lines = std::max<size_t>(1, bytes / 64), stride = (lines * 64 / SAMPLE) | 1;  // odd: every channel gets its turn
-        size_t set = 0, seen = 0;
-        for (size_t line = 0; line < lines; line += stride) {
-            const size_t length = std::min<size_t>(64, bytes - line * 64);
-            set += isa_.count_bits(batch.at(x_) + line * 64, length);
-            seen += length;
-        }
-        const double cost = product == DENSE ? dense_cost(batch.images) : winograd_cost(batch.images);
-        return events_cost(static_cast<double>(set) / static_cast<double>(seen)) < cost ? EVENTS : product;
+        int choice = SCALAR;
+        double least = std::numeric_limits<double>::infinity();
+        const auto offer = [&](int kernel, double cost) {
+            if (cost >= least) return;
+            choice = kernel;
+            least = cost;
+        };
+        if (dense_ready_) offer(DENSE, dense_cost(batch.images));
+        if (winograd_ready_) offer(WINOGRAD, winograd_cost(batch.images));
+        if (events_ready_) offer(EVENTS, choice == SCALAR ? 0 : events_cost(set_bits(batch)));
+        return choice;
     }
 
     size_t parts(const Batch &batch, int choice) const override {
@@ -101,7 +99,8 @@ class ConvStep final : public Step {
             }
         } else if (choice == WINOGRAD) {
             Winograd winograd = winograd_;
-            winograd.weights = reinterpret_cast<const int8_t *>((dense_.compact_bits ? dense_weights_[0] : winograd_weights_).data());
+            const Memory &weights = dense_.compact_bits ? dense_weights_[0] : winograd_weights_;
+            winograd.weights = reinterpret_cast<const int8_t *>(weights.data());
             winograd.start = winograd_start_.data();
             winograd.x = batch.at(x_);
             isa_.winograd(winograd, finish, batch.images, first, last, scratch);
@@ -137,6 +136,19 @@ class ConvStep final : public Step {
 
   private:
     enum { SCALAR, DENSE, WINOGRAD, EVENTS };
+
+    // The mean number of bits that are set in an input, from a sample.
+    double set_bits(const Batch &batch) const {
+        const size_t bytes = x_.bytes() * batch.images, lines = std::max<size_t>(1, bytes / 64);
+        const size_t stride = (lines * 64 / SAMPLE) | 1;  // odd: every channel gets its turn
+        size_t set = 0, seen = 0;
+        for (size_t line = 0; line < lines; line += stride) {
+            const size_t length = std::min<size_t>(64, bytes - line * 64);
+            set += isa_.count_bits(batch.at(x_) + line * 64, length);
+            seen += length;
+        }
+        return static_cast<double>(set) / static_cast<double>(seen);
+    }
 
     void prepare_activation(const Quantization &q) {
         const size_t outputs = finish_.outputs;
@@ -398,8 +410,8 @@ class ConvStep final : public Step {
         const double quads = static_cast<double>(winograd_.quads()) * conv_.rows;
         const double parts = static_cast<double>(winograd_.parts(images));
         const double once = winograd_.compact_bits ? parts * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
-        return std::max(quads, 16.0 / static_cast<double>(images)) * (weights * isa_.dense_cost * NEAR + static_cast<double>(finish_.outputs) * isa_.combine_cost) +
-               once / static_cast<double>(images);
+        const double quad = weights * isa_.dense_cost * NEAR + static_cast<double>(finish_.outputs) * isa_.combine_cost;
+        return std::max(quads, 16.0 / static_cast<double>(images)) * quad + once / static_cast<double>(images);
     }
 
     // `bits` is the mean number of set bits of an input.

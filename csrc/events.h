@@ -123,7 +123,8 @@ inline size_t list_stride(const Events &e) {
 template <class Finisher>
 inline size_t event_scratch(const Events &e) {
     const auto planes = static_cast<size_t>(e.planes);
-    return finishers_size<Finisher>(static_cast<size_t>(e.chunks * e.lanes)) + planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4 + static_cast<size_t>(e.lanes) * 4;
+    return finishers_size<Finisher>(static_cast<size_t>(e.chunks * e.lanes)) + static_cast<size_t>(e.lanes) * 4 +
+           planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4;
 }
 
 template <class Ops>

@@ -29,8 +29,8 @@
 namespace maqd {
 namespace {
 
-constexpr size_t STRIP = 32;   // quads that are multiplied together
-constexpr size_t PIECE = 64;   // channels that are transformed together
+constexpr size_t STRIP = 32;  // quads that are multiplied together
+constexpr size_t PIECE = 64;  // channels that are transformed together
 
 // What is computed together: some images, some of their output rows. The transformed inputs are
 // [6][input rows][images][quads of a row][channels, filled up to a multiple of PIECE].
@@ -151,13 +151,14 @@ void winograd(const Winograd &w, const Finish &finish, size_t images, size_t fir
     auto *const m = reinterpret_cast<int32_t *>(expanded + (w.compact_bits ? 6 * 32 * w.depth() : 0));
     for (size_t part = first; part < last; part++) {
         const WinogradPart p = winograd_part(w, images, part);
-        for (size_t i = 0; i < p.input_rows; i++)
+        const size_t row_size = p.quads * p.channels;
+        for (size_t i = 0; i < p.input_rows; i++) {
+            const int32_t row = static_cast<int32_t>(p.row + i) - w.conv.window.padding_rows;
             for (size_t n = 0; n < p.images; n++)
-                transform_row(w, p, w.x + (p.image + n) * w.image_size,
-                              static_cast<int32_t>(p.row + i) - w.conv.window.padding_rows, planes + (i * p.images + n) * p.quads * p.channels);
+                transform_row(w, p, w.x + (p.image + n) * w.image_size, row, planes + (i * p.images + n) * row_size);
+        }
         const size_t total = p.rows * p.images * p.quads;
-        const Left left{nullptr, p.channels,
-                        static_cast<size_t>(w.conv.window.dilation_rows) * p.images * p.quads * p.channels};
+        const Left left{nullptr, p.channels, static_cast<size_t>(w.conv.window.dilation_rows) * p.images * row_size};
         for (size_t o = 0; o < finish.outputs; o += 32) {
             const int8_t *u = w.weights + o * 6 * w.depth();
             if (w.compact_bits) {

@@ -103,7 +103,8 @@ inline void expand(const Dense &d, size_t output, size_t begin, size_t end, uint
     const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(d.table)));
     const __m512i low = _mm512_set1_epi8(static_cast<char>((1 << bits) - 1));
     for (size_t half = 0; half < 2; half++) {
-        const uint8_t *from = reinterpret_cast<const uint8_t *>(d.weights) + ((output + half * 16) * d.depth() + begin * 16) / share;
+        const size_t first = (output + half * 16) * d.depth() + begin * 16;
+        const uint8_t *from = reinterpret_cast<const uint8_t *>(d.weights) + first / share;
         for (size_t k = begin; k < end; k += 4 * share, from += 64) {
             __m512i indices = _mm512_load_si512(from);
             for (size_t j = 0; j < share; j++, to += 64) {

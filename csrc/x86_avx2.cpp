@@ -62,7 +62,7 @@ struct DenseOps {
                 for (size_t p = 0; p < TILE; p++) {
                     const __m256i pairs = _mm256_maddubs_epi16(inputs[p], w);
                     sums[p][v] = SHORT ? _mm256_add_epi16(sums[p][v], pairs) : _mm256_add_epi32(sums[p][v], wide(pairs));
-                    asm volatile("" : "+x"(sums[p][v]));  // keeps compilers from making all products first, which spills sums
+                    asm volatile("" : "+x"(sums[p][v]));  // else compilers make all products first, and spill sums
                 }
             }
         }

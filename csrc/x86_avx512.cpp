@@ -318,8 +318,8 @@ inline void build_columns(const Events &events, EventRow place, const ColumnList
 
 // Sums of four output columns, [planes][slices], become what is stored.
 template <int SLICES>
-inline void finish_columns(const Events &e, const Finish &finish, const Finisher *finishers, const __m512i (*slices)[SLICES], size_t pixel,
-                           size_t count, int32_t *acc) {
+inline void finish_columns(const Events &e, const Finish &finish, const Finisher *finishers,
+                           const __m512i (*slices)[SLICES], size_t pixel, size_t count, int32_t *acc) {
     __m512i difference[SLICES + 3];
     int bits = SLICES;
     __m512i borrow = _mm512_setzero_si512(), carry = borrow;
@@ -391,7 +391,8 @@ inline void finish_columns(const Events &e, const Finish &finish, const Finisher
 // One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
 // column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
 template <int PLANES, int SLICES>
-void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part, int32_t *acc) {
+void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part,
+               int32_t *acc) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.columns, inputs = e.conv.x.columns;
     __m512i s[PLANES][SLICES];
@@ -408,7 +409,8 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
                 const uint32_t *starts = lists.starts + static_cast<size_t>(a) * static_cast<size_t>(inputs + 1);
                 const uint16_t *list = lists.entries + starts[column], *end = lists.entries + starts[column + 1];
                 for (; end - list >= 16; list += 16) Counters<X512>::add16(e.rows, list, s[a]);
-                if (list < end) Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
+                if (list == end) continue;
+                Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
             }
         }
         const int32_t output = column - before;
@@ -420,7 +422,8 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
                 for (int k = 0; k < SLICES; k++)
                     _mm_store_si128(reinterpret_cast<__m128i *>(&done[a][k]) + q, _mm512_castsi512_si128(s[a][k]));
             if (q == 3 || output == columns - 1)
-                finish_columns<SLICES>(e, finish, finishers, done, part * static_cast<size_t>(columns) + static_cast<size_t>(output - q),
+                finish_columns<SLICES>(e, finish, finishers, done,
+                                       part * static_cast<size_t>(columns) + static_cast<size_t>(output - q),
                                        static_cast<size_t>(q + 1), acc);
         }
 #pragma GCC unroll 2
@@ -431,7 +434,8 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 }
 
 template <int PLANES>
-void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part, int32_t *acc) {
+void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part,
+               int32_t *acc) {
     const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
     size_t most = 0;
     for (size_t a = 0; a < PLANES; a++) {
