@@ -357,12 +357,14 @@ void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t
 
 void Model::inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
                     std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const {
-    if (count > (copies.empty() ? stages_.back() : stages_.front()).images)
-        throw std::invalid_argument("more images than run together");
+    if (!copies.empty() && count > stages_.front().images) throw std::invalid_argument("more images than run together");
     auto context = acquire();
     Worker &worker = (*context)[0];
     if (profile) profile->resize(steps_.size());
-    block(images, count, channels_last, logits, worker, profile);
+    const size_t most = stages_.back().images;
+    for (size_t first = 0; first < count; first += most)
+        block(images + first * input_.elements(), std::min(most, count - first), channels_last,
+              logits + first * result_.elements(), worker, profile);
     const Batch all = batch(worker, count);
     for (const Copy &copy : copies)
         isa_.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),

@@ -118,8 +118,8 @@ class Model {
     // [count][channels][positions], or [count][positions][channels] if channels_last. Safe to call from many threads.
     void run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const;
 
-    // The same for as many images as run together in the last stage, with a profile, one entry a step, or tensors that are
-    // copied out afterwards; then for as many as run together in the first one.
+    // The same with a profile, one entry a step, or with tensors that are copied out afterwards; then for as many images as
+    // run together in the first stage.
     struct Copy {
         Buffer buffer;
         int32_t *values;  // [count][elements]

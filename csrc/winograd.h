@@ -110,7 +110,7 @@ inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_
                 else
                     std::memcpy(&d[i], x + static_cast<size_t>(column) * inputs + c, PIECE);
             }
-            // Vectors of bytes have additions only that processors know.
+            // Processors add bytes, but neither shift nor multiply them.
             const Bytes s = d[4] - d[2], r = d[3] - d[1] + d[3] - d[1];
             Bytes v[6] = {d[0] - d[2], d[1] + d[2], d[1] - d[2], s + r, s - r, d[5] - d[3] - r - r};
             v[0] += v[0];

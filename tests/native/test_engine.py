@@ -50,6 +50,15 @@ def test_stages_change_nothing(graph: Graph, threads: int, count: int, monkeypat
     assert np.array_equal(NativeEngine(graph, threads=threads).run(batch), interpreter.run(graph, batch))
 
 
+def test_large_tensors_to_the_end_can_be_profiled(graph: Graph, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maqd.plan.STAGE_BYTES", (0, 0))
+    monkeypatch.setattr("maqd.runtime.native.STAGE_BYTES", (0, 0))
+    monkeypatch.setattr("maqd.runtime.native.EARLY_BYTES", 2000)
+    engine, batch = NativeEngine(graph), images(graph, LATE_IMAGES)
+    assert all(step.seconds > 0 for step in engine.profile(batch, repetitions=1))
+    assert np.array_equal(engine.run(batch), interpreter.run(graph, batch))
+
+
 def test_calls_from_eight_threads_at_once_give_the_same(graph: Graph):
     engine = NativeEngine(graph, threads=2)
     batches = [images(graph, 1 + seed % 11, seed) for seed in range(64)]
