@@ -85,7 +85,7 @@ struct EventOps : PlainEventOps {
 };
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
-    event_rows<X128, EventOps>(e, finish, first, last, scratch);
+    EventRows<X128, EventOps>(e, finish, scratch).run(first, last);
 }
 
 }  // namespace

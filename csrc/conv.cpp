@@ -383,13 +383,13 @@ class ConvStep final : public Step {
         events_.threshold_bits = bits;
         const auto lanes = static_cast<size_t>(events_.lanes), plane = lanes / 8;
         const auto levels = static_cast<size_t>(finish_.levels);
-        threshold_planes_ = Memory(static_cast<size_t>(events_.chunks) * levels * static_cast<size_t>(bits) * plane);
+        constexpr size_t PLANES = MAX_THRESHOLD_PLANES;
+        threshold_planes_ = Memory(static_cast<size_t>(events_.chunks) * levels * PLANES * plane);
         for (size_t output = 0; output < finish_.outputs; output++)
             for (size_t level = 0; level < levels; level++)
-                for (int bit = 0; bit < bits; bit++)
+                for (size_t bit = 0; bit < PLANES; bit++)
                     if (cuts[level * finish_.outputs + output] >> bit & 1)
-                        threshold_planes_.data()[((output / lanes * levels + level) * static_cast<size_t>(bits) +
-                                                  static_cast<size_t>(bit)) * plane +
+                        threshold_planes_.data()[((output / lanes * levels + level) * PLANES + bit) * plane +
                                                  output % lanes / 8] |= static_cast<uint8_t>(1u << output % 8);
         events_.threshold_planes = threshold_planes_.data();
     }

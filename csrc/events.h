@@ -23,9 +23,9 @@
 
 #include <cstring>
 
+#include "event_lists.h"
 #include "finish.h"
 #include "isa.h"
-#include "panel.h"
 
 namespace maqd {
 namespace {
@@ -55,7 +55,7 @@ struct Counters {
     // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the chain
     // through each slice is one adder for eight rows.
     template <class Entry>
-    static inline T add8(const uint8_t *rows, const Entry *list, T &s1, T &s2, T &s4) {
+    static inline __attribute__((always_inline)) T add8(const uint8_t *rows, const Entry *list, T &s1, T &s2, T &s4) {
         const auto row = [&](int i) { return V::load(rows + list[i]); };
         T a = row(0), b = row(3);
         T c0 = V::full_add(a, row(1), row(2));
@@ -69,7 +69,7 @@ struct Counters {
 
     // Adds a carry from slice `first` on.
     template <int SLICES>
-    static inline void ripple(T (&s)[SLICES], int first, T carry) {
+    static inline __attribute__((always_inline)) void ripple(T (&s)[SLICES], int first, T carry) {
 #pragma GCC unroll 24
         for (int k = first; k < SLICES; k++) {
             const T old = s[k];
@@ -79,7 +79,7 @@ struct Counters {
     }
 
     template <class Entry, int SLICES>
-    static inline void add16(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
+    static inline __attribute__((always_inline)) void add16(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
         const T e0 = add8(rows, list, s[0], s[1], s[2]);
         const T e1 = add8(rows, list + 8, s[0], s[1], s[2]);
         ripple(s, 4, V::full_add(s[3], e0, e1));
@@ -99,62 +99,12 @@ struct Counters {
     }
 };
 
-// Lists of the rows that the input pixels of one output row fetch: for each plane, column by column. An entry is the
-// offset of a row as seen from the output column 0.
-struct Lists {
-    uint32_t *entries;  // [planes] lists, `stride` apart
-    size_t stride;
-    uint32_t *starts;  // [planes][columns + 1]
-};
-
-struct EventRow {
-    size_t image;
-    int32_t row;
-};
-
-constexpr size_t LIST_SLACK = 64;  // entries that may be written behind the end of a list
-
-inline size_t list_stride(const Events &e) {
-    const auto &w = e.conv.window;
-    return static_cast<size_t>(w.kernel_rows) * static_cast<size_t>(e.conv.x.columns) *
-               static_cast<size_t>(e.conv.x.channels) + LIST_SLACK;
-}
-
+constexpr size_t GROUP = 8;  // pixels that leave the slices together, for sums in 16 bits
 template <class Finisher>
 inline size_t event_scratch(const Events &e) {
-    const auto planes = static_cast<size_t>(e.planes);
-    return finishers_size<Finisher>(static_cast<size_t>(e.chunks * e.lanes)) + static_cast<size_t>(e.lanes) * 4 +
-           planes * (list_stride(e) + static_cast<size_t>(e.conv.x.columns) + 1) * 4;
-}
-
-template <class Ops>
-inline void build_lists(const Events &events, EventRow place, const Lists lists) {
-    const Events e = events;  // a copy, which stores to the lists cannot change
-    const maqd_conv &conv = e.conv;
-    const maqd_window &w = conv.window;
-    const auto channels = static_cast<size_t>(conv.x.channels);
-    const size_t per_row = static_cast<size_t>(w.kernel_columns) * channels;
-    const uint8_t *x = e.x + place.image * e.image_size;
-    const int32_t top = place.row * w.stride_rows - w.padding_rows;
-    for (int plane = 0; plane < e.planes; plane++) {
-        uint32_t *const list = lists.entries + static_cast<size_t>(plane) * lists.stride;
-        uint32_t *to = list;
-        uint32_t *starts = lists.starts + static_cast<size_t>(plane) * (static_cast<size_t>(conv.x.columns) + 1);
-        for (int32_t column = 0; column < conv.x.columns; column++) {
-            starts[column] = static_cast<uint32_t>(to - list);
-            for (int32_t i = 0; i < w.kernel_rows; i++) {
-                const int32_t row = top + i * w.dilation_rows;
-                if (row < 0 || row >= conv.x.rows) continue;
-                const size_t before = static_cast<size_t>(i) * per_row +
-                                      static_cast<size_t>(column + w.padding_columns) * channels;
-                const uint8_t *pixel = x + (static_cast<size_t>(row) * static_cast<size_t>(conv.x.columns) +
-                                            static_cast<size_t>(column)) * channels;
-                to = Ops::append(pixel, channels, plane, static_cast<uint32_t>(before * e.row_bytes),
-                                     static_cast<uint32_t>(e.row_bytes), to);
-            }
-        }
-        starts[conv.x.columns] = static_cast<uint32_t>(to - list);
-    }
+    const auto outputs = static_cast<size_t>(e.chunks * e.lanes);
+    return finishers_size<Finisher>(outputs) + static_cast<size_t>(e.lanes) * 4 + GROUP * outputs * 4 +
+           EventLists<uint32_t>::size(e);
 }
 
 inline int bit_width(size_t value) {
@@ -172,7 +122,7 @@ struct EventPixel {
     size_t sum;  // of the inputs
 };
 
-inline EventPixel event_pixel(const Events &e, const Lists &lists, int32_t column) {
+inline EventPixel event_pixel(const Events &e, const EventLists<uint32_t> &lists, int32_t column) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.x.columns;
     const int32_t left = column * w.stride_columns - w.padding_columns;
@@ -186,9 +136,9 @@ inline EventPixel event_pixel(const Events &e, const Lists &lists, int32_t colum
     const size_t depth = static_cast<size_t>(w.kernel_rows) * static_cast<size_t>(w.kernel_columns) *
                          static_cast<size_t>(e.conv.x.channels);
     p.zero = static_cast<uint32_t>(depth * e.row_bytes + shift);
-    for (int plane = 0; plane < e.planes; plane++) {
-        const uint32_t *starts = lists.starts + static_cast<size_t>(plane) * (static_cast<size_t>(columns) + 1);
-        p.first[plane] = lists.entries + static_cast<size_t>(plane) * lists.stride + starts[first];
+    for (size_t plane = 0; plane < static_cast<size_t>(e.planes); plane++) {
+        const uint32_t *starts = lists.starts(plane);
+        p.first[plane] = lists.entries(plane) + starts[first];
         p.count[plane] = starts[last] - starts[first];
         p.sum += p.count[plane] << plane;
     }
@@ -197,8 +147,7 @@ inline EventPixel event_pixel(const Events &e, const Lists &lists, int32_t colum
 
 // Slices of the sums of one chunk.
 template <class V, int SLICES>
-inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typename V::T *slices) {
-    typename V::T s[SLICES];
+inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typename V::T (&s)[SLICES]) {
 #pragma GCC unroll 24
     for (int k = 0; k < SLICES; k++) s[k] = V::zero();
     for (int plane = e.planes - 1; plane >= 0; plane--) {
@@ -208,86 +157,74 @@ inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typ
         s[0] = V::zero();
         Counters<V>::add(p.rows + offset, p.first[plane], p.count[plane], p.zero, s);
     }
-#pragma GCC unroll 24
-    for (int k = 0; k < SLICES; k++) slices[k] = s[k];
 }
 
-// Returns how many slices are used.
-template <class V>
-inline int count_chunk(const Events &e, const EventPixel &p, size_t offset, typename V::T *slices) {
-    const int bits = bit_width(p.sum);
-    if (bits <= 6)
-        count_chunk<V, 6>(e, p, offset, slices);
-    else if (bits <= 7)
-        count_chunk<V, 7>(e, p, offset, slices);
-    else if (bits <= 8)
-        count_chunk<V, 8>(e, p, offset, slices);
-    else if (bits <= 10)
-        count_chunk<V, 10>(e, p, offset, slices);
-    else if (bits <= 13)
-        count_chunk<V, 13>(e, p, offset, slices);
-    else
-        count_chunk<V, MAX_SLICES>(e, p, offset, slices);
-    return bits;
-}
-
-// difference[0 .. bits] = low half - high half, in two's complement.
-template <class V>
-inline void subtract_halves(const typename V::T *slices, int bits, typename V::H::T *difference) {
+// Low half - high half, in two's complement.
+template <class V, int SLICES>
+inline void subtract_halves(const typename V::T (&slices)[SLICES], typename V::H::T (&difference)[SLICES + 1]) {
     using H = typename V::H;
     auto borrow = H::zero();
-    for (int k = 0; k < bits; k++) {
+#pragma GCC unroll 24
+    for (int k = 0; k < SLICES; k++) {
         const auto plus = V::low(slices[k]), minus = V::high(slices[k]);
         difference[k] = H::xor3(plus, minus, borrow);
         borrow = H::borrow(plus, minus, borrow);
     }
-    difference[bits] = borrow;
+    difference[SLICES] = borrow;
 }
 
-// Compares with `levels` thresholds: bits of the index of the state, at most 3.
-template <class H>
-inline void compare(const typename H::T *value, int bits, const uint8_t *planes, int threshold_bits, int levels,
-                    typename H::T *index) {
-    using T = typename H::T;
-    T reached[7];
-    const int common = bits + 1 > threshold_bits ? bits + 1 : threshold_bits;
-    for (int level = 0; level < levels; level++) {
-        const uint8_t *threshold = planes + static_cast<size_t>(level) * static_cast<size_t>(threshold_bits) * H::BYTES;
-        T borrow = H::zero();
-        for (int k = 0; k < common; k++)
-            borrow = H::borrow(value[k < bits ? k : bits],
-                               H::load(threshold + static_cast<size_t>(k < threshold_bits ? k : threshold_bits - 1) * H::BYTES),
-                               borrow);
-        const T sign = value[bits], other = H::load(threshold + static_cast<size_t>(threshold_bits - 1) * H::BYTES);
-        reached[level] = H::not_xor3(sign, other, borrow);
+// Where a value in two's complement reaches a threshold, whose planes are `planes`.
+template <class H, int SLICES>
+inline typename H::T reached(const typename H::T (&value)[SLICES], const uint8_t *planes, int threshold_bits) {
+    const auto threshold = [&](int k) { return H::load(planes + static_cast<size_t>(k) * H::BYTES); };
+    auto borrow = H::zero();
+#pragma GCC unroll 32
+    for (int k = 0; k < SLICES; k++) borrow = H::borrow(value[k], threshold(k), borrow);
+    for (int k = SLICES; k < threshold_bits; k++) borrow = H::borrow(value[SLICES - 1], threshold(k), borrow);
+    return H::not_xor3(value[SLICES - 1], threshold(MAX_THRESHOLD_PLANES - 1), borrow);
+}
+
+// How many thresholds of a chunk the values reach: slices of it.
+template <class H, int SLICES>
+inline void count_reached(const typename H::T (&value)[SLICES], const uint8_t *planes, int threshold_bits, int levels,
+                          typename H::T (&index)[3]) {
+    constexpr size_t LEVEL = MAX_THRESHOLD_PLANES * H::BYTES;
+    // Whoever reaches a threshold reaches those before it.
+    const auto level = [&](size_t k) { return reached<H>(value, planes + k * LEVEL, threshold_bits); };
+    if (levels == 1) {
+        index[0] = level(0);
+    } else if (levels == 3) {
+        index[1] = level(1);
+        index[0] = H::or2(H::and_not(level(0), index[1]), level(2));
+    } else {
+        typename H::T all[7];
+        for (int k = 0; k < 7; k++) all[k] = k < levels ? level(static_cast<size_t>(k)) : H::zero();
+        const auto only = [&](int k) { return H::and_not(all[k], all[k + 1]); };
+        index[0] = H::or2(H::or2(only(0), only(2)), H::or2(only(4), all[6]));
+        index[1] = H::or2(H::and_not(all[1], all[3]), all[5]);
+        index[2] = all[3];
     }
-    for (int level = levels; level < 7; level++) reached[level] = H::zero();
-    // reached[k] holds reached[k + 1]: the binary number is how many there are.
-    const auto only = [&](int k) { return H::and_not(reached[k], reached[k + 1]); };
-    index[0] = H::or2(H::or2(only(0), only(2)), H::or2(only(4), reached[6]));
-    index[1] = H::or2(H::and_not(reached[1], reached[3]), reached[5]);
-    index[2] = reached[3];
 }
 
 // What an instruction set adds:
 //
 //     struct Ops {
-//         static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to);
-//             // appends base + c * step for every channel c whose bit `plane` is set; may write LIST_SLACK more
+//         static Entry *append(const uint8_t *x, size_t channels, int plane, Entry step, Entry *to);  // see event_lists.h
 //         static void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight);
 //             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
 //             // codes[o] = number whose bits are bit o of the slices
 //         class Finisher;  // see finish.h
-//         static void shorts(uint8_t *slices, size_t bytes, int bits, int16_t *acc);
-//             // acc[o] for o < 8 * bytes, at least 64, of slices 0 .. bits in two's complement, `bytes` bytes each; only if
-//             // Finisher::is_short(). Slices up to 15 may be written.
+//         static void shorts(const uint8_t *slices, size_t bytes, int16_t *acc);
+//             // acc[o] for o < 8 * bytes, at least 64, of 16 slices in two's complement, `bytes` bytes each; only if
+//             // Finisher::is_short()
 //     }
 
 // All of it but Finisher, eight bytes at a time.
 struct PlainEventOps {
-    static void shorts(uint8_t *, size_t, int, int16_t *) {}
-    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
+    static void shorts(const uint8_t *, size_t, int16_t *) {}
+    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to) {
+        uint32_t base = 0;
         for (size_t c = 0; c < channels; c += 8, base += 8 * step) {
             uint64_t set;
             std::memcpy(&set, x + c, 8);
@@ -312,70 +249,124 @@ struct PlainEventOps {
     }
 };
 
-// Sums of one chunk as integers.
+// All output rows of a layer: counts chunk by chunk, and what follows.
 template <class V, class Ops>
-inline void expand(const Events &e, const typename V::T *slices, int bits, size_t sum, int32_t *acc) {
-    const auto lanes = static_cast<size_t>(e.lanes);
-    const int32_t start = e.input_sum_coefficient * static_cast<int32_t>(sum);
-    for (size_t lane = 0; lane < lanes; lane++) acc[lane] = start;
-    alignas(64) uint8_t bytes[64];
-    for (int k = 0; k < bits; k++) {
-        V::store(bytes, slices[k]);
-        for (int plane = 0; plane < e.weight_planes; plane++)
-            Ops::add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes, e.coefficients[plane] * (1 << k));
-    }
-}
-
-template <class V, class Ops>
-inline void event_rows(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+class EventRows {
     using H = typename V::H;
-    const maqd_conv &conv = e.conv;
-    const auto rows = static_cast<size_t>(conv.rows), columns = static_cast<size_t>(conv.columns);
-    const auto lanes = static_cast<size_t>(e.lanes), planes = static_cast<size_t>(e.planes);
-    auto *finishers = make_finishers<typename Ops::Finisher>(finish, 0, finish.outputs, scratch);
-    scratch += finishers_size<typename Ops::Finisher>(finish.outputs);
-    auto *acc = reinterpret_cast<int32_t *>(scratch);
-    Lists lists{};
-    lists.entries = reinterpret_cast<uint32_t *>(scratch + lanes * 4);
-    lists.stride = list_stride(e);
-    lists.starts = lists.entries + planes * lists.stride;
-    const size_t threshold_size = static_cast<size_t>(finish.levels) * static_cast<size_t>(e.threshold_bits) * H::BYTES;
-    const int index_bits = bit_width(static_cast<size_t>(finish.levels));
-    const bool difference = e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1;
-    for (size_t part = first; part < last; part++) {
-        build_lists<Ops>(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
-        for (size_t column = 0; column < columns; column++) {
-            const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
-            const size_t pixel = part * columns + column;
-            for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
-                typename V::T slices[MAX_SLICES];
-                const int bits = count_chunk<V>(e, p, chunk * V::BYTES, slices);
-                const size_t output = chunk * lanes;
-                const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
-                if (e.threshold_planes) {
-                    typename H::T value[MAX_SLICES + 1], index[3];
-                    subtract_halves<V>(slices, bits, value);
-                    compare<H>(value, bits, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels,
-                               index);
-                    alignas(64) uint8_t bytes[3][64];
-                    for (int k = 0; k < index_bits; k++) H::store(bytes[k], index[k]);
-                    Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
-                } else if (difference && Ops::Finisher::is_short(finish)) {
-                    typename H::T value[MAX_SLICES + 1];
-                    alignas(64) uint8_t bytes[(MAX_SLICES + 1) * H::BYTES + 64];
-                    alignas(64) int16_t shorts[8 * H::BYTES];
-                    subtract_halves<V>(slices, bits, value);
-                    for (int k = 0; k <= bits; k++) H::store(bytes + static_cast<size_t>(k) * H::BYTES, value[k]);
-                    Ops::shorts(bytes, H::BYTES, bits, shorts);
-                    for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].row(shorts + o, pixel);
-                } else {
-                    expand<V, Ops>(e, slices, bits, p.sum, acc);
-                    for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].block(acc + o, lanes, pixel, 1);
+    using Finisher = typename Ops::Finisher;
+
+  public:
+    EventRows(const Events &events, const Finish &finish_, uint8_t *scratch)
+        : e(events),
+          finish(finish_),
+          finishers(make_finishers<Finisher>(finish, 0, finish.outputs, scratch)),
+          lanes(static_cast<size_t>(e.lanes)),
+          wide(static_cast<size_t>(e.chunks) * lanes),
+          threshold_size(static_cast<size_t>(finish.levels) * MAX_THRESHOLD_PLANES * H::BYTES),
+          index_bits(bit_width(static_cast<size_t>(finish.levels))),
+          is_short(!e.threshold_planes && e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1 &&
+                   Finisher::is_short(finish)),
+          lists(e, offsets(e), 0, scratch + event_scratch<Finisher>(e) - EventLists<uint32_t>::size(e)) {
+        acc = reinterpret_cast<int32_t *>(scratch + finishers_size<Finisher>(finish.outputs));
+        group_slices = reinterpret_cast<uint8_t *>(acc + lanes);
+        words = reinterpret_cast<int16_t *>(group_slices + GROUP * wide * 2);
+    }
+
+    void run(size_t first, size_t last) {
+        const auto rows = static_cast<size_t>(e.conv.rows), columns = static_cast<size_t>(e.conv.columns);
+        for (size_t part = first; part < last; part++) {
+            lists.template build<Ops, 1>({part / rows, static_cast<int32_t>(part % rows)});
+            for (size_t column = 0; column < columns; column++) {
+                const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
+                const size_t pixel = part * columns + column;
+                const int bits = bit_width(p.sum);
+                for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
+                    if (bits <= 6)
+                        one<6>(p, pixel, chunk);
+                    else if (bits <= 7)
+                        one<7>(p, pixel, chunk);
+                    else if (bits <= 8)
+                        one<8>(p, pixel, chunk);
+                    else if (bits <= 10)
+                        one<10>(p, pixel, chunk);
+                    else if (bits <= 13)
+                        one<13>(p, pixel, chunk);
+                    else
+                        one<MAX_SLICES>(p, pixel, chunk);
                 }
+                if (is_short && ++waiting == GROUP) finish_group(pixel + 1);
             }
         }
+        if (waiting) finish_group(last * columns);
     }
-}
+
+  private:
+    static EventOffsets offsets(const Events &e) {
+        const auto &w = e.conv.window;
+        const size_t column = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
+        return {static_cast<size_t>(w.kernel_columns) * column, static_cast<size_t>(w.padding_columns) * column, column};
+    }
+
+    // One chunk of a pixel. Slices stay in registers.
+    template <int SLICES>
+    __attribute__((noinline)) void one(const EventPixel &p, size_t pixel, size_t chunk) {
+        typename V::T slices[SLICES];
+        count_chunk<V>(e, p, chunk * V::BYTES, slices);
+        const size_t output = chunk * lanes;
+        const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
+        if (e.threshold_planes) {
+            typename H::T value[SLICES + 1], index[3];
+            subtract_halves<V>(slices, value);
+            count_reached<H>(value, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels, index);
+            alignas(64) uint8_t bytes[3][64];
+            for (int k = 0; k < index_bits; k++) H::store(bytes[k], index[k]);
+            Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
+        } else if (is_short) {
+            typename H::T value[SLICES + 1];
+            subtract_halves<V>(slices, value);
+            uint8_t *to = group_slices + (waiting * wide + output) * 2;
+#pragma GCC unroll 16
+            for (int k = 0; k < 16; k++) H::store(to + static_cast<size_t>(k) * H::BYTES, value[k < SLICES ? k : SLICES]);
+        } else {
+            expand(slices, bit_width(p.sum), p.sum);
+            for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].block(acc + o, lanes, pixel, 1);
+        }
+    }
+
+    // Sums of one chunk as integers; slices from `bits` on are 0.
+    template <int SLICES>
+    inline void expand(const typename V::T (&slices)[SLICES], int bits, size_t sum) {
+        const int32_t start = e.input_sum_coefficient * static_cast<int32_t>(sum);
+        for (size_t lane = 0; lane < lanes; lane++) acc[lane] = start;
+        alignas(64) uint8_t bytes[64];
+        for (int k = 0; k < bits; k++) {
+            V::store(bytes, slices[k]);
+            for (int plane = 0; plane < e.weight_planes; plane++)
+                Ops::add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes, e.coefficients[plane] * (1 << k));
+        }
+    }
+
+    // The pixels that wait, the last one before `end`. Their slices were stored a while ago: a processor that is to read
+    // together what was stored in parts at once has to wait until it is in the cache.
+    void finish_group(size_t end) {
+        for (size_t i = 0; i < waiting * wide; i += lanes) Ops::shorts(group_slices + i * 2, H::BYTES, words + i);
+        for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].rows(words + o, wide, end - waiting, waiting);
+        waiting = 0;
+    }
+
+    const Events e;  // copies, which stores of bytes cannot change
+    const Finish finish;
+    const Finisher *const finishers;
+    const size_t lanes, wide;  // outputs of a chunk and of all of them
+    const size_t threshold_size;
+    const int index_bits;
+    const bool is_short;
+    size_t waiting = 0;
+    int32_t *acc;
+    uint8_t *group_slices;  // [GROUP][chunks][16][lanes / 8]
+    int16_t *words;         // [GROUP][wide]
+    EventLists<uint32_t> lists;  // with offsets as seen from the output column 0
+};
 
 }  // namespace
 }  // namespace maqd

@@ -93,7 +93,7 @@ class PlainFinisher {
         }
     }
 
-    inline void row(const int16_t *, size_t) const {}  // only if is_short()
+    inline void rows(const int16_t *, size_t, size_t, size_t) const {}  // only if is_short()
     static bool is_short(const Finish &) { return false; }
 
   private:

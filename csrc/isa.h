@@ -111,6 +111,8 @@ constexpr int WINOGRAD_INPUT = 15, WINOGRAD_CODE = 18;
 // Transformed inputs are between -8 and 5 times the largest input, transformed weights within 7 times the largest code.
 constexpr int WINOGRAD_BELOW = 8, WINOGRAD_ABOVE = 5, WINOGRAD_WEIGHT = 7;
 
+constexpr int MAX_THRESHOLD_PLANES = 28;
+
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
 // A row belongs to a kernel position and an input channel and has one plane of bits for each value +1 and -1 of the
@@ -135,8 +137,8 @@ struct Events {
     // a row belongs to a kernel row and an input channel and is [lanes of output columns][planes][64], the last kernel
     // column first. For three states, up to 64 outputs, up to 4 kernel columns, stride 1 across and up to 2 planes.
     bool sweep;
-    int threshold_bits;  // bits of a threshold, with the sign
-    const uint8_t *threshold_planes;  // [chunks][levels][threshold_bits][lanes]; null if thresholds are not bit-sliced
+    int threshold_bits;  // that are needed for every threshold, with the sign; planes behind them repeat it
+    const uint8_t *threshold_planes;  // [chunks][levels][MAX_THRESHOLD_PLANES][lanes], or null if they are not bit-sliced
 };
 
 struct Isa {

@@ -136,7 +136,8 @@ struct X256 {
 struct EventOps : PlainEventOps {
     using Finisher = PlainFinisher;
 
-    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
+    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to) {
+        uint32_t base = 0;
         const __m128i up = _mm_cvtsi32_si128(7 - plane);  // the bit becomes the sign of its byte
         for (size_t c = 0; c < channels; c += 32, base += 32 * step) {
             const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x + c));
@@ -182,9 +183,9 @@ struct EventOps : PlainEventOps {
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.vector_bits == 128)
-        event_rows<X128, EventOps>(e, finish, first, last, scratch);
+        EventRows<X128, EventOps>(e, finish, scratch).run(first, last);
     else
-        event_rows<X256, EventOps>(e, finish, first, last, scratch);
+        EventRows<X256, EventOps>(e, finish, scratch).run(first, last);
 }
 
 }  // namespace

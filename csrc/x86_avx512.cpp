@@ -167,9 +167,7 @@ inline void store_words(__m512i low, __m512i high, int16_t *to) {
 struct EventOps {
     using Finisher = maqd::Finisher;
 
-    static void shorts(uint8_t *slices, size_t bytes, int bits, int16_t *acc) {
-        for (int k = bits + 1; k < 16; k++)
-            std::memcpy(slices + static_cast<size_t>(k) * bytes, slices + static_cast<size_t>(bits) * bytes, bytes);
+    static void shorts(const uint8_t *slices, size_t bytes, int16_t *acc) {
         const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
         for (size_t byte = 0; byte < bytes; byte += 8, acc += 64) {
             const auto eight = [&](const uint8_t *from) {
@@ -188,7 +186,8 @@ struct EventOps {
         }
     }
 
-    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t base, uint32_t step, uint32_t *to) {
+    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to) {
+        uint32_t base = 0;
         const __m512i iota = _mm512_set_epi8(
             63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
             35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7,
@@ -212,6 +211,25 @@ struct EventOps {
                 }
             }
             to += count;
+        }
+        return to;
+    }
+
+    static uint16_t *append(const uint8_t *x, size_t channels, int plane, uint16_t step, uint16_t *to) {
+        const __m512i iota = _mm512_cvtepu8_epi16(_mm256_set_epi8(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15,
+                                                                  14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+        const __m512i lanes = _mm512_mullo_epi16(iota, _mm512_set1_epi16(static_cast<int16_t>(step)));
+        const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane));
+        for (size_t c = 0; c < channels; c += 64) {
+            const __mmask64 here = channels - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels - c)) - 1;
+            const uint64_t set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
+            const auto put = [&](uint32_t half, size_t first) {
+                const __m512i offsets = _mm512_add_epi16(lanes, _mm512_set1_epi16(static_cast<int16_t>(first * step)));
+                _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(half, offsets));
+                to += __builtin_popcount(half);
+            };
+            put(static_cast<uint32_t>(set), c);
+            put(static_cast<uint32_t>(set >> 32), c + 32);
         }
         return to;
     }
@@ -259,92 +277,39 @@ struct X4x64 {
     static T borrow(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, BORROW); }
 };
 
-// The rows that the columns of one output row fetch: [planes][columns] lists of offsets, filled up with rows of zeros to a
-// multiple of 8 entries. ConvStep sees to it that offsets fit 16 bits.
-struct ColumnLists {
-    uint16_t *entries;
-    uint32_t *starts;  // [planes][columns + 1]
-};
+// ConvStep sees to it that offsets fit 16 bits.
+using SweepLists = EventLists<uint16_t>;
 
-inline size_t column_starts(const Events &e) {
-    return (static_cast<size_t>(e.planes) * (static_cast<size_t>(e.conv.x.columns) + 1) + 15) / 16 * 16;
-}
+constexpr size_t FOURS = 8;  // times four output columns are finished together
 
-inline size_t column_entries(const Events &e) {
-    const size_t columns = static_cast<size_t>(e.conv.x.columns), planes = static_cast<size_t>(e.planes);
-    return planes * columns * (static_cast<size_t>(e.conv.window.kernel_rows) * static_cast<size_t>(e.conv.x.channels) + 8) +
-           LIST_SLACK;
-}
+// The sums of four output columns, [PLANES][SLICES], in two's complement. A sum of 64 outputs is in the lower half of each 128
+// bits.
+template <int PLANES, int SLICES>
+struct Difference {
+    static constexpr int BITS = PLANES == 1 ? SLICES : SLICES + 2;
+    __m512i slices[BITS + 1];
 
-inline void build_columns(const Events &events, EventRow place, const ColumnLists lists) {
-    const Events e = events;  // a copy, which stores to the lists cannot change
-    const maqd_conv &conv = e.conv;
-    const maqd_window &w = conv.window;
-    const auto channels = static_cast<size_t>(conv.x.channels), columns = static_cast<size_t>(conv.x.columns);
-    const int32_t top = place.row * w.stride_rows - w.padding_rows;
-    const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(static_cast<size_t>(w.kernel_rows) * channels * 64));
-    const __m512i rows = _mm512_slli_epi16(_mm512_cvtepu8_epi16(_mm256_set_epi8(
-        31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)), 6);
-    uint16_t *to = lists.entries;
-    for (int plane = 0; plane < e.planes; plane++) {
-        const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane));
-        uint32_t *starts = lists.starts + static_cast<size_t>(plane) * (columns + 1);
-        for (size_t column = 0; column < columns; column++) {
-            uint16_t *const begin = to;
-            starts[column] = static_cast<uint32_t>(begin - lists.entries);
-            for (int32_t i = 0; i < w.kernel_rows; i++) {
-                const int32_t row = top + i * w.dilation_rows;
-                if (row < 0 || row >= conv.x.rows) continue;
-                const uint8_t *x = e.x + place.image * e.image_size + (static_cast<size_t>(row) * columns + column) * channels;
-                for (size_t c = 0; c < channels; c += 64) {
-                    const __mmask64 here = channels - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels - c)) - 1;
-                    const uint64_t set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
-                    const size_t first = (static_cast<size_t>(i) * channels + c) * 64;
-                    const auto put = [&](uint32_t half, size_t offset) {
-                        const __m512i from = _mm512_add_epi16(rows, _mm512_set1_epi16(static_cast<int16_t>(offset)));
-                        _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(half, from));
-                        to += __builtin_popcount(half);
-                    };
-                    put(static_cast<uint32_t>(set), first);
-                    put(static_cast<uint32_t>(set >> 32), first + 32 * 64);
-                }
+    inline explicit Difference(const __m512i (&counts)[PLANES][SLICES]) {
+        __m512i borrow = _mm512_setzero_si512(), carry = borrow;
+#pragma GCC unroll 32
+        for (int k = 0; k < BITS; k++) {
+            __m512i sum = k < SLICES ? counts[0][k] : _mm512_setzero_si512();
+            if (PLANES == 2) {  // the second plane has twice the weight
+                const __m512i twice = k > 0 && k <= SLICES ? counts[PLANES - 1][k - 1] : _mm512_setzero_si512();
+                carry = X512::full_add(sum, twice, carry);
             }
-            _mm512_storeu_si512(to, zero);
-            to += (8 - static_cast<size_t>(to - begin) % 8) % 8;
+            const __m512i minus = _mm512_unpackhi_epi64(sum, sum);
+            slices[k] = _mm512_ternarylogic_epi64(sum, minus, borrow, XOR3);
+            borrow = _mm512_ternarylogic_epi64(sum, minus, borrow, BORROW);
         }
-        starts[columns] = static_cast<uint32_t>(to - lists.entries);
+        slices[BITS] = borrow;
     }
-}
 
-// Sums of four output columns, [planes][slices], become what is stored.
-template <int SLICES>
-inline void finish_columns(const Events &e, const Finish &finish, const Finisher *finishers,
-                           const __m512i (*slices)[SLICES], size_t pixel, size_t count, int32_t *acc) {
-    __m512i difference[SLICES + 3];
-    int bits = SLICES;
-    __m512i borrow = _mm512_setzero_si512(), carry = borrow;
-    const auto subtract = [&](int k, __m512i sum) {
-        const __m512i minus = _mm512_unpackhi_epi64(sum, sum);
-        difference[k] = _mm512_ternarylogic_epi64(sum, minus, borrow, XOR3);
-        borrow = _mm512_ternarylogic_epi64(sum, minus, borrow, BORROW);
-    };
-    if (e.planes == 1) {
-        for (int k = 0; k < SLICES; k++) subtract(k, slices[0][k]);
-    } else {  // the second plane has twice the weight
-        bits = SLICES + 2;
-        const __m512i none = _mm512_setzero_si512();
-        for (int k = 0; k < bits; k++) {
-            __m512i a = k < SLICES ? slices[0][k] : none;
-            const __m512i b = k > 0 && k <= SLICES ? slices[1][k - 1] : none;
-            carry = X512::full_add(a, b, carry);
-            subtract(k, a);
-        }
-    }
-    difference[bits] = borrow;
-    alignas(64) uint8_t bytes[SLICES + 3][64];
-    if (e.threshold_planes) {
+    // Compares with thresholds and stores the codes of `count` columns.
+    inline void store_codes(const Events &e, const Finish &finish, size_t pixel, size_t count) const {
         __m512i index[3];
-        compare<X4x64>(difference, bits, e.threshold_planes, e.threshold_bits, finish.levels, index);
+        count_reached<X4x64>(slices, e.threshold_planes, e.threshold_bits, finish.levels, index);
+        alignas(64) uint8_t bytes[3][64];
         const int index_bits = bit_width(static_cast<size_t>(finish.levels));
         for (int k = 0; k < index_bits; k++) _mm512_store_si512(bytes[k], index[k]);
         const __mmask64 here = finish.outputs >= 64 ? ~__mmask64{0} : (__mmask64{1} << finish.outputs) - 1;
@@ -357,57 +322,95 @@ inline void finish_columns(const Events &e, const Finish &finish, const Finisher
             }
             _mm512_mask_storeu_epi8(finish.codes + (pixel + q) * finish.outputs, here, code);
         }
-        return;
     }
-    if (Finisher::is_short(finish)) {
-        alignas(64) int16_t words[4][64];
-        const auto slice = [&](int k) { return difference[k < bits ? k : bits]; };
-        __m512i eight[2][4];  // of slices 0 .. 7 and 8 .. 15: those of one output column
-        for (int half = 0; half < 2; half++) {
-            __m512i pair[4];
-            for (int k = 0; k < 4; k++)
-                pair[k] = _mm512_unpacklo_epi64(slice(8 * half + 2 * k), slice(8 * half + 2 * k + 1));
-            const __m512i a = _mm512_shuffle_i32x4(pair[0], pair[1], 0x88), b = _mm512_shuffle_i32x4(pair[2], pair[3], 0x88);
-            const __m512i c = _mm512_shuffle_i32x4(pair[0], pair[1], 0xdd), d = _mm512_shuffle_i32x4(pair[2], pair[3], 0xdd);
-            eight[half][0] = _mm512_shuffle_i32x4(a, b, 0x88);
-            eight[half][1] = _mm512_shuffle_i32x4(c, d, 0x88);
-            eight[half][2] = _mm512_shuffle_i32x4(a, b, 0xdd);
-            eight[half][3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+
+    // All four columns in 16 bits.
+    inline void store_words(int16_t (*words)[64]) const {
+        __m512i low[4], high[4];
+        columns<0>(low);
+        if (BITS > 7) columns<8>(high);
+#pragma GCC unroll 4
+        for (size_t q = 0; q < 4; q++) {
+            const __m512i a = bytes_of_slices(low[q]);
+            const __m512i b = BITS > 7 ? bytes_of_slices(high[q]) : _mm512_movm_epi8(_mm512_movepi8_mask(a));  // or the sign
+            _mm512_store_si512(words[q], _mm512_unpacklo_epi8(a, b));
+            _mm512_store_si512(words[q] + 32, _mm512_unpackhi_epi8(a, b));
         }
-        for (size_t q = 0; q < count; q++) {
-            store_words(eight[0][q], eight[1][q], words[q]);
-            for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].row(words[q] + o, pixel + q);
-        }
-        return;
     }
-    for (int k = 0; k <= bits; k++) _mm512_store_si512(bytes[k], difference[k]);
-    for (size_t q = 0; q < count; q++) {
+
+    // Eight slices from FIRST on of each column.
+    template <int FIRST>
+    inline void columns(__m512i (&to)[4]) const {
+        __m512i pair[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            const int one = FIRST + 2 * k, two = one + 1;
+            pair[k] = _mm512_unpacklo_epi64(slices[one < BITS ? one : BITS], slices[two < BITS ? two : BITS]);
+        }
+        const __m512i a = _mm512_shuffle_i32x4(pair[0], pair[1], 0x88), b = _mm512_shuffle_i32x4(pair[2], pair[3], 0x88);
+        const __m512i c = _mm512_shuffle_i32x4(pair[0], pair[1], 0xdd), d = _mm512_shuffle_i32x4(pair[2], pair[3], 0xdd);
+        to[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+        to[1] = _mm512_shuffle_i32x4(c, d, 0x88);
+        to[2] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        to[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+    }
+
+    // The sums of column q in 32 bits.
+    inline void expand(size_t q, int32_t *acc) const {
         std::memset(acc, 0, 64 * sizeof(int32_t));
-        for (int k = 0; k <= bits; k++) EventOps::add_bits(acc, bytes[k] + 16 * q, 64, k < bits ? 1 << k : -(1 << k));
-        for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].block(acc + o, 64, pixel + q, 1);
+        alignas(64) uint8_t bytes[64];
+        for (int k = 0; k <= BITS; k++) {
+            _mm512_store_si512(bytes, slices[k]);
+            EventOps::add_bits(acc, bytes + 16 * q, 64, k < BITS ? 1 << k : -(1 << k));
+        }
+    }
+};
+
+// What follows the counts of `count` columns. They were stored a while ago: a processor that is to read together what was
+// stored in parts at once has to wait until it is in the cache. A function of its own: registers are enough for the counters
+// of a sweep, or for this.
+template <int PLANES, int SLICES>
+__attribute__((noinline)) void finish_columns(const Events &events, const Finish &finish_, const Finisher *finishers,
+                                              const __m512i (*counts)[PLANES][SLICES], size_t pixel, size_t count,
+                                              int32_t *acc) {
+    const Events e = events;  // copies, which stores of bytes cannot change
+    const Finish finish = finish_;
+    if (e.threshold_planes) {
+        for (size_t i = 0; i < count; i += 4)
+            Difference<PLANES, SLICES>(counts[i / 4]).store_codes(e, finish, pixel + i, count - i < 4 ? count - i : 4);
+    } else if (Finisher::is_short(finish)) {
+        alignas(64) int16_t words[4 * FOURS][64];
+        for (size_t i = 0; i < count; i += 4) Difference<PLANES, SLICES>(counts[i / 4]).store_words(words + i);
+        for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].rows(words[0] + o, 64, pixel, count);
+    } else {
+        for (size_t i = 0; i < count; i++) {
+            Difference<PLANES, SLICES>(counts[i / 4]).expand(i % 4, acc);
+            for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].block(acc + o, 64, pixel + i, 1);
+        }
     }
 }
 
 // One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
 // column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
 template <int PLANES, int SLICES>
-void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part,
+void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
                int32_t *acc) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.columns, inputs = e.conv.x.columns;
     __m512i s[PLANES][SLICES];
-    alignas(64) __m512i done[PLANES][SLICES];
+    alignas(64) __m512i done[FOURS][PLANES][SLICES];
 #pragma GCC unroll 2
     for (int a = 0; a < PLANES; a++)
 #pragma GCC unroll 16
-        for (int k = 0; k < SLICES; k++) s[a][k] = done[a][k] = _mm512_setzero_si512();
+        for (int k = 0; k < SLICES; k++) s[a][k] = _mm512_setzero_si512();
     const int32_t before = w.kernel_columns - 1 - w.padding_columns;  // input column behind that of lane 0
     for (int32_t column = before - w.kernel_columns + 1; column < columns + before; column++) {
         if (column >= 0 && column < inputs) {
 #pragma GCC unroll 2
             for (int a = 0; a < PLANES; a++) {
-                const uint32_t *starts = lists.starts + static_cast<size_t>(a) * static_cast<size_t>(inputs + 1);
-                const uint16_t *list = lists.entries + starts[column], *end = lists.entries + starts[column + 1];
+                const uint32_t *starts = lists.starts(static_cast<size_t>(a));
+                const uint16_t *entries = lists.entries(static_cast<size_t>(a));
+                const uint16_t *list = entries + starts[column], *end = entries + starts[column + 1];
                 for (; end - list >= 16; list += 16) Counters<X512>::add16(e.rows, list, s[a]);
                 if (list == end) continue;
                 Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
@@ -415,16 +418,17 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
         }
         const int32_t output = column - before;
         if (output >= 0) {
-            const int32_t q = output & 3;
+            const auto at = static_cast<size_t>(output) % (4 * FOURS);
 #pragma GCC unroll 2
             for (int a = 0; a < PLANES; a++)
 #pragma GCC unroll 16
                 for (int k = 0; k < SLICES; k++)
-                    _mm_store_si128(reinterpret_cast<__m128i *>(&done[a][k]) + q, _mm512_castsi512_si128(s[a][k]));
-            if (q == 3 || output == columns - 1)
-                finish_columns<SLICES>(e, finish, finishers, done,
-                                       part * static_cast<size_t>(columns) + static_cast<size_t>(output - q),
-                                       static_cast<size_t>(q + 1), acc);
+                    _mm_store_si128(reinterpret_cast<__m128i *>(&done[at / 4][a][k]) + at % 4,
+                                    _mm512_castsi512_si128(s[a][k]));
+            if (at + 1 == 4 * FOURS || output == columns - 1)
+                finish_columns<PLANES, SLICES>(e, finish, finishers, done,
+                                               part * static_cast<size_t>(columns) + static_cast<size_t>(output) - at,
+                                               at + 1, acc);
         }
 #pragma GCC unroll 2
         for (int a = 0; a < PLANES; a++)
@@ -434,12 +438,12 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 }
 
 template <int PLANES>
-void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const ColumnLists &lists, size_t part,
+void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
                int32_t *acc) {
     const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
     size_t most = 0;
     for (size_t a = 0; a < PLANES; a++) {
-        const uint32_t *starts = lists.starts + a * (inputs + 1);
+        const uint32_t *starts = lists.starts(a);
         for (size_t column = 0; column < inputs; column++) {
             const size_t last = column + wide < inputs ? column + wide : inputs;
             const size_t count = starts[last] - starts[column];
@@ -461,27 +465,27 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     const auto rows = static_cast<size_t>(e.conv.rows);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
-    auto *starts = reinterpret_cast<uint32_t *>(scratch + 256);
-    const ColumnLists lists{reinterpret_cast<uint16_t *>(starts + column_starts(e)), starts};
+    const size_t row = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
+    SweepLists lists(e, {row, 0, 0}, static_cast<uint16_t>(static_cast<size_t>(e.conv.window.kernel_rows) * row), scratch + 256);
     const size_t second = finish.outputs > 32 ? 32 : 0;
     const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs}, {finish, second, finish.outputs - second}};
     for (size_t part = first; part < last; part++) {
-        build_columns(e, {part / rows, static_cast<int32_t>(part % rows)}, lists);
+        lists.build<EventOps, 8>({part / rows, static_cast<int32_t>(part % rows)});
         e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc) : sweep_row<2>(e, finish, finishers, lists, part, acc);
     }
 }
 
-size_t scratch(const Events &e) { return e.sweep ? 256 + column_starts(e) * 4 + column_entries(e) * 2 : event_scratch<Finisher>(e); }
+size_t scratch(const Events &e) { return e.sweep ? 256 + SweepLists::size(e) : event_scratch<Finisher>(e); }
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.sweep)
         sweep(e, finish, first, last, scratch);
     else if (e.vector_bits == 128)
-        event_rows<X128, EventOps>(e, finish, first, last, scratch);
+        EventRows<X128, EventOps>(e, finish, scratch).run(first, last);
     else if (e.vector_bits == 256)
-        event_rows<X256, EventOps>(e, finish, first, last, scratch);
+        EventRows<X256, EventOps>(e, finish, scratch).run(first, last);
     else
-        event_rows<X512, EventOps>(e, finish, first, last, scratch);
+        EventRows<X512, EventOps>(e, finish, scratch).run(first, last);
 }
 
 size_t count_bits(const uint8_t *x, size_t size) {
@@ -524,8 +528,8 @@ const Isa AVX512 = {
     0.9,
     0.46,
     8,
-    0.2,
-    2,
+    0.12,
+    1,
 };
 
 }  // namespace maqd

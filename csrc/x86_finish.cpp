@@ -157,8 +157,10 @@ struct Short {
         }
     }
 
-    inline __attribute__((always_inline)) void row(const int16_t *acc, size_t pixel) const {
-        store(_mm512_add_epi16(_mm512_load_si512(acc), bias), pixel * f.outputs + output);
+    inline __attribute__((always_inline)) void rows(const int16_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+        size_t at = pixel * f.outputs + output;
+        for (size_t p = 0; p < pixels; p++, acc += stride, at += f.outputs)
+            store(_mm512_add_epi16(_mm512_load_si512(acc), bias), at);
     }
 
     const Finish f;
@@ -207,7 +209,7 @@ struct Long {
         }
     }
 
-    inline void row(const int16_t *, size_t) const {}  // only if is_short()
+    inline void rows(const int16_t *, size_t, size_t, size_t) const {}  // only if is_short()
 
     const Finish f;
     const size_t output, outputs;
@@ -229,9 +231,9 @@ void Finisher::use(const With &with) {
             const With copy = *std::launder(reinterpret_cast<const With *>(f.made_));
             copy.quads(m, quads, count);
         },
-        [](const Finisher &f, const int16_t *acc, size_t pixel) {
+        [](const Finisher &f, const int16_t *acc, size_t stride, size_t pixel, size_t pixels) {
             const With copy = *std::launder(reinterpret_cast<const With *>(f.made_));
-            copy.row(acc, pixel);
+            copy.rows(acc, stride, pixel, pixels);
         },
     };
     table_ = &TABLE;

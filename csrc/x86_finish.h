@@ -16,8 +16,10 @@ class alignas(64) Finisher {
     }
     // Products of Winograd's filtering, m[6][PLANE][32].
     void quads(const int32_t *m, const Quad *quads, size_t count) const { table_->quads(*this, m, quads, count); }
-    // 32 accumulators of a pixel in 16 bits, aligned. Only if is_short().
-    void row(const int16_t *acc, size_t pixel) const { table_->row(*this, acc, pixel); }
+    // As `block`, of accumulators in 16 bits, each row aligned. Only if is_short().
+    void rows(const int16_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+        table_->rows(*this, acc, stride, pixel, pixels);
+    }
     // Whether it computes in 16 bits.
     static bool is_short(const Finish &);
 
@@ -25,7 +27,7 @@ class alignas(64) Finisher {
     struct Table {
         void (*block)(const Finisher &, const int32_t *, size_t, size_t, size_t);
         void (*quads)(const Finisher &, const int32_t *, const Quad *, size_t);
-        void (*row)(const Finisher &, const int16_t *, size_t);
+        void (*rows)(const Finisher &, const int16_t *, size_t, size_t, size_t);
     };
     template <class With>
     void use(const With &);

@@ -1,0 +1,164 @@
+// Lists of the rows of weights that events fetch.
+//
+// Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
+//
+//     static Entry *append(const uint8_t *x, size_t channels, int plane, Entry step, Entry *to);
+//         // appends c * step for every channel c whose bit `plane` is set; may write LIST_SLACK more
+#pragma once
+
+#include <cstring>
+
+#include "isa.h"
+
+namespace maqd {
+namespace {
+
+constexpr size_t LIST_SLACK = 64;  // entries that may be written behind the end of a list
+
+struct EventRow {
+    size_t image;
+    int32_t row;
+};
+
+// How offsets of rows of weights are made: channel * Events::row_bytes + kernel row * row + first + input column * column.
+struct EventOffsets {
+    size_t row, first, column;
+};
+
+// The rows that the input pixels of one output row fetch: for each plane of the input, column by column. An entry is the
+// offset of a row. Neighbouring output rows see the same pixels, so what these have is looked up once, for kernel row 0.
+template <class Entry>
+class EventLists {
+  public:
+    // Each column's part is filled up with `zero` to a multiple of MULTIPLE entries.
+    EventLists(const Events &e, EventOffsets offsets, Entry zero, uint8_t *memory)
+        : e_(e), by_(offsets), zero_(zero), columns_(columns(e)), capacity_(capacity(e)), stride_(stride(e)), slots_(slots(e)) {
+        const Layout at = layout(e);
+        entries_ = reinterpret_cast<Entry *>(memory);
+        found_ = reinterpret_cast<Entry *>(memory + at.found);
+        starts_ = reinterpret_cast<uint32_t *>(memory + at.starts);
+        counts_ = reinterpret_cast<uint32_t *>(memory + at.counts);
+        held_ = reinterpret_cast<uint32_t *>(memory + at.held);
+        seen_ = reinterpret_cast<size_t *>(memory + at.seen);
+    }
+
+    static size_t size(const Events &e) { return layout(e).end; }
+
+    const Entry *entries(size_t plane) const { return entries_ + plane * stride_; }
+    // Where the part of each column begins, and the last one ends.
+    const uint32_t *starts(size_t plane) const { return starts_ + plane * (columns_ + 1); }
+
+    template <class Ops, size_t MULTIPLE>
+    void build(EventRow place) {
+        const maqd_window &w = e_.conv.window;
+        if (place.image + 1 != image_) std::memset(held_, 0, slots_ * sizeof(*held_));
+        image_ = place.image + 1;
+        // Kernel rows first .. last - 1 see the input.
+        const int32_t top = place.row * w.stride_rows - w.padding_rows;
+        int32_t first = 0, last = w.kernel_rows;
+        while (first < last && top + first * w.dilation_rows < 0) first++;
+        while (first < last && top + (last - 1) * w.dilation_rows >= e_.conv.x.rows) last--;
+        const uint8_t *x = e_.x + place.image * e_.image_size;
+        for (int32_t i = first; i < last; i++) seen_[i] = find<Ops>(x, top + i * w.dilation_rows);
+        const auto planes = static_cast<size_t>(e_.planes);
+        for (size_t plane = 0; plane < planes; plane++) {
+            Entry *const begin = entries_ + plane * stride_;
+            join<MULTIPLE>(plane, first, last, begin, starts_ + plane * (columns_ + 1));
+        }
+    }
+
+  private:
+    struct Layout {
+        size_t found, starts, counts, held, seen, end;
+    };
+
+    static size_t columns(const Events &e) { return static_cast<size_t>(e.conv.x.columns); }
+    static size_t kernel_rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
+    // Input rows that are remembered: as many as an output row spans.
+    static size_t slots(const Events &e) { return (kernel_rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1; }
+    static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 31) / 32 * 32; }
+    static size_t stride(const Events &e) {
+        return columns(e) * (kernel_rows(e) * static_cast<size_t>(e.conv.x.channels) + MOST_MULTIPLE) + LIST_SLACK;
+    }
+    static Layout layout(const Events &e) {
+        const auto planes = static_cast<size_t>(e.planes);
+        const size_t lists = slots(e) * columns(e) * planes;
+        size_t at = 0;
+        const auto behind = [&](size_t bytes) { return at += (bytes + 63) / 64 * 64; };
+        Layout made{};
+        made.found = behind(planes * stride(e) * sizeof(Entry));
+        made.starts = behind((lists * capacity(e) + LIST_SLACK) * sizeof(Entry));
+        made.counts = behind(planes * (columns(e) + 1) * 4);
+        made.held = behind(lists * 4);
+        made.seen = behind(slots(e) * 4);
+        made.end = behind(kernel_rows(e) * sizeof(size_t));
+        return made;
+    }
+
+    // Makes sure that the lists of the pixels of an input row are there; returns the number of the first one.
+    template <class Ops>
+    size_t find(const uint8_t *x, int32_t row) {
+        const size_t slot = static_cast<size_t>(row) % slots_, channels = static_cast<size_t>(e_.conv.x.channels);
+        const size_t first = slot * columns_ * static_cast<size_t>(e_.planes);
+        if (held_[slot] == static_cast<uint32_t>(row) + 1) return first;
+        held_[slot] = static_cast<uint32_t>(row) + 1;
+        x += static_cast<size_t>(row) * columns_ * channels;
+        Entry *to = found_ + first * capacity_;
+        uint32_t *count = counts_ + first;
+        const auto step = static_cast<Entry>(e_.row_bytes);
+        const size_t capacity = capacity_;
+        for (int plane = 0; plane < e_.planes; plane++)
+            for (size_t column = 0; column < columns_; column++, to += capacity)
+                *count++ = static_cast<uint32_t>(Ops::append(x + column * channels, channels, plane, step, to) - to);
+        return first;
+    }
+
+    template <size_t MULTIPLE>
+    void join(size_t plane, int32_t first, int32_t last, Entry *const begin, uint32_t *starts) {
+        static_assert(MULTIPLE <= MOST_MULTIPLE);
+        const size_t columns = columns_, capacity = capacity_, *seen = seen_;
+        const Entry *found = found_, zero = zero_;
+        const uint32_t *counts = counts_;
+        const EventOffsets by = by_;
+        Entry *to = begin;
+        for (size_t column = 0; column < columns; column++) {
+            const auto start = static_cast<uint32_t>(to - begin);
+            starts[column] = start;
+            size_t more = by.first + column * by.column + static_cast<size_t>(first) * by.row;
+            for (int32_t i = first; i < last; i++, more += by.row) {
+                const size_t list = seen[i] + plane * columns + column, count = counts[list];
+                const Entry *from = found + list * capacity;
+                for (size_t k = 0; k < count; k += PIECE) copy(from + k, static_cast<Entry>(more), to + k);
+                to += count;
+            }
+            if (MULTIPLE == 1) continue;
+            for (size_t k = 0; k < MULTIPLE; k++) to[k] = zero;
+            to += (MULTIPLE - static_cast<size_t>(to - begin - start) % MULTIPLE) % MULTIPLE;
+        }
+        starts[columns] = static_cast<uint32_t>(to - begin);
+    }
+
+    static constexpr size_t PIECE = 32, MOST_MULTIPLE = 8;
+
+    // In loops of fixed length, which compilers turn into vectors.
+    static inline void copy(const Entry *from, Entry more, Entry *to) {
+        Entry piece[PIECE];
+        for (size_t k = 0; k < PIECE; k++) piece[k] = static_cast<Entry>(from[k] + more);
+        std::memcpy(to, piece, sizeof(piece));
+    }
+
+    const Events e_;
+    const EventOffsets by_;
+    const Entry zero_;
+    const size_t columns_, capacity_, stride_, slots_;
+    size_t image_ = 0;  // the one that `held_` is about, + 1
+    Entry *entries_;    // [planes] lists, `stride` apart
+    uint32_t *starts_;  // [planes][columns + 1]
+    Entry *found_;      // [slots][planes][columns] lists, `capacity` apart
+    uint32_t *counts_;  // of these
+    uint32_t *held_;    // [slots] which input row is there, + 1, or 0
+    size_t *seen_;      // [kernel rows] first lists of the input rows that the output row sees
+};
+
+}  // namespace
+}  // namespace maqd
