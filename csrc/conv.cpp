@@ -10,8 +10,7 @@ namespace maqd {
 
 namespace {
 
-constexpr size_t DENSE_LIMIT = 600000;      // with more weights than this, one form of them must do,
-constexpr double WORTH_BOTH = 0.9;          // unless another one takes less than this much of the time, for many images
+constexpr size_t DENSE_LIMIT = 600000;      // more weights than this are kept in several forms only if each is worth it
 constexpr size_t WINOGRAD_LIMIT = 1 << 21;  // bytes of transformed weights that are not compact
 constexpr size_t SAMPLE = 4096;             // bytes of the input that the choice of the kernel looks at
 constexpr double USUAL_BITS = 0.15;         // share of set bits of trained networks, where no input is known yet
@@ -219,7 +218,7 @@ class ConvStep final : public Step {
         if (f.winograd && !dense_.compact_bits) (winograd_cost(8) < dense_cost(8) ? f.dense : f.winograd) = false;
         if (f.dense && f.events && w.outputs * w.depth() > DENSE_LIMIT) {
             const double events = events_cost(USUAL_BITS * events_.planes);
-            if (events < std::min(dense_cost(8), f.winograd ? winograd_cost(64) / WORTH_BOTH : dense_cost(8)))
+            if (events < std::min(dense_cost(8), f.winograd ? winograd_cost(64) : dense_cost(8)))
                 f.dense = f.winograd = false;
             else if (dense_cost(1) < events)
                 f.events = false;

@@ -216,13 +216,33 @@ inline void count_reached(const typename H::T (&value)[SLICES], const uint8_t *p
 //             // codes[o] = number whose bits are bit o of the slices
 //         class Finisher;  // see finish.h
 //         static void shorts(const uint8_t *slices, size_t bytes, int16_t *acc);
-//             // acc[o] for o < 8 * bytes, at least 64, of 16 slices in two's complement, `bytes` bytes each; only if
-//             // Finisher::is_short()
+//             // acc[o] for o < 8 * bytes, at least 64, of 16 slices in two's complement, `bytes` bytes each
 //     }
 
 // All of it but Finisher, eight bytes at a time.
 struct PlainEventOps {
-    static void shorts(const uint8_t *, size_t, int16_t *) {}
+    static void shorts(const uint8_t *slices, size_t bytes, int16_t *acc) {
+        for (size_t byte = 0; byte < bytes; byte++, acc += 8) {
+            uint64_t low = 0, high = 0;
+            for (size_t k = 0; k < 8; k++) {
+                low |= static_cast<uint64_t>(slices[k * bytes + byte]) << 8 * k;
+                high |= static_cast<uint64_t>(slices[(k + 8) * bytes + byte]) << 8 * k;
+            }
+            low = transposed(low);
+            high = transposed(high);
+            for (size_t o = 0; o < 8; o++)
+                acc[o] = static_cast<int16_t>((low >> 8 * o & 255) | (high >> 8 * o & 255) << 8);
+        }
+    }
+    // A matrix of 8 x 8 bits, one row a byte (Warren, Hacker's Delight, 7-3).
+    static inline uint64_t transposed(uint64_t x) {
+        uint64_t t = (x ^ x >> 7) & 0x00aa00aa00aa00aau;
+        x ^= t ^ t << 7;
+        t = (x ^ x >> 14) & 0x0000cccc0000ccccu;
+        x ^= t ^ t << 14;
+        t = (x ^ x >> 28) & 0x00000000f0f0f0f0u;
+        return x ^ t ^ t << 28;
+    }
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to) {
         uint32_t base = 0;
         for (size_t c = 0; c < channels; c += 8, base += 8 * step) {
@@ -265,7 +285,7 @@ class EventRows {
           threshold_size(static_cast<size_t>(finish.levels) * MAX_THRESHOLD_PLANES * H::BYTES),
           index_bits(bit_width(static_cast<size_t>(finish.levels))),
           is_short(!e.threshold_planes && e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1 &&
-                   Finisher::is_short(finish)),
+                   maqd::is_short(finish)),
           lists(e, offsets(e), 0, scratch + event_scratch<Finisher>(e) - EventLists<uint32_t>::size(e)) {
         acc = reinterpret_cast<int32_t *>(scratch + finishers_size<Finisher>(finish.outputs));
         group_slices = reinterpret_cast<uint8_t *>(acc + lanes);

@@ -16,20 +16,36 @@ constexpr size_t FINISH_WIDTH = 32;
 // Multiplying by it modulo 2^32 divides a multiple of 3.
 constexpr uint32_t THIRD = 0xaaaaaaabu;
 
-template <class T>
-inline void add_addend(const Finish &f, size_t at, int32_t *v) {
-    T from[FINISH_WIDTH];
-    std::memcpy(from, static_cast<const T *>(f.addend) + at, sizeof(from));  // the tensor has slack behind it
-    for (size_t o = 0; o < FINISH_WIDTH; o++)
-        v[o] = static_cast<int32_t>((static_cast<uint32_t>(v[o]) << f.shift) +
-                                    (static_cast<uint32_t>(from[o] - f.addend_zero) << f.addend_shift));
+// Whether everything may be computed in 16 bits. Tensors of 32 bits hold no 16-bit values: those that are read or written
+// then have others.
+inline bool is_short(const Finish &f) {
+    return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
 }
 
+// In Sum, int16_t or int32_t, modulo 2^16 or 2^32. Products, since compilers shift 16 bits in 32.
+template <class Sum, class T>
+inline void add_addend(const Finish &f, size_t at, Sum *v) {
+    T from[FINISH_WIDTH];
+    std::memcpy(from, static_cast<const T *>(f.addend) + at, sizeof(from));  // the tensor has slack behind it
+    const uint32_t scale = uint32_t{1} << f.shift, addend_scale = uint32_t{1} << f.addend_shift;
+    for (size_t o = 0; o < FINISH_WIDTH; o++)
+        v[o] = static_cast<Sum>(static_cast<uint32_t>(v[o]) * scale + static_cast<uint32_t>(from[o] - f.addend_zero) * addend_scale);
+}
+
+// A copy of a length that compilers know, where it is the usual one.
 template <class T>
-inline void store_raw(const Finish &f, size_t at, const int32_t *v, size_t outputs) {
+inline void store_some(const T *from, size_t count, T *to) {
+    if (count == FINISH_WIDTH)
+        std::memcpy(to, from, FINISH_WIDTH * sizeof(T));
+    else
+        std::memcpy(to, from, count * sizeof(T));
+}
+
+template <class Sum, class T>
+inline void store_raw(const Finish &f, size_t at, const Sum *v, size_t outputs) {
     T to[FINISH_WIDTH];
     for (size_t o = 0; o < FINISH_WIDTH; o++) to[o] = static_cast<T>(v[o] + f.raw_zero);
-    std::memcpy(static_cast<T *>(f.raw) + at, to, outputs * sizeof(T));
+    store_some(to, outputs, static_cast<T *>(f.raw) + at);
 }
 
 // For some of a layer's outputs, at most 32.
@@ -39,40 +55,12 @@ class PlainFinisher {
 
     // Rows of accumulators, `stride` apart, of `pixels` pixels of the tensor from `pixel` on; 32 of each row can be read.
     inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
-        for (size_t p = 0; p < pixels; p++) {
-            const size_t at = (pixel + p) * f.outputs + output_;
-            int32_t v[FINISH_WIDTH];
-            for (size_t o = 0; o < FINISH_WIDTH; o++)
-                v[o] = static_cast<int32_t>(static_cast<uint32_t>(acc[p * stride + o]) +
-                                            static_cast<uint32_t>(f.bias[output_ + o]));
-            if (f.addend) {
-                if (f.addend_element == MAQD_U8)
-                    add_addend<uint8_t>(f, at, v);
-                else if (f.addend_element == MAQD_I16)
-                    add_addend<int16_t>(f, at, v);
-                else
-                    add_addend<int32_t>(f, at, v);
-            }
-            if (f.raw) {
-                if (f.raw_element == MAQD_U8)
-                    store_raw<uint8_t>(f, at, v, outputs_);
-                else if (f.raw_element == MAQD_I16)
-                    store_raw<int16_t>(f, at, v, outputs_);
-                else
-                    store_raw<int32_t>(f, at, v, outputs_);
-            }
-            if (!f.codes) continue;
-            if (f.signs)
-                for (size_t o = 0; o < FINISH_WIDTH; o++) v[o] = (v[o] ^ f.signs[output_ + o]) - f.signs[output_ + o];
-            int32_t count[FINISH_WIDTH] = {};
-            for (int32_t k = 0; k < f.levels; k++) {
-                const int32_t *t = f.thresholds + static_cast<size_t>(k) * f.padded + output_;
-                for (size_t o = 0; o < FINISH_WIDTH; o++) count[o] += v[o] >= t[o];
-            }
-            uint8_t codes[FINISH_WIDTH];
-            for (size_t o = 0; o < FINISH_WIDTH; o++) codes[o] = static_cast<uint8_t>(f.base + f.spacing * count[o]);
-            std::memcpy(f.codes + at, codes, outputs_);
-        }
+        finish(acc, stride, pixel, pixels, f.bias, f.signs, f.thresholds);
+    }
+
+    // The same in 16 bits. Only if is_short().
+    inline void rows(const int16_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+        finish(acc, stride, pixel, pixels, f.short_bias, f.short_signs, f.short_thresholds);
     }
 
     // Products of Winograd's filtering, m[6][PLANE][32].
@@ -93,10 +81,48 @@ class PlainFinisher {
         }
     }
 
-    inline void rows(const int16_t *, size_t, size_t, size_t) const {}  // only if is_short()
-    static bool is_short(const Finish &) { return false; }
-
   private:
+    template <class Sum>
+    inline void finish(const Sum *acc, size_t stride, size_t pixel, size_t pixels, const Sum *bias, const Sum *signs,
+                       const Sum *thresholds) const {
+        for (size_t p = 0; p < pixels; p++) {
+            const size_t at = (pixel + p) * f.outputs + output_;
+            Sum v[FINISH_WIDTH];
+            for (size_t o = 0; o < FINISH_WIDTH; o++)
+                v[o] = static_cast<Sum>(static_cast<uint32_t>(acc[p * stride + o]) + static_cast<uint32_t>(bias[output_ + o]));
+            if (f.addend) {
+                if (f.addend_element == MAQD_U8)
+                    add_addend<Sum, uint8_t>(f, at, v);
+                else if (f.addend_element == MAQD_I16)
+                    add_addend<Sum, int16_t>(f, at, v);
+                else
+                    add_addend<Sum, int32_t>(f, at, v);
+            }
+            if (f.raw) {
+                if (f.raw_element == MAQD_U8)
+                    store_raw<Sum, uint8_t>(f, at, v, outputs_);
+                else if (f.raw_element == MAQD_I16)
+                    store_raw<Sum, int16_t>(f, at, v, outputs_);
+                else
+                    store_raw<Sum, int32_t>(f, at, v, outputs_);
+            }
+            if (!f.codes) continue;
+            if (signs)
+                for (size_t o = 0; o < FINISH_WIDTH; o++)
+                    v[o] = static_cast<Sum>((v[o] ^ signs[output_ + o]) - signs[output_ + o]);
+            const auto spacing = static_cast<Sum>(f.spacing);
+            Sum code[FINISH_WIDTH];
+            for (size_t o = 0; o < FINISH_WIDTH; o++) code[o] = static_cast<Sum>(f.base);
+            for (int32_t k = 0; k < f.levels; k++) {
+                const Sum *t = thresholds + static_cast<size_t>(k) * f.padded + output_;
+                for (size_t o = 0; o < FINISH_WIDTH; o++) code[o] = static_cast<Sum>(code[o] + (v[o] >= t[o] ? spacing : 0));
+            }
+            uint8_t codes[FINISH_WIDTH];
+            for (size_t o = 0; o < FINISH_WIDTH; o++) codes[o] = static_cast<uint8_t>(code[o]);
+            store_some(codes, outputs_, f.codes + at);
+        }
+    }
+
     const Finish f;
     const size_t output_, outputs_;
 };

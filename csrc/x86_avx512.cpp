@@ -378,7 +378,7 @@ __attribute__((noinline)) void finish_columns(const Events &events, const Finish
     if (e.threshold_planes) {
         for (size_t i = 0; i < count; i += 4)
             Difference<PLANES, SLICES>(counts[i / 4]).store_codes(e, finish, pixel + i, count - i < 4 ? count - i : 4);
-    } else if (Finisher::is_short(finish)) {
+    } else if (is_short(finish)) {
         alignas(64) int16_t words[4 * FOURS][64];
         for (size_t i = 0; i < count; i += 4) Difference<PLANES, SLICES>(counts[i / 4]).store_words(words + i);
         for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].rows(words[0] + o, 64, pixel, count);

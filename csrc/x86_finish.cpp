@@ -265,9 +265,4 @@ Finisher::Finisher(const Finish &f, size_t output, size_t outputs) {
     }
 }
 
-// Tensors of 32 bits hold no 16-bit values: those that are read or written then have others.
-bool Finisher::is_short(const Finish &f) {
-    return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
-}
-
 }  // namespace maqd

@@ -16,12 +16,10 @@ class alignas(64) Finisher {
     }
     // Products of Winograd's filtering, m[6][PLANE][32].
     void quads(const int32_t *m, const Quad *quads, size_t count) const { table_->quads(*this, m, quads, count); }
-    // As `block`, of accumulators in 16 bits, each row aligned. Only if is_short().
+    // As `block`, of accumulators in 16 bits, each row aligned. Only if is_short(), see finish.h.
     void rows(const int16_t *acc, size_t stride, size_t pixel, size_t pixels) const {
         table_->rows(*this, acc, stride, pixel, pixels);
     }
-    // Whether it computes in 16 bits.
-    static bool is_short(const Finish &);
 
   private:
     struct Table {
