@@ -3,7 +3,8 @@
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
 //     static Entry *append(const uint8_t *x, size_t channels, int plane, Entry step, Entry *to);
-//         // appends c * step for every channel c whose bit `plane` is set; may write LIST_SLACK more
+//         // appends c * step for every channel c whose bit `plane` is set; may write more, but no more entries than there
+//         // are channels, rounded up to a multiple of 64
 #pragma once
 
 #include <cstring>
@@ -12,8 +13,6 @@
 
 namespace maqd {
 namespace {
-
-constexpr size_t LIST_SLACK = 64;  // entries that may be written behind the end of a list
 
 struct EventRow {
     size_t image;
@@ -30,7 +29,7 @@ struct EventOffsets {
 template <class Entry>
 class EventLists {
   public:
-    // Each column's part is filled up with `zero` to a multiple of MULTIPLE entries.
+    // `zero` is the offset of a row of zeros.
     EventLists(const Events &e, EventOffsets offsets, Entry zero, uint8_t *memory)
         : e_(e), by_(offsets), zero_(zero), columns_(columns(e)), capacity_(capacity(e)), stride_(stride(e)), slots_(slots(e)) {
         const Layout at = layout(e);
@@ -48,6 +47,7 @@ class EventLists {
     // Where the part of each column begins, and the last one ends.
     const uint32_t *starts(size_t plane) const { return starts_ + plane * (columns_ + 1); }
 
+    // For an output row. Each column's part is filled up with rows of zeros to a multiple of MULTIPLE entries.
     template <class Ops, size_t MULTIPLE>
     void build(EventRow place) {
         const maqd_window &w = e_.conv.window;
@@ -61,10 +61,8 @@ class EventLists {
         const uint8_t *x = e_.x + place.image * e_.image_size;
         for (int32_t i = first; i < last; i++) seen_[i] = find<Ops>(x, top + i * w.dilation_rows);
         const auto planes = static_cast<size_t>(e_.planes);
-        for (size_t plane = 0; plane < planes; plane++) {
-            Entry *const begin = entries_ + plane * stride_;
-            join<MULTIPLE>(plane, first, last, begin, starts_ + plane * (columns_ + 1));
-        }
+        for (size_t plane = 0; plane < planes; plane++)
+            join<MULTIPLE>(plane, first, last, entries_ + plane * stride_, starts_ + plane * (columns_ + 1));
     }
 
   private:
@@ -76,9 +74,9 @@ class EventLists {
     static size_t kernel_rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
     // Input rows that are remembered: as many as an output row spans.
     static size_t slots(const Events &e) { return (kernel_rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1; }
-    static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 31) / 32 * 32; }
+    static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
     static size_t stride(const Events &e) {
-        return columns(e) * (kernel_rows(e) * static_cast<size_t>(e.conv.x.channels) + MOST_MULTIPLE) + LIST_SLACK;
+        return columns(e) * (kernel_rows(e) * static_cast<size_t>(e.conv.x.channels) + MOST_MULTIPLE) + PIECE;
     }
     static Layout layout(const Events &e) {
         const auto planes = static_cast<size_t>(e.planes);
@@ -87,7 +85,7 @@ class EventLists {
         const auto behind = [&](size_t bytes) { return at += (bytes + 63) / 64 * 64; };
         Layout made{};
         made.found = behind(planes * stride(e) * sizeof(Entry));
-        made.starts = behind((lists * capacity(e) + LIST_SLACK) * sizeof(Entry));
+        made.starts = behind(lists * capacity(e) * sizeof(Entry));
         made.counts = behind(planes * (columns(e) + 1) * 4);
         made.held = behind(lists * 4);
         made.seen = behind(slots(e) * 4);
@@ -113,6 +111,7 @@ class EventLists {
         return first;
     }
 
+    // One plane of the output row, from the lists of its pixels.
     template <size_t MULTIPLE>
     void join(size_t plane, int32_t first, int32_t last, Entry *const begin, uint32_t *starts) {
         static_assert(MULTIPLE <= MOST_MULTIPLE);

@@ -100,6 +100,7 @@ struct Counters {
 };
 
 constexpr size_t GROUP = 8;  // pixels that leave the slices together, for sums in 16 bits
+
 template <class Finisher>
 inline size_t event_scratch(const Events &e) {
     const auto outputs = static_cast<size_t>(e.chunks * e.lanes);

@@ -41,9 +41,9 @@ struct Case {
 Case random_case(Random &random) {
     Case c;
     ConvOptions &o = c.options;
-    const int32_t channels = random.of({1, 3, 8, 17, 64, 65, 130, 256}), outputs_of_group = random.of({1, 5, 16, 33, 64, 100, 200, 300});
+    const int32_t channels = random.of({1, 3, 8, 17, 30, 64, 65, 90, 130, 256}), outputs_of_group = random.of({1, 5, 16, 33, 64, 100, 200, 300});
     const int32_t groups = channels % 2 == 0 && random.from(0, 5) == 0 ? 2 : 1, outputs = outputs_of_group * groups;
-    const int32_t rows = random.from(1, 5), columns = random.of({1, 2, 3, 7, 12, 16, 19});
+    const int32_t rows = random.from(1, 7), columns = random.of({1, 2, 3, 7, 12, 16, 19});
     const int32_t highest = random.of({1, 1, 2, 3, 3, 7, 15, 255}), zero = random.from(0, 3) ? 0 : random.from(0, highest);
     auto &w = o.window;
     const bool usual = random.from(0, 1) == 0;  // what Winograd's filtering is for
@@ -63,7 +63,7 @@ Case random_case(Random &random) {
     const int32_t high = extent(rows, w.kernel_rows, w.stride_rows, w.padding_rows, w.dilation_rows);
     const int32_t wide = extent(columns, w.kernel_columns, w.stride_columns, w.padding_columns, w.dilation_columns);
     o.x = c.place(rows, columns, channels, MAQD_U8, zero, highest);
-    const int32_t count = random.of({2, 3, 3, 3, 4, 5, 7, 8, 16, 17}), spacing = count % 2 ? 1 : 2;
+    const int32_t count = random.of({2, 3, 3, 3, 3, 3, 4, 5, 7, 8, 16, 17}), spacing = count % 2 ? 1 : 2;
     int32_t digits = 0;
     for (int64_t power = count; power <= 256; power *= count) digits++;
     const size_t inputs = static_cast<size_t>(channels / groups), taps = static_cast<size_t>(w.kernel_rows * w.kernel_columns);
