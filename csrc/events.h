@@ -177,6 +177,7 @@ inline void subtract_halves(const typename V::T (&slices)[SLICES], typename V::H
 // Where a value in two's complement reaches a threshold, whose planes are `planes`.
 template <class H, int SLICES>
 inline typename H::T reached(const typename H::T (&value)[SLICES], const uint8_t *planes, int threshold_bits) {
+    static_assert(SLICES <= MAX_THRESHOLD_PLANES);
     const auto threshold = [&](int k) { return H::load(planes + static_cast<size_t>(k) * H::BYTES); };
     auto borrow = H::zero();
 #pragma GCC unroll 32
