@@ -1,5 +1,6 @@
 """Fixtures of the training tests."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def ended_threads() -> Iterator[None]:
+    """Wait for threads that the test started, such as TensorBoard's, which fails on its own on a full disk."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
 
 
 @pytest.fixture

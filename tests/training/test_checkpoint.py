@@ -7,15 +7,13 @@ import random
 import resource
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import Silent, entries, last, names
+from small_runs import Silent, entries, full_disk, last, names
 
 from maqd.errors import CheckpointError
 from maqd.training import checkpoint as checkpoints
@@ -53,17 +51,6 @@ def rewrite(path: Path, **changes: Any) -> None:
     torch.save(tree, path)
 
 
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """Let no file grow beyond `limit` bytes: writing fails as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_full_disk_keeps_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     write_run_file(path, b"old" * 1000)
@@ -88,6 +75,8 @@ def test_failure_at_the_end_keeps_the_previous_file(tmp_path: Path, monkeypatch:
     assert names(tmp_path) == ["last.ckpt"]
 
 
+@pytest.mark.usefixtures("ended_threads")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_full_disk_stops_a_run_that_can_be_resumed(config: TrainConfig, run: Silent) -> None:
     original, calls = checkpoints.write_run_file, [0]
 
@@ -99,7 +88,7 @@ def test_full_disk_stops_a_run_that_can_be_resumed(config: TrainConfig, run: Sil
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "write_run_file", write)
-        with pytest.raises(CheckpointError, match="continue with --resume"):
+        with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be written.*continue with --resume"):
             run(config)
     assert names(last(config).parent) == ["best.ckpt", "last.ckpt"]
     assert read_checkpoint(last(config)).header.position.epoch == 1

@@ -4,11 +4,12 @@ A checkpoint is a Lightning checkpoint (a zip file of PyTorch's, readable with `
 "maqd": the schema number, the configuration, the data set's shape, the position in the run and the last test result.
 """
 
+import contextlib
 import errno
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,20 +136,34 @@ class Checkpoint:
         return {key.removeprefix(NETWORK_PREFIX): value for key, value in self.tree["state_dict"].items()}
 
 
+@contextlib.contextmanager
+def writing_run_file(path: Path, *, kept: str = "") -> Iterator[None]:
+    """Turn a failure to write a file of a run into an error that says how to go on.
+
+    Args:
+        path: The file or directory to name.
+        kept: What of it is unharmed, a clause that ends in "; ".
+
+    Raises:
+        CheckpointError: What the block wrote could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}; {kept}{remedy} and continue with --resume"
+        ) from error
+
+
 def write_run_file(path: Path, data: bytes | memoryview) -> None:
     """Write a file of a run; see `maqd.files.write_atomically`.
 
     Raises:
         CheckpointError: It could not be written; the old file is untouched and no temporary file is left.
     """
-    try:
+    with writing_run_file(path, kept="the previous one is intact; " if path.exists() else ""):
         write_atomically(path, [data])
-    except OSError as error:
-        kept = "the previous one is intact; " if path.exists() else ""
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror or error}; {kept}{remedy} and continue with --resume"
-        ) from error
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> Checkpoint:

@@ -1,16 +1,18 @@
 """What a run measures: losses during training, exact counts on the test set, both as JSON lines and for TensorBoard."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from maqd.training.checkpoint import Evaluation, Position, write_run_file
+from maqd.errors import CheckpointError
+from maqd.training.checkpoint import Evaluation, Position, write_run_file, writing_run_file
 
 
 def distributed() -> bool:
@@ -97,29 +99,61 @@ class MetricsWriter:
         path: The JSON-lines file.
         tensorboard: Directory of the event files; None writes none.
         step: Optimizer steps done before; TensorBoard drops what was written for later ones.
+
+    Raises:
+        CheckpointError: A file cannot be opened.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None, *, step: int) -> None:
-        self._file = path.open("a", buffering=1)
+        self._path = path
         self._board = None
-        if tensorboard is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        with contextlib.ExitStack() as opened:
+            with writing_run_file(path):
+                self._file = opened.enter_context(path.open("a", buffering=1))
+            if tensorboard is not None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None)
+                with writing_run_file(tensorboard):
+                    self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None)
+            opened.pop_all()
 
     def write(self, event: str, *, step: int, **values: object) -> None:
-        """Write one line; its numbers also go to TensorBoard as EVENT/NAME."""
-        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        """Write one line; its numbers also go to TensorBoard as EVENT/NAME.
+
+        Raises:
+            CheckpointError: The disk is full, or writing failed otherwise.
+        """
+        with writing_run_file(self._path):
+            self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{event}/{name}", value, step)
+            with writing_run_file(Path(self._board.log_dir)):
+                for name, value in values.items():
+                    if isinstance(value, int | float):
+                        self._board.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
-        """Close the files."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        """Close the files.
+
+        Raises:
+            CheckpointError: What was still to be written could not be.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._board is not None:
+                stack.enter_context(writing_run_file(Path(self._board.log_dir)))
+                stack.callback(self._board.close)
+            stack.enter_context(writing_run_file(self._path))
+            stack.callback(self._file.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except CheckpointError:
+            # What ended the run first, such as the same full disk, says more.
+            if kind is None:
+                raise
 
 
 class MetricsCallback(pl.Callback):

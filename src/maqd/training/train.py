@@ -208,8 +208,7 @@ def _train(
         if place.rank == 0:
             write_run_file(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())
             truncate_metrics(run.metrics, start)
-            writer = MetricsWriter(run.metrics, run.tensorboard, step=start.step)
-            stack.callback(writer.close)
+            writer = stack.enter_context(MetricsWriter(run.metrics, run.tensorboard, step=start.step))
             writer.write("start", step=start.step, **_environment(config, place))
         trainer = _trainer(module, run, place, request=request, writer=writer, progress=progress)
         _fit(trainer, module, run if resume else None, request)

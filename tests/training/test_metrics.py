@@ -1,0 +1,57 @@
+"""Metrics that cannot be written: the run ends with an error that says how to go on."""
+
+from pathlib import Path
+
+import pytest
+from small_runs import full_disk
+
+from maqd.errors import CheckpointError
+from maqd.training.checkpoint import Position
+from maqd.training.metrics import MetricsWriter, truncate_metrics
+
+pytestmark = [
+    pytest.mark.usefixtures("ended_threads"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+
+def test_full_disk_names_the_metrics_and_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path, None, step=0) as writer:
+        writer.write("train", step=1, loss=2.5)
+    before = path.read_text()
+    with (
+        full_disk(len(before) + 10),
+        pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be written: File too large; free some space and"),
+        MetricsWriter(path, None, step=1) as writer,
+    ):
+        writer.write("train", step=2, loss=1.5)
+    # What was cut short is dropped when the run is resumed.
+    truncate_metrics(path, Position(epoch=0, batch=1, step=1))
+    assert path.read_text() == before
+
+
+def test_full_disk_under_tensorboard_alone(tmp_path: Path) -> None:
+    def write() -> None:
+        writer.write("train", step=1, loss=2.5)
+        writer.close()
+
+    writer = MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", step=0)
+    with full_disk(60), pytest.raises(CheckpointError, match="tensorboard cannot be written: File too large; free"):
+        write()
+
+
+def test_full_disk_at_the_start(tmp_path: Path) -> None:
+    with full_disk(60), pytest.raises(CheckpointError, match="tensorboard cannot be written: File too large; free"):
+        MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", step=0)
+
+
+def test_what_ended_the_run_is_not_hidden(tmp_path: Path) -> None:
+    def write() -> None:
+        with writer:
+            writer.write("train", step=1, loss=2.5)
+            raise ValueError("first")
+
+    writer = MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", step=0)
+    with full_disk(60), pytest.raises(ValueError, match="first"):
+        write()
