@@ -78,22 +78,47 @@ struct Counters {
         }
     }
 
+    // Adds 16 rows to the slices of weight 1, 2, 4 and 8; returns what has weight 16.
     template <class Entry, int SLICES>
-    static inline __attribute__((always_inline)) void add16(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
+    static inline __attribute__((always_inline)) T add16(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
         const T e0 = add8(rows, list, s[0], s[1], s[2]);
         const T e1 = add8(rows, list + 8, s[0], s[1], s[2]);
-        ripple(s, 4, V::full_add(s[3], e0, e1));
+        return V::full_add(s[3], e0, e1);
+    }
+
+    template <class Entry, int SLICES>
+    static inline __attribute__((always_inline)) void add32(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
+        const T f0 = add16(rows, list, s);
+        const T f1 = add16(rows, list + 16, s);
+        ripple(s, 5, V::full_add(s[4], f0, f1));
+    }
+
+    // Adds the rows of a list whose length is a multiple of 8.
+    template <class Entry, int SLICES>
+    static inline __attribute__((always_inline)) void add_eights(const uint8_t *rows, const Entry *list, const Entry *end,
+                                                                 T (&s)[SLICES]) {
+        for (; end - list >= 32; list += 32) add32(rows, list, s);
+        if (end - list >= 16) {
+            ripple(s, 4, add16(rows, list, s));
+            list += 16;
+        }
+        if (list != end) ripple(s, 3, add8(rows, list, s[0], s[1], s[2]));
     }
 
     // Adds the rows of a list. `zero` is the offset of a row of zeros.
     template <int SLICES>
     static inline void add(const uint8_t *rows, const uint32_t *list, size_t count, uint32_t zero, T (&s)[SLICES]) {
-        for (; count >= 16; count -= 16, list += 16) add16(rows, list, s);
+        for (; count >= 32; count -= 32, list += 32) add32(rows, list, s);
+        if (count >= 16) {
+            ripple(s, 4, add16(rows, list, s));
+            count -= 16;
+            list += 16;
+        }
         if (count == 0) return;
         alignas(64) uint32_t rest[16];
         V::tail(list, count, zero, rest);
         if (count > 8)
-            add16(rows, rest, s);
+            ripple(s, 4, add16(rows, rest, s));
         else
             ripple(s, 3, add8(rows, rest, s[0], s[1], s[2]));
     }

@@ -411,9 +411,7 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
                 const uint32_t *starts = lists.starts(static_cast<size_t>(a));
                 const uint16_t *entries = lists.entries(static_cast<size_t>(a));
                 const uint16_t *list = entries + starts[column], *end = entries + starts[column + 1];
-                for (; end - list >= 16; list += 16) Counters<X512>::add16(e.rows, list, s[a]);
-                if (list == end) continue;
-                Counters<X512>::ripple(s[a], 3, Counters<X512>::add8(e.rows, list, s[a][0], s[a][1], s[a][2]));
+                Counters<X512>::add_eights(e.rows, list, end, s[a]);
             }
         }
         const int32_t output = column - before;
