@@ -11,12 +11,16 @@ class Reader {
   public:
     explicit Reader(const PackedWeights &packed)
         : packed_(packed), indices_(packed.depth() + 2 * MAX_DIGITS + 64) {
-        if (packed.group_bytes == 1) {
-            table_.resize(256 * MAX_DIGITS);
-            for (int byte = 0; byte < 256; byte++)
-                for (int digit = 0, rest = byte; digit < packed.digits; digit++, rest /= packed.count)
-                    table_[byte * MAX_DIGITS + digit] = static_cast<uint8_t>(rest % packed.count);
-        }
+        const auto base = static_cast<size_t>(packed.count);
+        const size_t most = packed.group_bytes == 1 ? static_cast<size_t>(packed.digits) : MAX_DIGITS;
+        do {
+            part_ *= base;
+            part_digits_++;
+        } while (part_digits_ < most && part_ * base <= PART);
+        table_.resize(std::max<size_t>(256, part_) * MAX_DIGITS);
+        for (size_t number = 0; number < part_; number++)
+            for (size_t digit = 0, rest = number; digit < part_digits_; digit++, rest /= base)
+                table_[number * MAX_DIGITS + digit] = static_cast<uint8_t>(rest % base);
     }
 
     // Indices of an output in the order of the file, with at least 64 bytes behind them that may be read.
@@ -27,13 +31,13 @@ class Reader {
             for (size_t k = 0; k < depth; k += digits)
                 std::memcpy(&indices_[k], &table_[*from++ * MAX_DIGITS], MAX_DIGITS);
         } else {
-            const auto base = static_cast<uint64_t>(packed_.count);
-            for (size_t k = 0; k < depth;) {
+            for (size_t k = 0; k < depth; k += digits) {
                 uint64_t number = 0;
                 for (int byte = 0; byte < packed_.group_bytes; byte++)
                     number |= static_cast<uint64_t>(*from++) << (8 * byte);
-                for (size_t digit = 0; digit < digits && k < depth; digit++, number /= base)
-                    indices_[k++] = static_cast<uint8_t>(number % base);
+                // What a part has too much is overwritten by what follows.
+                for (size_t digit = 0; digit < digits && k + digit < depth; digit += part_digits_, number /= part_)
+                    std::memcpy(&indices_[k + digit], &table_[number % part_ * MAX_DIGITS], MAX_DIGITS);
             }
         }
         return indices_.data();
@@ -42,8 +46,10 @@ class Reader {
     int code(uint8_t index) const { return packed_.low + packed_.spacing * index; }
 
   private:
-    static constexpr size_t MAX_DIGITS = 8;  // of a group of one byte
+    static constexpr size_t MAX_DIGITS = 8;  // of an entry of the table
+    static constexpr size_t PART = 4096;     // entries, about
     const PackedWeights &packed_;
+    size_t part_ = 1, part_digits_ = 0;  // digits of numbers below `part_` are looked up together
     std::vector<uint8_t> indices_;
     std::vector<uint8_t> table_;
 };

@@ -5,6 +5,7 @@ A row of codes (one filter, say) is a sequence of *groups*; a group is `digits` 
 plain bit fields. Rows start on a whole group; the indices that fill up the last one are 0.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -18,6 +19,9 @@ from maqd.states import States
 
 CHUNK = 2**17
 """Bytes that are looked at together: NumPy's temporaries are several times larger."""
+
+PART = 2**12
+"""Numbers whose digits are looked up in a table: dividing by a power of M that is not larger gives several at once."""
 
 WASTE = 1.02
 """A group this close to log2(M) bits per code is good enough: a larger one costs more padding at the ends of rows."""
@@ -55,11 +59,10 @@ def row_bytes(count: int, length: int) -> int:
 
 
 @cache
-def _byte_codes(states: States) -> NDArray[np.signedinteger]:
-    """The codes in each of the 256 bytes, 256 x digits, where a group is one byte; wrong bytes hold wrong codes."""
-    digits = group(states.count).digits
+def _digit_codes(states: States, digits: int) -> NDArray[np.signedinteger]:
+    """The codes of every number of some digits in base M, M**digits x digits."""
     powers = states.count ** np.arange(digits)
-    codes = np.arange(256)[:, None] // powers % states.count * states.spacing + states.low
+    codes = np.arange(states.count**digits)[:, None] // powers % states.count * states.spacing + states.low
     return codes.astype(code_type(states))
 
 
@@ -134,17 +137,31 @@ class PackedCodes:
 
     def _codes(self, data: NDArray[np.uint8]) -> NDArray[np.signedinteger]:
         """The codes in some rows, those that fill up the last groups included."""
-        layout = group(self.states.count)
+        found = [np.take(table, part, axis=0) for table, part in self._parts(data)]
+        return np.concatenate(found, axis=-1).reshape(len(data), -1)
+
+    def _parts(
+        self, data: NDArray[np.uint8]
+    ) -> Iterator[tuple[NDArray[np.signedinteger], NDArray[np.unsignedinteger]]]:
+        """The groups of some rows cut into parts of a few digits, the first ones first.
+
+        Yields:
+            The codes of every number that a part may be, numbers x digits, and the part of each group, rows x groups.
+        """
+        layout, base = group(self.states.count), self.states.count
         if layout.bytes == 1:
-            return np.take(_byte_codes(self.states), data, axis=0).reshape(len(data), -1)
-        numbers, base = _numbers(data, layout.bytes), np.uint64(self.states.count)
-        codes = np.empty((*numbers.shape, layout.digits), code_type(self.states))
-        for place in range(layout.digits):
-            rest = numbers // base
-            index = (numbers - rest * base).astype(codes.dtype)
-            codes[..., place] = index * self.states.spacing + self.states.low
+            yield _digit_codes(self.states, layout.digits), data
+            return
+        width = 1
+        while base ** (width + 1) <= PART:
+            width += 1
+        numbers = _numbers(data, layout.bytes)
+        for start in range(0, layout.digits, width):
+            digits = min(width, layout.digits - start)
+            power = np.uint64(base**digits)
+            rest = numbers // power
+            yield _digit_codes(self.states, digits), (numbers - rest * power).astype(np.uint16)
             numbers = rest
-        return codes.reshape(len(data), -1)
 
     def row_sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For each row the sum of its positive codes and the sum of the absolute values of its negative ones."""
@@ -157,13 +174,12 @@ class PackedCodes:
 
     def _sums(self, data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sum and sum of absolute values of some rows."""
-        if group(self.states.count).bytes > 1:
-            codes = self._codes(data)[:, : self.length]
-            return codes.sum(1, dtype=np.int64), np.abs(codes).sum(1, dtype=np.int64)
-        table = _byte_codes(self.states).astype(np.int16)
-        filled = data.shape[1] * group(self.states.count).digits - self.length  # indices 0 at the end, the lowest code
-        total = np.take(table.sum(1).astype(np.int16), data).sum(1, dtype=np.int64)
-        absolute = np.take(np.abs(table).sum(1).astype(np.int16), data).sum(1, dtype=np.int64)
+        total, absolute = np.zeros((2, len(data)), np.int64)
+        for table, part in self._parts(data):
+            total += np.take(table.sum(1, dtype=np.int32), part).sum(1)
+            absolute += np.take(np.abs(table, dtype=np.int32).sum(1, dtype=np.int32), part).sum(1)
+        layout = group(self.states.count)
+        filled = data.shape[1] // layout.bytes * layout.digits - self.length  # indices 0 at the end, the lowest code
         return total - filled * self.states.low, absolute - filled * abs(self.states.low)
 
     def nonzero(self) -> int:
