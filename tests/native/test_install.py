@@ -22,4 +22,7 @@ def test_what_does_not_compile_is_left_out(tmp_path: Path):
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "maqd/__init__.py" in names
+    # Programs for other processors are written all the same.
+    sources = {"kernels.c", "kernels.h", "kernels_element.h", "packed.h", "qemu/main.c"}
+    assert {f"maqd/csrc/{name}" for name in sources} <= set(names)
     assert not [name for name in names if name.endswith(".so")]
