@@ -328,14 +328,9 @@ struct Difference {
     inline void store_words(int16_t (*words)[64]) const {
         __m512i low[4], high[4];
         columns<0>(low);
-        if (BITS > 7) columns<8>(high);
+        columns<8>(high);
 #pragma GCC unroll 4
-        for (size_t q = 0; q < 4; q++) {
-            const __m512i a = bytes_of_slices(low[q]);
-            const __m512i b = BITS > 7 ? bytes_of_slices(high[q]) : _mm512_movm_epi8(_mm512_movepi8_mask(a));  // or the sign
-            _mm512_store_si512(words[q], _mm512_unpacklo_epi8(a, b));
-            _mm512_store_si512(words[q] + 32, _mm512_unpackhi_epi8(a, b));
-        }
+        for (size_t q = 0; q < 4; q++) maqd::store_words(low[q], high[q], words[q]);
     }
 
     // Eight slices from FIRST on of each column.
