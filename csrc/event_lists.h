@@ -2,7 +2,7 @@
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
-//     static Entry *append(const uint8_t *x, size_t channels, int plane, Entry step, Entry *to);
+//     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to);
 //         // appends c * step for every channel c whose bit `plane` is set; may write more, but no more entries than there
 //         // are channels, rounded up to a multiple of 64
 #pragma once
@@ -19,6 +19,20 @@ struct EventRow {
     int32_t row;
 };
 
+// The input row that kernel row 0 sees, or would see, and the kernel rows first .. last - 1 that see one.
+struct KernelRows {
+    int32_t top, first, last;
+};
+
+inline KernelRows kernel_rows(const Events &e, int32_t row) {
+    const maqd_window &w = e.conv.window;
+    const int32_t top = row * w.stride_rows - w.padding_rows;
+    int32_t first = 0, last = w.kernel_rows;
+    while (first < last && top + first * w.dilation_rows < 0) first++;
+    while (first < last && top + (last - 1) * w.dilation_rows >= e.conv.x.rows) last--;
+    return {top, first, last};
+}
+
 // How offsets of rows of weights are made: channel * Events::row_bytes + kernel row * row + first + input column * column.
 struct EventOffsets {
     size_t row, first, column;
@@ -26,15 +40,13 @@ struct EventOffsets {
 
 // The rows that the input pixels of one output row fetch: for each plane of the input, column by column. An entry is the
 // offset of a row. Neighbouring output rows see the same pixels, so what these have is looked up once, for kernel row 0.
-template <class Entry>
 class EventLists {
   public:
-    // `zero` is the offset of a row of zeros.
-    EventLists(const Events &e, EventOffsets offsets, Entry zero, uint8_t *memory)
-        : e_(e), by_(offsets), zero_(zero), columns_(columns(e)), capacity_(capacity(e)), stride_(stride(e)), slots_(slots(e)) {
+    EventLists(const Events &e, EventOffsets offsets, uint8_t *memory)
+        : e_(e), by_(offsets), columns_(columns(e)), capacity_(capacity(e)), stride_(stride(e)), slots_(slots(e)) {
         const Layout at = layout(e);
-        entries_ = reinterpret_cast<Entry *>(memory);
-        found_ = reinterpret_cast<Entry *>(memory + at.found);
+        entries_ = reinterpret_cast<uint32_t *>(memory);
+        found_ = reinterpret_cast<uint32_t *>(memory + at.found);
         starts_ = reinterpret_cast<uint32_t *>(memory + at.starts);
         counts_ = reinterpret_cast<uint32_t *>(memory + at.counts);
         held_ = reinterpret_cast<uint32_t *>(memory + at.held);
@@ -43,26 +55,22 @@ class EventLists {
 
     static size_t size(const Events &e) { return layout(e).end; }
 
-    const Entry *entries(size_t plane) const { return entries_ + plane * stride_; }
+    const uint32_t *entries(size_t plane) const { return entries_ + plane * stride_; }
     // Where the part of each column begins, and the last one ends.
     const uint32_t *starts(size_t plane) const { return starts_ + plane * (columns_ + 1); }
 
-    // For an output row. Each column's part is filled up with rows of zeros to a multiple of MULTIPLE entries.
-    template <class Ops, size_t MULTIPLE>
+    // For an output row.
+    template <class Ops>
     void build(EventRow place) {
-        const maqd_window &w = e_.conv.window;
         if (place.image + 1 != image_) std::memset(held_, 0, slots_ * sizeof(*held_));
         image_ = place.image + 1;
-        // Kernel rows first .. last - 1 see the input.
-        const int32_t top = place.row * w.stride_rows - w.padding_rows;
-        int32_t first = 0, last = w.kernel_rows;
-        while (first < last && top + first * w.dilation_rows < 0) first++;
-        while (first < last && top + (last - 1) * w.dilation_rows >= e_.conv.x.rows) last--;
+        const KernelRows seen = kernel_rows(e_, place.row);
         const uint8_t *x = e_.x + place.image * e_.image_size;
-        for (int32_t i = first; i < last; i++) seen_[i] = find<Ops>(x, top + i * w.dilation_rows);
+        for (int32_t i = seen.first; i < seen.last; i++)
+            seen_[i] = find<Ops>(x, seen.top + i * e_.conv.window.dilation_rows);
         const auto planes = static_cast<size_t>(e_.planes);
         for (size_t plane = 0; plane < planes; plane++)
-            join<MULTIPLE>(plane, first, last, entries_ + plane * stride_, starts_ + plane * (columns_ + 1));
+            join(plane, seen.first, seen.last, entries_ + plane * stride_, starts_ + plane * (columns_ + 1));
     }
 
   private:
@@ -71,12 +79,12 @@ class EventLists {
     };
 
     static size_t columns(const Events &e) { return static_cast<size_t>(e.conv.x.columns); }
-    static size_t kernel_rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
+    static size_t rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
     // Input rows that are remembered: as many as an output row spans.
-    static size_t slots(const Events &e) { return (kernel_rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1; }
+    static size_t slots(const Events &e) { return (rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1; }
     static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
     static size_t stride(const Events &e) {
-        return columns(e) * (kernel_rows(e) * static_cast<size_t>(e.conv.x.channels) + MOST_MULTIPLE) + PIECE;
+        return columns(e) * rows(e) * static_cast<size_t>(e.conv.x.channels) + PIECE;
     }
     static Layout layout(const Events &e) {
         const auto planes = static_cast<size_t>(e.planes);
@@ -84,12 +92,12 @@ class EventLists {
         size_t at = 0;
         const auto behind = [&](size_t bytes) { return at += (bytes + 63) / 64 * 64; };
         Layout made{};
-        made.found = behind(planes * stride(e) * sizeof(Entry));
-        made.starts = behind(lists * capacity(e) * sizeof(Entry));
+        made.found = behind(planes * stride(e) * sizeof(uint32_t));
+        made.starts = behind(lists * capacity(e) * sizeof(uint32_t));
         made.counts = behind(planes * (columns(e) + 1) * 4);
         made.held = behind(lists * 4);
         made.seen = behind(slots(e) * 4);
-        made.end = behind(kernel_rows(e) * sizeof(size_t));
+        made.end = behind(rows(e) * sizeof(size_t));
         return made;
     }
 
@@ -101,9 +109,9 @@ class EventLists {
         if (held_[slot] == static_cast<uint32_t>(row) + 1) return first;
         held_[slot] = static_cast<uint32_t>(row) + 1;
         x += static_cast<size_t>(row) * columns_ * channels;
-        Entry *to = found_ + first * capacity_;
+        uint32_t *to = found_ + first * capacity_;
         uint32_t *count = counts_ + first;
-        const auto step = static_cast<Entry>(e_.row_bytes);
+        const auto step = static_cast<uint32_t>(e_.row_bytes);
         const size_t capacity = capacity_;
         for (int plane = 0; plane < e_.planes; plane++)
             for (size_t column = 0; column < columns_; column++, to += capacity)
@@ -112,48 +120,41 @@ class EventLists {
     }
 
     // One plane of the output row, from the lists of its pixels.
-    template <size_t MULTIPLE>
-    void join(size_t plane, int32_t first, int32_t last, Entry *const begin, uint32_t *starts) {
-        static_assert(MULTIPLE <= MOST_MULTIPLE);
+    void join(size_t plane, int32_t first, int32_t last, uint32_t *const begin, uint32_t *starts) {
         const size_t columns = columns_, capacity = capacity_, *seen = seen_;
-        const Entry *found = found_, zero = zero_;
+        const uint32_t *found = found_;
         const uint32_t *counts = counts_;
         const EventOffsets by = by_;
-        Entry *to = begin;
+        uint32_t *to = begin;
         for (size_t column = 0; column < columns; column++) {
-            const auto start = static_cast<uint32_t>(to - begin);
-            starts[column] = start;
+            starts[column] = static_cast<uint32_t>(to - begin);
             size_t more = by.first + column * by.column + static_cast<size_t>(first) * by.row;
             for (int32_t i = first; i < last; i++, more += by.row) {
                 const size_t list = seen[i] + plane * columns + column, count = counts[list];
-                const Entry *from = found + list * capacity;
-                for (size_t k = 0; k < count; k += PIECE) copy(from + k, static_cast<Entry>(more), to + k);
+                const uint32_t *from = found + list * capacity;
+                for (size_t k = 0; k < count; k += PIECE) copy(from + k, static_cast<uint32_t>(more), to + k);
                 to += count;
             }
-            if (MULTIPLE == 1) continue;
-            for (size_t k = 0; k < MULTIPLE; k++) to[k] = zero;
-            to += (MULTIPLE - static_cast<size_t>(to - begin - start) % MULTIPLE) % MULTIPLE;
         }
         starts[columns] = static_cast<uint32_t>(to - begin);
     }
 
-    static constexpr size_t PIECE = 32, MOST_MULTIPLE = 8;
+    static constexpr size_t PIECE = 32;
 
     // In loops of fixed length, which compilers turn into vectors.
-    static inline void copy(const Entry *from, Entry more, Entry *to) {
-        Entry piece[PIECE];
-        for (size_t k = 0; k < PIECE; k++) piece[k] = static_cast<Entry>(from[k] + more);
+    static inline void copy(const uint32_t *from, uint32_t more, uint32_t *to) {
+        uint32_t piece[PIECE];
+        for (size_t k = 0; k < PIECE; k++) piece[k] = static_cast<uint32_t>(from[k] + more);
         std::memcpy(to, piece, sizeof(piece));
     }
 
     const Events e_;
     const EventOffsets by_;
-    const Entry zero_;
     const size_t columns_, capacity_, stride_, slots_;
     size_t image_ = 0;  // the one that `held_` is about, + 1
-    Entry *entries_;    // [planes] lists, `stride` apart
+    uint32_t *entries_;    // [planes] lists, `stride` apart
     uint32_t *starts_;  // [planes][columns + 1]
-    Entry *found_;      // [slots][planes][columns] lists, `capacity` apart
+    uint32_t *found_;      // [slots][planes][columns] lists, `capacity` apart
     uint32_t *counts_;  // of these
     uint32_t *held_;    // [slots] which input row is there, + 1, or 0
     size_t *seen_;      // [kernel rows] first lists of the input rows that the output row sees

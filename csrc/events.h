@@ -130,7 +130,7 @@ template <class Finisher>
 inline size_t event_scratch(const Events &e) {
     const auto outputs = static_cast<size_t>(e.chunks * e.lanes);
     return finishers_size<Finisher>(outputs) + static_cast<size_t>(e.lanes) * 4 + GROUP * outputs * 4 +
-           EventLists<uint32_t>::size(e);
+           EventLists::size(e);
 }
 
 inline int bit_width(size_t value) {
@@ -148,7 +148,7 @@ struct EventPixel {
     size_t sum;  // of the inputs
 };
 
-inline EventPixel event_pixel(const Events &e, const EventLists<uint32_t> &lists, int32_t column) {
+inline EventPixel event_pixel(const Events &e, const EventLists &lists, int32_t column) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.x.columns;
     const int32_t left = column * w.stride_columns - w.padding_columns;
@@ -236,7 +236,7 @@ inline void count_reached(const typename H::T (&value)[SLICES], const uint8_t *p
 // What an instruction set adds:
 //
 //     struct Ops {
-//         static Entry *append(const uint8_t *x, size_t channels, int plane, Entry step, Entry *to);  // see event_lists.h
+//         static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to);  // see event_lists.h
 //         static void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight);
 //             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
@@ -313,7 +313,7 @@ class EventRows {
           index_bits(bit_width(static_cast<size_t>(finish.levels))),
           is_short(!e.threshold_planes && e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1 &&
                    maqd::is_short(finish)),
-          lists(e, offsets(e), 0, scratch + event_scratch<Finisher>(e) - EventLists<uint32_t>::size(e)) {
+          lists(e, offsets(e), scratch + event_scratch<Finisher>(e) - EventLists::size(e)) {
         acc = reinterpret_cast<int32_t *>(scratch + finishers_size<Finisher>(finish.outputs));
         group_slices = reinterpret_cast<uint8_t *>(acc + lanes);
         words = reinterpret_cast<int16_t *>(group_slices + GROUP * wide * 2);
@@ -322,7 +322,7 @@ class EventRows {
     void run(size_t first, size_t last) {
         const auto rows = static_cast<size_t>(e.conv.rows), columns = static_cast<size_t>(e.conv.columns);
         for (size_t part = first; part < last; part++) {
-            lists.template build<Ops, 1>({part / rows, static_cast<int32_t>(part % rows)});
+            lists.template build<Ops>({part / rows, static_cast<int32_t>(part % rows)});
             for (size_t column = 0; column < columns; column++) {
                 const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
                 const size_t pixel = part * columns + column;
@@ -412,7 +412,7 @@ class EventRows {
     int32_t *acc;
     uint8_t *group_slices;  // [GROUP][chunks][16][lanes / 8]
     int16_t *words;         // [GROUP][wide]
-    EventLists<uint32_t> lists;  // with offsets as seen from the output column 0
+    EventLists lists;  // with offsets as seen from the output column 0
 };
 
 }  // namespace

@@ -215,25 +215,6 @@ struct EventOps {
         return to;
     }
 
-    static uint16_t *append(const uint8_t *x, size_t channels, int plane, uint16_t step, uint16_t *to) {
-        const __m512i iota = _mm512_cvtepu8_epi16(_mm256_set_epi8(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15,
-                                                                  14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-        const __m512i lanes = _mm512_mullo_epi16(iota, _mm512_set1_epi16(static_cast<int16_t>(step)));
-        const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane));
-        for (size_t c = 0; c < channels; c += 64) {
-            const __mmask64 here = channels - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels - c)) - 1;
-            const uint64_t set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
-            const auto put = [&](uint32_t half, size_t first) {
-                const __m512i offsets = _mm512_add_epi16(lanes, _mm512_set1_epi16(static_cast<int16_t>(first * step)));
-                _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(half, offsets));
-                to += __builtin_popcount(half);
-            };
-            put(static_cast<uint32_t>(set), c);
-            put(static_cast<uint32_t>(set >> 32), c + 32);
-        }
-        return to;
-    }
-
     static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs) {
         for (size_t o = 0; o < outputs; o += 64) {
             __m512i code = _mm512_setzero_si512();
@@ -277,8 +258,85 @@ struct X4x64 {
     static T borrow(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, BORROW); }
 };
 
-// ConvStep sees to it that offsets fit 16 bits.
-using SweepLists = EventLists<uint16_t>;
+// The rows that each input column of one output row fetches: offsets from the first one, filled up with those of a row of zeros
+// to a multiple of 8. ConvStep sees to it that they fit 16 bits. A pixel is looked at for each output row that sees it: this
+// is faster than copying what was found.
+class SweepLists {
+  public:
+    SweepLists(const Events &e, uint8_t *memory)
+        : e_(e), columns_(static_cast<size_t>(e.conv.x.columns)), channels_(static_cast<size_t>(e.conv.x.channels)) {
+        starts_ = reinterpret_cast<uint32_t *>(memory);
+        entries_ = reinterpret_cast<uint16_t *>(memory + starts_size(e));
+    }
+
+    static size_t size(const Events &e) { return starts_size(e) + static_cast<size_t>(e.planes) * stride(e) * 2; }
+
+    const uint16_t *entries(size_t plane) const { return entries_ + plane * stride(e_); }
+    // Where the part of each column begins, and the last one ends.
+    const uint32_t *starts(size_t plane) const { return starts_ + plane * (columns_ + 1); }
+
+    void build(size_t image, int32_t row) {
+        const KernelRows seen = kernel_rows(e_, row);
+        const size_t line = columns_ * channels_, next = line * static_cast<size_t>(e_.conv.window.dilation_rows);
+        const int32_t top = seen.first < seen.last ? seen.top + seen.first * e_.conv.window.dilation_rows : 0;
+        const uint8_t *const x = e_.x + image * e_.image_size + static_cast<size_t>(top) * line;
+        const size_t first = static_cast<size_t>(seen.first) * channels_, last = static_cast<size_t>(seen.last) * channels_;
+        const auto rows = static_cast<size_t>(e_.conv.window.kernel_rows) * channels_;
+        const __m128i zeros = _mm_set1_epi16(static_cast<int16_t>(rows * ROW));
+        for (size_t plane = 0; plane < static_cast<size_t>(e_.planes); plane++) {
+            const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane));
+            uint16_t *const begin = entries_ + plane * stride(e_), *to = begin;
+            uint32_t *const starts = starts_ + plane * (columns_ + 1);
+            for (size_t column = 0; column < columns_; column++) {
+                uint16_t *const start = to;
+                starts[column] = static_cast<uint32_t>(start - begin);
+                const uint8_t *pixel = x + column * channels_;
+                for (size_t from = first; from < last; from += channels_, pixel += next) to = append(pixel, bit, from, to);
+                _mm_storeu_si128(reinterpret_cast<__m128i *>(to), zeros);
+                to = start + (static_cast<size_t>(to - start) + 7) / 8 * 8;
+            }
+            starts[columns_] = static_cast<uint32_t>(to - begin);
+        }
+    }
+
+  private:
+    static constexpr size_t ROW = 64;  // Events::row_bytes
+
+    static size_t starts_size(const Events &e) {
+        return (static_cast<size_t>(e.planes) * (static_cast<size_t>(e.conv.x.columns) + 1) * 4 + 63) / 64 * 64;
+    }
+    static size_t stride(const Events &e) {
+        const size_t rows = static_cast<size_t>(e.conv.window.kernel_rows) * static_cast<size_t>(e.conv.x.channels);
+        return (static_cast<size_t>(e.conv.x.columns) * (rows + 8) + 127) / 64 * 64;
+    }
+
+    // Of a pixel, whose channels have the rows from `from` on.
+    inline uint16_t *append(const uint8_t *x, __m512i bit, size_t from, uint16_t *to) const {
+        const __m512i iota = _mm512_set_epi8(
+            63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
+            35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7,
+            6, 5, 4, 3, 2, 1, 0);
+        for (size_t c = 0; c < channels_; c += 64) {
+            const __mmask64 here = channels_ - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels_ - c)) - 1;
+            const __mmask64 set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
+            const __m512i found = _mm512_maskz_compress_epi8(set, iota);
+            const __m512i base = _mm512_set1_epi16(static_cast<int16_t>((from + c) * ROW));
+            const auto count = static_cast<size_t>(__builtin_popcountll(set));
+            const auto put = [&](size_t at, __m256i numbers) {
+                _mm512_storeu_si512(to + at, _mm512_add_epi16(_mm512_slli_epi16(_mm512_cvtepu8_epi16(numbers), 6), base));
+            };
+            put(0, _mm512_castsi512_si256(found));
+            if (count > 32) put(32, _mm512_extracti64x4_epi64(found, 1));
+            to += count;
+        }
+        return to;
+    }
+
+    const Events e_;
+    const size_t columns_, channels_;
+    uint32_t *starts_;   // [planes][columns + 1]
+    uint16_t *entries_;  // [planes] lists, `stride` apart
+};
 
 constexpr size_t FOURS = 8;  // times four output columns are finished together
 
@@ -458,12 +516,11 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     const auto rows = static_cast<size_t>(e.conv.rows);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
-    const size_t row = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
-    SweepLists lists(e, {row, 0, 0}, static_cast<uint16_t>(static_cast<size_t>(e.conv.window.kernel_rows) * row), scratch + 256);
+    SweepLists lists(e, scratch + 256);
     const size_t second = finish.outputs > 32 ? 32 : 0;
     const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs}, {finish, second, finish.outputs - second}};
     for (size_t part = first; part < last; part++) {
-        lists.build<EventOps, 8>({part / rows, static_cast<int32_t>(part % rows)});
+        lists.build(part / rows, static_cast<int32_t>(part % rows));
         e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc) : sweep_row<2>(e, finish, finishers, lists, part, acc);
     }
 }
