@@ -144,7 +144,7 @@ class EventLists {
     // In loops of fixed length, which compilers turn into vectors.
     static inline void copy(const uint32_t *from, uint32_t more, uint32_t *to) {
         uint32_t piece[PIECE];
-        for (size_t k = 0; k < PIECE; k++) piece[k] = static_cast<uint32_t>(from[k] + more);
+        for (size_t k = 0; k < PIECE; k++) piece[k] = from[k] + more;
         std::memcpy(to, piece, sizeof(piece));
     }
 
@@ -152,12 +152,12 @@ class EventLists {
     const EventOffsets by_;
     const size_t columns_, capacity_, stride_, slots_;
     size_t image_ = 0;  // the one that `held_` is about, + 1
-    uint32_t *entries_;    // [planes] lists, `stride` apart
-    uint32_t *starts_;  // [planes][columns + 1]
-    uint32_t *found_;      // [slots][planes][columns] lists, `capacity` apart
-    uint32_t *counts_;  // of these
-    uint32_t *held_;    // [slots] which input row is there, + 1, or 0
-    size_t *seen_;      // [kernel rows] first lists of the input rows that the output row sees
+    uint32_t *entries_;  // [planes] lists, `stride` apart
+    uint32_t *starts_;   // [planes][columns + 1]
+    uint32_t *found_;    // [slots][planes][columns] lists, `capacity` apart
+    uint32_t *counts_;   // of these
+    uint32_t *held_;     // [slots] which input row is there, + 1, or 0
+    size_t *seen_;       // [kernel rows] first lists of the input rows that the output row sees
 };
 
 }  // namespace

@@ -164,6 +164,21 @@ inline void store_words(__m512i low, __m512i high, int16_t *to) {
     _mm512_store_si512(to + 32, _mm512_unpackhi_epi8(a, b));
 }
 
+// Which of up to 64 channels have a bit.
+inline __mmask64 set_channels(const uint8_t *x, size_t count, __m512i bit) {
+    const __mmask64 here = count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
+    return _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x), bit);
+}
+
+// The numbers of the bits of a mask, in bytes, side by side.
+inline __m512i numbers_of(__mmask64 set) {
+    const __m512i numbers = _mm512_set_epi8(
+        63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35, 34,
+        33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2,
+        1, 0);
+    return _mm512_maskz_compress_epi8(set, numbers);
+}
+
 struct EventOps {
     using Finisher = maqd::Finisher;
 
@@ -188,15 +203,10 @@ struct EventOps {
 
     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to) {
         uint32_t base = 0;
-        const __m512i iota = _mm512_set_epi8(
-            63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
-            35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7,
-            6, 5, 4, 3, 2, 1, 0);
         const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane)), steps = _mm512_set1_epi32(static_cast<int>(step));
         for (size_t c = 0; c < channels; c += 64, base += 64 * step) {
-            const __mmask64 here = channels - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels - c)) - 1;
-            const __mmask64 set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
-            const __m512i found = _mm512_maskz_compress_epi8(set, iota), from = _mm512_set1_epi32(static_cast<int>(base));
+            const __mmask64 set = set_channels(x + c, channels - c, bit);
+            const __m512i found = numbers_of(set), from = _mm512_set1_epi32(static_cast<int>(base));
             const auto count = static_cast<size_t>(__builtin_popcountll(set));
             const auto put = [&](size_t at, __m128i sixteen) {
                 _mm512_storeu_si512(to + at,
@@ -312,15 +322,9 @@ class SweepLists {
 
     // Of a pixel, whose channels have the rows from `from` on.
     inline uint16_t *append(const uint8_t *x, __m512i bit, size_t from, uint16_t *to) const {
-        const __m512i iota = _mm512_set_epi8(
-            63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36,
-            35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7,
-            6, 5, 4, 3, 2, 1, 0);
         for (size_t c = 0; c < channels_; c += 64) {
-            const __mmask64 here = channels_ - c >= 64 ? ~__mmask64{0} : (__mmask64{1} << (channels_ - c)) - 1;
-            const __mmask64 set = _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x + c), bit);
-            const __m512i found = _mm512_maskz_compress_epi8(set, iota);
-            const __m512i base = _mm512_set1_epi16(static_cast<int16_t>((from + c) * ROW));
+            const __mmask64 set = set_channels(x + c, channels_ - c, bit);
+            const __m512i found = numbers_of(set), base = _mm512_set1_epi16(static_cast<int16_t>((from + c) * ROW));
             const auto count = static_cast<size_t>(__builtin_popcountll(set));
             const auto put = [&](size_t at, __m256i numbers) {
                 _mm512_storeu_si512(to + at, _mm512_add_epi16(_mm512_slli_epi16(_mm512_cvtepu8_epi16(numbers), 6), base));
