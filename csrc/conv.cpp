@@ -291,8 +291,8 @@ class ConvStep final : public Step {
     bool events_fit(const PackedWeights &w) const {
         const uint64_t columns = static_cast<uint64_t>(conv_.x.columns) + static_cast<uint64_t>(conv_.window.padding_columns);
         const uint64_t rows = w.depth() + (columns + static_cast<uint64_t>(conv_.window.kernel_columns)) * w.inputs;
-        const uint64_t row_bytes = (w.outputs / 64 + 1) * 64;  // no row is longer
-        return w.depth() * static_cast<uint64_t>(x_.highest) < uint64_t{1} << 23 && rows * row_bytes < uint64_t{1} << 31;
+        constexpr uint64_t ROW = 64;  // bytes; none is longer
+        return w.depth() * static_cast<uint64_t>(x_.highest) < uint64_t{1} << 23 && rows * ROW < uint64_t{1} << 31;
     }
 
     void plan_dense(const PackedWeights &w) {
@@ -353,7 +353,7 @@ class ConvStep final : public Step {
         int vector = 128;
         while (vector < lanes * planes.planes) vector *= 2;
         events_.vector_bits = vector;
-        events_.row_bytes = static_cast<size_t>(events_.chunks) * static_cast<size_t>(vector / 8);
+        events_.row_bytes = static_cast<size_t>(vector / 8);
         events_.image_size = x_.bytes();
         const bool three = planes.planes == 2 && planes.input_sum_coefficient == 0;
         events_.sweep = isa_.event_sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
@@ -421,7 +421,8 @@ class ConvStep final : public Step {
                              static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
         // A sweep fills its lists up to a multiple of 8, one a column.
         const double fetched = reads * bits * (events_.sweep ? 1.5 / w.kernel_columns : 1);
-        const double rows = fetched * (reads * static_cast<double>(events_.row_bytes) > CACHED / 2 ? FAR : 1);
+        const double weights = reads * static_cast<double>(events_.row_bytes) * events_.chunks;
+        const double rows = fetched * (weights > CACHED / 2 ? FAR : 1);
         const double sums = events_.threshold_planes ? 0 : static_cast<double>(finish_.outputs) * isa_.sums_cost;
         return pixels() * (events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + sums) + looks * isa_.look_cost;
     }

@@ -38,12 +38,19 @@ struct EventOffsets {
     size_t row, first, column;
 };
 
-// The rows that the input pixels of one output row fetch: for each plane of the input, column by column. An entry is the
-// offset of a row. Neighbouring output rows see the same pixels, so what these have is looked up once, for kernel row 0.
+// The rows that the input pixels of a band of output rows fetch: for each plane of the input, output row by output row,
+// column by column. An entry is the offset of a row in a chunk. Neighbouring output rows see the same pixels, so what these
+// have is looked up once, for kernel row 0.
 class EventLists {
   public:
     EventLists(const Events &e, EventOffsets offsets, uint8_t *memory)
-        : e_(e), by_(offsets), columns_(columns(e)), capacity_(capacity(e)), stride_(stride(e)), slots_(slots(e)) {
+        : e_(e),
+          by_(offsets),
+          columns_(columns(e)),
+          capacity_(capacity(e)),
+          stride_(stride(e)),
+          slots_(slots(e)),
+          band_(band(e)) {
         const Layout at = layout(e);
         entries_ = reinterpret_cast<uint32_t *>(memory);
         found_ = reinterpret_cast<uint32_t *>(memory + at.found);
@@ -55,13 +62,15 @@ class EventLists {
 
     static size_t size(const Events &e) { return layout(e).end; }
 
+    // Output rows that it has room for.
+    size_t band() const { return band_; }
     const uint32_t *entries(size_t plane) const { return entries_ + plane * stride_; }
-    // Where the part of each column begins, and the last one ends.
-    const uint32_t *starts(size_t plane) const { return starts_ + plane * (columns_ + 1); }
+    // Where the part of each column of a row of the band begins, and the last one ends.
+    const uint32_t *starts(size_t plane, size_t row) const { return starts_ + plane * (band_ * columns_ + 1) + row * columns_; }
 
-    // For an output row.
+    // For an output row, as row `row` of the band; those before it are there.
     template <class Ops>
-    void build(EventRow place) {
+    void build(EventRow place, size_t row) {
         if (place.image + 1 != image_) std::memset(held_, 0, slots_ * sizeof(*held_));
         image_ = place.image + 1;
         const KernelRows seen = kernel_rows(e_, place.row);
@@ -70,7 +79,7 @@ class EventLists {
             seen_[i] = find<Ops>(x, seen.top + i * e_.conv.window.dilation_rows);
         const auto planes = static_cast<size_t>(e_.planes);
         for (size_t plane = 0; plane < planes; plane++)
-            join(plane, seen.first, seen.last, entries_ + plane * stride_, starts_ + plane * (columns_ + 1));
+            join(plane, seen.first, seen.last, row);
     }
 
   private:
@@ -83,9 +92,16 @@ class EventLists {
     // Input rows that are remembered: as many as an output row spans.
     static size_t slots(const Events &e) { return (rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1; }
     static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
-    static size_t stride(const Events &e) {
-        return columns(e) * rows(e) * static_cast<size_t>(e.conv.x.channels) + PIECE;
+    // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still near
+    // when the next chunk needs them.
+    static size_t band(const Events &e) {
+        const size_t bytes = static_cast<size_t>(e.planes) * most(e) * sizeof(uint32_t);
+        const size_t rows = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
+        return e.chunks == 1 ? 1 : rows < all ? rows : all;
     }
+    // Entries of an output row at most, in a plane.
+    static size_t most(const Events &e) { return columns(e) * rows(e) * static_cast<size_t>(e.conv.x.channels); }
+    static size_t stride(const Events &e) { return band(e) * most(e) + PIECE; }
     static Layout layout(const Events &e) {
         const auto planes = static_cast<size_t>(e.planes);
         const size_t lists = slots(e) * columns(e) * planes;
@@ -94,7 +110,7 @@ class EventLists {
         Layout made{};
         made.found = behind(planes * stride(e) * sizeof(uint32_t));
         made.starts = behind(lists * capacity(e) * sizeof(uint32_t));
-        made.counts = behind(planes * (columns(e) + 1) * 4);
+        made.counts = behind(planes * (band(e) * columns(e) + 1) * 4);
         made.held = behind(lists * 4);
         made.seen = behind(slots(e) * 4);
         made.end = behind(rows(e) * sizeof(size_t));
@@ -120,12 +136,14 @@ class EventLists {
     }
 
     // One plane of the output row, from the lists of its pixels.
-    void join(size_t plane, int32_t first, int32_t last, uint32_t *const begin, uint32_t *starts) {
+    void join(size_t plane, int32_t first, int32_t last, size_t row) {
         const size_t columns = columns_, capacity = capacity_, *seen = seen_;
         const uint32_t *found = found_;
         const uint32_t *counts = counts_;
         const EventOffsets by = by_;
-        uint32_t *to = begin;
+        uint32_t *const begin = entries_ + plane * stride_;
+        uint32_t *const starts = starts_ + plane * (band_ * columns + 1) + row * columns;
+        uint32_t *to = begin + (row ? starts[0] : 0);
         for (size_t column = 0; column < columns; column++) {
             starts[column] = static_cast<uint32_t>(to - begin);
             size_t more = by.first + column * by.column + static_cast<size_t>(first) * by.row;
@@ -139,7 +157,7 @@ class EventLists {
         starts[columns] = static_cast<uint32_t>(to - begin);
     }
 
-    static constexpr size_t PIECE = 32;
+    static constexpr size_t PIECE = 32, BAND_BYTES = 1 << 18;
 
     // In loops of fixed length, which compilers turn into vectors.
     static inline void copy(const uint32_t *from, uint32_t more, uint32_t *to) {
@@ -150,10 +168,10 @@ class EventLists {
 
     const Events e_;
     const EventOffsets by_;
-    const size_t columns_, capacity_, stride_, slots_;
+    const size_t columns_, capacity_, stride_, slots_, band_;
     size_t image_ = 0;  // the one that `held_` is about, + 1
     uint32_t *entries_;  // [planes] lists, `stride` apart
-    uint32_t *starts_;   // [planes][columns + 1]
+    uint32_t *starts_;   // [planes][rows of the band x columns + 1]
     uint32_t *found_;    // [slots][planes][columns] lists, `capacity` apart
     uint32_t *counts_;   // of these
     uint32_t *held_;     // [slots] which input row is there, + 1, or 0

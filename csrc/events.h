@@ -128,9 +128,8 @@ constexpr size_t GROUP = 8;  // pixels that leave the slices together, for sums 
 
 template <class Finisher>
 inline size_t event_scratch(const Events &e) {
-    const auto outputs = static_cast<size_t>(e.chunks * e.lanes);
-    return finishers_size<Finisher>(outputs) + static_cast<size_t>(e.lanes) * 4 + GROUP * outputs * 4 +
-           EventLists::size(e);
+    const auto lanes = static_cast<size_t>(e.lanes), outputs = static_cast<size_t>(e.chunks) * lanes;
+    return finishers_size<Finisher>(outputs) + lanes * 4 + GROUP * lanes * 4 + EventLists::size(e);
 }
 
 inline int bit_width(size_t value) {
@@ -139,16 +138,25 @@ inline int bit_width(size_t value) {
     return bits;
 }
 
+// Bytes of the rows of a chunk.
+inline size_t chunk_bytes(const Events &e) {
+    const maqd_window &w = e.conv.window;
+    return (static_cast<size_t>(w.kernel_rows) * static_cast<size_t>(w.kernel_columns) *
+                static_cast<size_t>(e.conv.x.channels) +
+            1) *
+           e.row_bytes;
+}
+
 // Everything about one output pixel but its chunk.
 struct EventPixel {
     const uint32_t *first[8];  // lists of the planes
     size_t count[8];
-    const uint8_t *rows;
-    uint32_t zero;
+    const uint8_t *rows;  // of the first chunk
+    uint32_t zero;        // behind them
     size_t sum;  // of the inputs
 };
 
-inline EventPixel event_pixel(const Events &e, const EventLists &lists, int32_t column) {
+inline EventPixel event_pixel(const Events &e, const EventLists &lists, size_t row, int32_t column) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.x.columns;
     const int32_t left = column * w.stride_columns - w.padding_columns;
@@ -159,11 +167,9 @@ inline EventPixel event_pixel(const Events &e, const EventLists &lists, int32_t 
     const size_t shift = static_cast<size_t>(column) * static_cast<size_t>(w.stride_columns) *
                          static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
     p.rows = e.rows - shift;
-    const size_t depth = static_cast<size_t>(w.kernel_rows) * static_cast<size_t>(w.kernel_columns) *
-                         static_cast<size_t>(e.conv.x.channels);
-    p.zero = static_cast<uint32_t>(depth * e.row_bytes + shift);
+    p.zero = static_cast<uint32_t>(chunk_bytes(e) - e.row_bytes + shift);
     for (size_t plane = 0; plane < static_cast<size_t>(e.planes); plane++) {
-        const uint32_t *starts = lists.starts(plane);
+        const uint32_t *starts = lists.starts(plane, row);
         p.first[plane] = lists.entries(plane) + starts[first];
         p.count[plane] = starts[last] - starts[first];
         p.sum += p.count[plane] << plane;
@@ -308,7 +314,7 @@ class EventRows {
           finish(finish_),
           finishers(make_finishers<Finisher>(finish, 0, finish.outputs, scratch)),
           lanes(static_cast<size_t>(e.lanes)),
-          wide(static_cast<size_t>(e.chunks) * lanes),
+          chunk_size(chunk_bytes(e)),
           threshold_size(static_cast<size_t>(finish.levels) * MAX_THRESHOLD_PLANES * H::BYTES),
           index_bits(bit_width(static_cast<size_t>(finish.levels))),
           is_short(!e.threshold_planes && e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1 &&
@@ -316,35 +322,24 @@ class EventRows {
           lists(e, offsets(e), scratch + event_scratch<Finisher>(e) - EventLists::size(e)) {
         acc = reinterpret_cast<int32_t *>(scratch + finishers_size<Finisher>(finish.outputs));
         group_slices = reinterpret_cast<uint8_t *>(acc + lanes);
-        words = reinterpret_cast<int16_t *>(group_slices + GROUP * wide * 2);
+        words = reinterpret_cast<int16_t *>(group_slices + GROUP * lanes * 2);
     }
 
     void run(size_t first, size_t last) {
         const auto rows = static_cast<size_t>(e.conv.rows), columns = static_cast<size_t>(e.conv.columns);
-        for (size_t part = first; part < last; part++) {
-            lists.template build<Ops>({part / rows, static_cast<int32_t>(part % rows)});
-            for (size_t column = 0; column < columns; column++) {
-                const EventPixel p = event_pixel(e, lists, static_cast<int32_t>(column));
-                const size_t pixel = part * columns + column;
-                const int bits = bit_width(p.sum);
-                for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
-                    if (bits <= 6)
-                        one<6>(p, pixel, chunk);
-                    else if (bits <= 7)
-                        one<7>(p, pixel, chunk);
-                    else if (bits <= 8)
-                        one<8>(p, pixel, chunk);
-                    else if (bits <= 10)
-                        one<10>(p, pixel, chunk);
-                    else if (bits <= 13)
-                        one<13>(p, pixel, chunk);
-                    else
-                        one<MAX_SLICES>(p, pixel, chunk);
-                }
-                if (is_short && ++waiting == GROUP) finish_group(pixel + 1);
+        const size_t band = lists.band();
+        for (size_t part = first; part < last;) {
+            const size_t row = part % rows, left = rows - row < last - part ? rows - row : last - part;
+            const size_t count = band < left ? band : left;
+            for (size_t i = 0; i < count; i++) lists.template build<Ops>({part / rows, static_cast<int32_t>(row + i)}, i);
+            for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
+                for (size_t i = 0; i < count; i++)
+                    for (size_t column = 0; column < columns; column++)
+                        one((part + i) * columns + column, i, column, chunk);
+                if (waiting) finish_group((part + count) * columns, chunk);
             }
+            part += count;
         }
-        if (waiting) finish_group(last * columns);
     }
 
   private:
@@ -354,11 +349,30 @@ class EventRows {
         return {static_cast<size_t>(w.kernel_columns) * column, static_cast<size_t>(w.padding_columns) * column, column};
     }
 
-    // One chunk of a pixel. Slices stay in registers.
+    // One chunk of a pixel, in column `column` of row `row` of the band.
+    inline void one(size_t pixel, size_t row, size_t column, size_t chunk) {
+        const EventPixel p = event_pixel(e, lists, row, static_cast<int32_t>(column));
+        const int bits = bit_width(p.sum);
+        if (bits <= 6)
+            count<6>(p, pixel, chunk);
+        else if (bits <= 7)
+            count<7>(p, pixel, chunk);
+        else if (bits <= 8)
+            count<8>(p, pixel, chunk);
+        else if (bits <= 10)
+            count<10>(p, pixel, chunk);
+        else if (bits <= 13)
+            count<13>(p, pixel, chunk);
+        else
+            count<MAX_SLICES>(p, pixel, chunk);
+        if (is_short && ++waiting == GROUP) finish_group(pixel + 1, chunk);
+    }
+
+    // Slices stay in registers.
     template <int SLICES>
-    __attribute__((noinline)) void one(const EventPixel &p, size_t pixel, size_t chunk) {
+    __attribute__((noinline)) void count(const EventPixel &p, size_t pixel, size_t chunk) {
         typename V::T slices[SLICES];
-        count_chunk<V>(e, p, chunk * V::BYTES, slices);
+        count_chunk<V>(e, p, chunk * chunk_size, slices);
         const size_t output = chunk * lanes;
         const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
         if (e.threshold_planes) {
@@ -371,7 +385,7 @@ class EventRows {
         } else if (is_short) {
             typename H::T value[SLICES + 1];
             subtract_halves<V>(slices, value);
-            uint8_t *to = group_slices + (waiting * wide + output) * 2;
+            uint8_t *to = group_slices + waiting * lanes * 2;
 #pragma GCC unroll 16
             for (int k = 0; k < 16; k++) H::store(to + static_cast<size_t>(k) * H::BYTES, value[k < SLICES ? k : SLICES]);
         } else {
@@ -395,23 +409,25 @@ class EventRows {
 
     // The pixels that wait, the last one before `end`. Their slices were stored a while ago: a processor that is to read
     // together what was stored in parts at once has to wait until it is in the cache.
-    void finish_group(size_t end) {
-        for (size_t i = 0; i < waiting * wide; i += lanes) Ops::shorts(group_slices + i * 2, H::BYTES, words + i);
-        for (size_t o = 0; o < finish.outputs; o += 32) finishers[o / 32].rows(words + o, wide, end - waiting, waiting);
+    void finish_group(size_t end, size_t chunk) {
+        for (size_t i = 0; i < waiting; i++) Ops::shorts(group_slices + i * lanes * 2, H::BYTES, words + i * lanes);
+        const size_t first = chunk * lanes, last = finish.outputs - first < lanes ? finish.outputs : first + lanes;
+        for (size_t o = first; o < last; o += 32) finishers[o / 32].rows(words + (o - first), lanes, end - waiting, waiting);
         waiting = 0;
     }
 
     const Events e;  // copies, which stores of bytes cannot change
     const Finish finish;
     const Finisher *const finishers;
-    const size_t lanes, wide;  // outputs of a chunk and of all of them
+    const size_t lanes;       // outputs of a chunk
+    const size_t chunk_size;  // bytes of its rows
     const size_t threshold_size;
     const int index_bits;
     const bool is_short;
     size_t waiting = 0;
     int32_t *acc;
-    uint8_t *group_slices;  // [GROUP][chunks][16][lanes / 8]
-    int16_t *words;         // [GROUP][wide]
+    uint8_t *group_slices;  // [GROUP][16][lanes / 8]
+    int16_t *words;         // [GROUP][lanes]
     EventLists lists;  // with offsets as seen from the output column 0
 };
 

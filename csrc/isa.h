@@ -115,10 +115,10 @@ constexpr int MAX_THRESHOLD_PLANES = 28;
 
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
-// A row belongs to a kernel position and an input channel and has one plane of bits for each value +1 and -1 of the
-// weights, or for each bit of their index (see conv.cpp), outputs side by side. Outputs are cut into chunks whose
-// planes are `lanes` bits each: a row is [chunks][planes][lanes],
-// each chunk filled up to a vector.
+// Outputs are cut into chunks of `lanes`. A row belongs to a chunk, a kernel position and an input channel and has one plane
+// of bits for each value +1 and -1 of the weights, or for each bit of their index (see conv.cpp), outputs side by side: it
+// is [planes][lanes], filled up to a vector. Rows of a chunk lie together, so that one chunk after the other can be computed
+// with its weights near.
 struct Events {
     maqd_conv conv;
     int planes;  // of the input: bits of its largest value
@@ -130,7 +130,7 @@ struct Events {
     int vector_bits;  // of a chunk: 128, 256 or 512, at least lanes x weight_planes
     int chunks;
     size_t row_bytes;
-    const uint8_t *rows;  // [kernel rows][kernel columns][channels] rows, then one of zeros
+    const uint8_t *rows;  // for each chunk [kernel rows][kernel columns][channels] rows, then one of zeros
     const uint8_t *x;
     size_t image_size;
     // Few outputs leave most of a vector empty. A sweep over the columns of an output row fills it with up to four of them:

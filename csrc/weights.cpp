@@ -201,7 +201,7 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
     const size_t depth = packed.depth();
     const int planes = weight_planes(packed).planes;
     const bool three = ternary(packed);
-    Memory made((depth + 1) * row_bytes);
+    Memory made(static_cast<size_t>(chunks) * (depth + 1) * row_bytes);
     Reader reader(packed);
     const size_t words = (depth + 63) / 64;
     std::vector<uint64_t> bits(static_cast<size_t>(planes) * words * 64);  // [planes][words][64 outputs]
@@ -237,8 +237,7 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
             for (size_t word = 0; word < words; word++) {
                 uint64_t *block = &bits[(static_cast<size_t>(plane) * words + word) * 64];
                 transpose_bits(block);
-                const size_t offset = chunk * (row_bytes / static_cast<size_t>(chunks)) +
-                                      static_cast<size_t>(plane) * plane_bytes + lane / 8;
+                const size_t offset = chunk * (depth + 1) * row_bytes + static_cast<size_t>(plane) * plane_bytes + lane / 8;
                 for (size_t k = word * 64; k < std::min(depth, word * 64 + 64); k++) {
                     const size_t at = (k % packed.taps) * packed.inputs + k / packed.taps;
                     std::memcpy(made.data() + at * row_bytes + offset, &block[k % 64], 8);
