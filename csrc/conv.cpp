@@ -120,6 +120,13 @@ class ConvStep final : public Step {
         return size;
     }
 
+    Bytes weights() const override {
+        if (!events_ready_ || !events_.most) return {nullptr, 0};
+        return {event_rows_.data(), event_rows_.size() / static_cast<size_t>(events_.chunks)};
+    }
+
+    void precede(Bytes next) override { events_.next = next; }
+
     const char *kernel(int choice) const override {
         return choice == DENSE ? "dense" : choice == WINOGRAD ? "winograd" : choice == EVENTS ? "events" : "scalar";
     }
@@ -355,6 +362,7 @@ class ConvStep final : public Step {
         events_.vector_bits = vector;
         events_.row_bytes = static_cast<size_t>(vector / 8);
         events_.image_size = x_.bytes();
+        events_.most = pixels() * USUAL_BITS * events_.planes >= 1;
         const bool three = planes.planes == 2 && planes.input_sum_coefficient == 0;
         events_.sweep = isa_.event_sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
                         conv_.window.stride_columns == 1 && conv_.window.kernel_columns > 1 &&

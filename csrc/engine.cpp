@@ -198,30 +198,36 @@ Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, std::vect
     if (threads > 1) team_ = std::make_unique<Team>(threads);
 }
 
-void Model::conv(const ConvOptions &options) { steps_.push_back(make_conv(isa_, kernel_, options)); }
+void Model::conv(const ConvOptions &options) { append(make_conv(isa_, kernel_, options)); }
 
 void Model::quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner) {
-    steps_.push_back(std::make_unique<QuantizeStep>(isa_, x, y, std::move(quantization), outer, channels, inner));
+    append(std::make_unique<QuantizeStep>(isa_, x, y, std::move(quantization), outer, channels, inner));
 }
 
 void Model::pool(Buffer x, Buffer y, bool maximum, maqd_window window) {
-    steps_.push_back(std::make_unique<PoolStep>(isa_, x, y, maximum, window));
+    append(std::make_unique<PoolStep>(isa_, x, y, maximum, window));
 }
 
 void Model::sum(Buffer x, Buffer y) { pool(x, y, false, whole(x)); }
 
 void Model::add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y) {
-    steps_.push_back(std::make_unique<AddStep>(isa_, std::move(x), std::move(shifts), y));
+    append(std::make_unique<AddStep>(isa_, std::move(x), std::move(shifts), y));
 }
 
 void Model::concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer,
                    Buffer y) {
-    steps_.push_back(
+    append(
         std::make_unique<ConcatStep>(isa_, std::move(x), std::move(shifts), std::move(lengths), outer, y));
 }
 
 void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {
-    steps_.push_back(std::make_unique<TransposeStep>(isa_, x, y, height, width));
+    append(std::make_unique<TransposeStep>(isa_, x, y, height, width));
+}
+
+void Model::append(std::unique_ptr<Step> step) {
+    const Bytes weights = step->weights();
+    for (; weights.size && last_ < steps_.size(); last_++) steps_[last_]->precede(weights);
+    steps_.push_back(std::move(step));
 }
 
 std::unique_ptr<Model::Context> Model::acquire() const {

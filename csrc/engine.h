@@ -64,6 +64,9 @@ class Step {
     virtual size_t parts(const Batch &, int choice) const = 0;
     virtual void run(const Batch &, int choice, size_t first, size_t last, uint8_t *scratch) const = 0;
     virtual size_t scratch() const { return 0; }
+    // Those of its weights that it is likely to read first, if any; and those that the steps behind it will.
+    virtual Bytes weights() const { return {nullptr, 0}; }
+    virtual void precede(Bytes) {}
     virtual const char *kernel(int) const { return "scalar"; }
     // The input whose share of non-zero values is of interest, or null.
     virtual const Buffer *input() const { return nullptr; }
@@ -142,6 +145,7 @@ class Model {
         Memory scratch;
     };
     using Context = std::vector<Worker>;  // one a thread
+    void append(std::unique_ptr<Step> step);
     std::unique_ptr<Context> acquire() const;
     void release(std::unique_ptr<Context> context) const;
     Batch batch(Worker &worker, size_t images) const;
@@ -160,6 +164,7 @@ class Model {
     Buffer result_{};
     const std::vector<Stage> stages_;
     std::vector<std::unique_ptr<Step>> steps_;
+    size_t last_ = 0;  // the steps from here on do not know yet which weights are read behind them
     std::unique_ptr<Team> team_;
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Context>> idle_;

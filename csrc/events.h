@@ -48,6 +48,26 @@ inline size_t plain_count_bits(const uint8_t *x, size_t size) {
     return count;
 }
 
+// Bytes that are asked for while something else is computed.
+class Ahead {
+  public:
+    void ask(Bytes bytes) {
+        next_ = bytes.data;
+        end_ = bytes.data + bytes.size;
+    }
+    // Asks for a few lines of them, if there are any left, and perhaps for some behind them: a processor has only so many
+    // reads under way, and needs some of them itself.
+    inline __attribute__((always_inline)) void some() {
+        if (next_ >= end_) return;
+        for (size_t i = 0; i < LINES; i++) __builtin_prefetch(next_ + i * LINE, 0, 2);
+        next_ += LINES * LINE;
+    }
+
+  private:
+    static constexpr size_t LINE = 64, LINES = 8;
+    const uint8_t *next_ = nullptr, *end_ = nullptr;
+};
+
 template <class V>
 struct Counters {
     using T = typename V::T;
@@ -107,8 +127,12 @@ struct Counters {
 
     // Adds the rows of a list. `zero` is the offset of a row of zeros.
     template <int SLICES>
-    static inline void add(const uint8_t *rows, const uint32_t *list, size_t count, uint32_t zero, T (&s)[SLICES]) {
-        for (; count >= 32; count -= 32, list += 32) add32(rows, list, s);
+    static inline void add(const uint8_t *rows, const uint32_t *list, size_t count, uint32_t zero, T (&s)[SLICES],
+                           Ahead &ahead) {
+        for (; count >= 32; count -= 32, list += 32) {
+            ahead.some();
+            add32(rows, list, s);
+        }
         if (count >= 16) {
             ripple(s, 4, add16(rows, list, s));
             count -= 16;
@@ -179,7 +203,7 @@ inline EventPixel event_pixel(const Events &e, const EventLists &lists, size_t r
 
 // Slices of the sums of one chunk.
 template <class V, int SLICES>
-inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typename V::T (&s)[SLICES]) {
+inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typename V::T (&s)[SLICES], Ahead &ahead) {
 #pragma GCC unroll 24
     for (int k = 0; k < SLICES; k++) s[k] = V::zero();
     for (int plane = e.planes - 1; plane >= 0; plane--) {
@@ -187,7 +211,7 @@ inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typ
 #pragma GCC unroll 24
         for (int k = SLICES - 1; k > 0; k--) s[k] = s[k - 1];
         s[0] = V::zero();
-        Counters<V>::add(p.rows + offset, p.first[plane], p.count[plane], p.zero, s);
+        Counters<V>::add(p.rows + offset, p.first[plane], p.count[plane], p.zero, s, ahead);
     }
 }
 
@@ -333,6 +357,8 @@ class EventRows {
             const size_t count = band < left ? band : left;
             for (size_t i = 0; i < count; i++) lists.template build<Ops>({part / rows, static_cast<int32_t>(row + i)}, i);
             for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
+                // Many images share the wait for weights.
+                if (part == first && last - first <= rows) ahead.ask(wanted_after(chunk));
                 for (size_t i = 0; i < count; i++)
                     for (size_t column = 0; column < columns; column++)
                         one((part + i) * columns + column, i, column, chunk);
@@ -343,6 +369,11 @@ class EventRows {
     }
 
   private:
+    Bytes wanted_after(size_t chunk) const {
+        if (chunk + 1 == static_cast<size_t>(e.chunks)) return e.next;
+        return {e.rows + (chunk + 1) * chunk_size, e.most ? chunk_size : 0};
+    }
+
     static EventOffsets offsets(const Events &e) {
         const auto &w = e.conv.window;
         const size_t column = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
@@ -372,7 +403,7 @@ class EventRows {
     template <int SLICES>
     __attribute__((noinline)) void count(const EventPixel &p, size_t pixel, size_t chunk) {
         typename V::T slices[SLICES];
-        count_chunk<V>(e, p, chunk * chunk_size, slices);
+        count_chunk<V>(e, p, chunk * chunk_size, slices, ahead);
         const size_t output = chunk * lanes;
         const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
         if (e.threshold_planes) {
@@ -425,6 +456,7 @@ class EventRows {
     const int index_bits;
     const bool is_short;
     size_t waiting = 0;
+    Ahead ahead;
     int32_t *acc;
     uint8_t *group_slices;  // [GROUP][16][lanes / 8]
     int16_t *words;         // [GROUP][lanes]

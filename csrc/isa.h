@@ -113,6 +113,12 @@ constexpr int WINOGRAD_BELOW = 8, WINOGRAD_ABOVE = 5, WINOGRAD_WEIGHT = 7;
 
 constexpr int MAX_THRESHOLD_PLANES = 28;
 
+// Constants that are about to be read.
+struct Bytes {
+    const uint8_t *data;
+    size_t size;
+};
+
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
 // Outputs are cut into chunks of `lanes`. A row belongs to a chunk, a kernel position and an input channel and has one plane
@@ -139,6 +145,8 @@ struct Events {
     bool sweep;
     int threshold_bits;  // that are needed for every threshold, with the sign; planes behind them repeat it
     const uint8_t *threshold_planes;  // [chunks][levels][MAX_THRESHOLD_PLANES][lanes], or null if they are not bit-sliced
+    bool most;   // an image is likely to read most of the rows of a chunk
+    Bytes next;  // weights that the next convolution is likely to read first
 };
 
 struct Isa {
