@@ -77,7 +77,6 @@ struct X128 {
     }
     static H::T low(T v) { return vget_low_u8(v); }
     static H::T high(T v) { return vget_high_u8(v); }
-    static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) { plain_tail(list, count, zero, to); }
 };
 
 struct EventOps : PlainEventOps {
@@ -85,7 +84,7 @@ struct EventOps : PlainEventOps {
 };
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
-    EventRows<X128, EventOps>(e, finish, scratch).run(first, last);
+    EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
 }
 
 }  // namespace
@@ -111,7 +110,7 @@ const Isa NEON = {
     4,
     INT16_MAX,
     events,
-    event_scratch<PlainFinisher>,
+    event_scratch<PlainFinisher, EventLists<EventOps>>,
     128,
     false,
     plain_count_bits,

@@ -11,7 +11,6 @@
 //         static T load(const uint8_t *), zero(); static void store(uint8_t *, T)
 //         static T xor2(T, T), and2(T, T);
 //         static T full_add(T &a, T b, T c);  // a becomes a ^ b ^ c; returns majority(a, b, c)
-//         static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to);  // see Counters::add
 //         static H::T low(T), high(T);  // halves
 //     }
 //     struct H {                  // and for halves
@@ -31,11 +30,6 @@ namespace maqd {
 namespace {
 
 constexpr int MAX_SLICES = 24;
-
-// The last entries of a list, filled up to 16.
-inline void plain_tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) {
-    for (size_t i = 0; i < 16; i++) to[i] = i < count ? list[i] : zero;
-}
 
 inline size_t plain_count_bits(const uint8_t *x, size_t size) {
     size_t count = 0;
@@ -76,7 +70,7 @@ struct Counters {
     // through each slice is one adder for eight rows.
     template <class Entry>
     static inline __attribute__((always_inline)) T add8(const uint8_t *rows, const Entry *list, T &s1, T &s2, T &s4) {
-        const auto row = [&](int i) { return V::load(rows + list[i]); };
+        const auto row = [&](int i) { return V::load(rows + UNIT<Entry> * list[i]); };
         T a = row(0), b = row(3);
         T c0 = V::full_add(a, row(1), row(2));
         const T c1 = V::full_add(b, row(4), row(5));
@@ -125,10 +119,9 @@ struct Counters {
         if (list != end) ripple(s, 3, add8(rows, list, s[0], s[1], s[2]));
     }
 
-    // Adds the rows of a list. `zero` is the offset of a row of zeros.
-    template <int SLICES>
-    static inline void add(const uint8_t *rows, const uint32_t *list, size_t count, uint32_t zero, T (&s)[SLICES],
-                           Ahead &ahead) {
+    // Adds the rows of a list. `zero` is the entry of a row of zeros.
+    template <class Lists, class Entry, int SLICES>
+    static inline void add(const uint8_t *rows, const Entry *list, size_t count, Entry zero, T (&s)[SLICES], Ahead &ahead) {
         for (; count >= 32; count -= 32, list += 32) {
             ahead.some();
             add32(rows, list, s);
@@ -139,8 +132,8 @@ struct Counters {
             list += 16;
         }
         if (count == 0) return;
-        alignas(64) uint32_t rest[16];
-        V::tail(list, count, zero, rest);
+        alignas(64) Entry rest[16];
+        Lists::tail(list, count, zero, rest);
         if (count > 8)
             ripple(s, 4, add16(rows, rest, s));
         else
@@ -150,16 +143,14 @@ struct Counters {
 
 constexpr size_t GROUP = 8;  // pixels that leave the slices together, for sums in 16 bits
 
-template <class Finisher>
+template <class Finisher, class Lists>
 inline size_t event_scratch(const Events &e) {
     const auto lanes = static_cast<size_t>(e.lanes), outputs = static_cast<size_t>(e.chunks) * lanes;
-    return finishers_size<Finisher>(outputs) + lanes * 4 + GROUP * lanes * 4 + EventLists::size(e);
+    return finishers_size<Finisher>(outputs) + lanes * 4 + GROUP * lanes * 4 + Lists::size(e);
 }
 
 inline int bit_width(size_t value) {
-    int bits = 0;
-    for (; value; value >>= 1) bits++;
-    return bits;
+    return value ? 64 - __builtin_clzll(value) : 0;
 }
 
 // Bytes of the rows of a chunk.
@@ -172,26 +163,29 @@ inline size_t chunk_bytes(const Events &e) {
 }
 
 // Everything about one output pixel but its chunk.
+template <class Entry>
 struct EventPixel {
-    const uint32_t *first[8];  // lists of the planes
+    const Entry *first[8];  // lists of the planes
     size_t count[8];
-    const uint8_t *rows;  // of the first chunk
-    uint32_t zero;        // behind them
+    const uint8_t *rows;  // of the first chunk, moved so far that entries are right for this column
+    Entry zero;
     size_t sum;  // of the inputs
 };
 
-inline EventPixel event_pixel(const Events &e, const EventLists &lists, size_t row, int32_t column) {
+template <class Lists>
+inline EventPixel<typename Lists::Entry> event_pixel(const Events &e, const Lists &lists, size_t row, int32_t column) {
+    using Entry = typename Lists::Entry;
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.x.columns;
     const int32_t left = column * w.stride_columns - w.padding_columns;
     const int32_t first = left < 0 ? 0 : left < columns ? left : columns;
     const int32_t end = left + w.kernel_columns;
     const int32_t last = end > columns ? columns : end < first ? first : end;
-    EventPixel p{};
+    EventPixel<Entry> p{};
     const size_t shift = static_cast<size_t>(column) * static_cast<size_t>(w.stride_columns) *
                          static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
     p.rows = e.rows - shift;
-    p.zero = static_cast<uint32_t>(chunk_bytes(e) - e.row_bytes + shift);
+    p.zero = static_cast<Entry>(shift / UNIT<Entry>);
     for (size_t plane = 0; plane < static_cast<size_t>(e.planes); plane++) {
         const uint32_t *starts = lists.starts(plane, row);
         p.first[plane] = lists.entries(plane) + starts[first];
@@ -202,8 +196,8 @@ inline EventPixel event_pixel(const Events &e, const EventLists &lists, size_t r
 }
 
 // Slices of the sums of one chunk.
-template <class V, int SLICES>
-inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typename V::T (&s)[SLICES], Ahead &ahead) {
+template <class V, class Lists, int SLICES>
+inline void count_chunk(const Events &e, const EventPixel<typename Lists::Entry> &p, size_t offset, typename V::T (&s)[SLICES], Ahead &ahead) {
 #pragma GCC unroll 24
     for (int k = 0; k < SLICES; k++) s[k] = V::zero();
     for (int plane = e.planes - 1; plane >= 0; plane--) {
@@ -211,7 +205,7 @@ inline void count_chunk(const Events &e, const EventPixel &p, size_t offset, typ
 #pragma GCC unroll 24
         for (int k = SLICES - 1; k > 0; k--) s[k] = s[k - 1];
         s[0] = V::zero();
-        Counters<V>::add(p.rows + offset, p.first[plane], p.count[plane], p.zero, s, ahead);
+        Counters<V>::template add<Lists>(p.rows + offset, p.first[plane], p.count[plane], p.zero, s, ahead);
     }
 }
 
@@ -266,7 +260,6 @@ inline void count_reached(const typename H::T (&value)[SLICES], const uint8_t *p
 // What an instruction set adds:
 //
 //     struct Ops {
-//         static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to);  // see event_lists.h
 //         static void add_bits(int32_t *acc, const uint8_t *bits, size_t lanes, int32_t weight);
 //             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
@@ -326,8 +319,14 @@ struct PlainEventOps {
     }
 };
 
+inline EventOffsets event_offsets(const Events &e) {
+    const size_t column = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
+    return {e.row_bytes + static_cast<size_t>(e.conv.window.padding_columns) * column, column,
+            static_cast<size_t>(e.conv.window.kernel_columns) * column};
+}
+
 // All output rows of a layer: counts chunk by chunk, and what follows.
-template <class V, class Ops>
+template <class V, class Ops, class Lists>
 class EventRows {
     using H = typename V::H;
     using Finisher = typename Ops::Finisher;
@@ -343,7 +342,7 @@ class EventRows {
           index_bits(bit_width(static_cast<size_t>(finish.levels))),
           is_short(!e.threshold_planes && e.weight_planes == 2 && e.coefficients[0] == 1 && e.coefficients[1] == -1 &&
                    maqd::is_short(finish)),
-          lists(e, offsets(e), scratch + event_scratch<Finisher>(e) - EventLists::size(e)) {
+          lists(e, event_offsets(e), scratch + event_scratch<Finisher, Lists>(e) - Lists::size(e)) {
         acc = reinterpret_cast<int32_t *>(scratch + finishers_size<Finisher>(finish.outputs));
         group_slices = reinterpret_cast<uint8_t *>(acc + lanes);
         words = reinterpret_cast<int16_t *>(group_slices + GROUP * lanes * 2);
@@ -355,7 +354,7 @@ class EventRows {
         for (size_t part = first; part < last;) {
             const size_t row = part % rows, left = rows - row < last - part ? rows - row : last - part;
             const size_t count = band < left ? band : left;
-            for (size_t i = 0; i < count; i++) lists.template build<Ops>({part / rows, static_cast<int32_t>(row + i)}, i);
+            for (size_t i = 0; i < count; i++) lists.build({part / rows, static_cast<int32_t>(row + i)}, i);
             for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
                 // Many images share the wait for weights.
                 if (part == first && last - first <= rows) ahead.ask(wanted_after(chunk));
@@ -374,15 +373,9 @@ class EventRows {
         return {e.rows + (chunk + 1) * chunk_size, e.most ? chunk_size : 0};
     }
 
-    static EventOffsets offsets(const Events &e) {
-        const auto &w = e.conv.window;
-        const size_t column = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
-        return {static_cast<size_t>(w.kernel_columns) * column, static_cast<size_t>(w.padding_columns) * column, column};
-    }
-
     // One chunk of a pixel, in column `column` of row `row` of the band.
     inline void one(size_t pixel, size_t row, size_t column, size_t chunk) {
-        const EventPixel p = event_pixel(e, lists, row, static_cast<int32_t>(column));
+        const auto p = event_pixel(e, lists, row, static_cast<int32_t>(column));
         const int bits = bit_width(p.sum);
         if (bits <= 6)
             count<6>(p, pixel, chunk);
@@ -401,9 +394,10 @@ class EventRows {
 
     // Slices stay in registers.
     template <int SLICES>
-    __attribute__((noinline)) void count(const EventPixel &p, size_t pixel, size_t chunk) {
+    __attribute__((noinline)) void count(const EventPixel<typename Lists::Entry> &p, size_t pixel,
+                                         size_t chunk) {
         typename V::T slices[SLICES];
-        count_chunk<V>(e, p, chunk * chunk_size, slices, ahead);
+        count_chunk<V, Lists>(e, p, chunk * chunk_size, slices, ahead);
         const size_t output = chunk * lanes;
         const size_t outputs = finish.outputs - output < lanes ? finish.outputs - output : lanes;
         if (e.threshold_planes) {
@@ -460,7 +454,7 @@ class EventRows {
     int32_t *acc;
     uint8_t *group_slices;  // [GROUP][16][lanes / 8]
     int16_t *words;         // [GROUP][lanes]
-    EventLists lists;  // with offsets as seen from the output column 0
+    Lists lists;  // with offsets as seen from the output column 0
 };
 
 }  // namespace

@@ -136,7 +136,7 @@ struct Events {
     int vector_bits;  // of a chunk: 128, 256 or 512, at least lanes x weight_planes
     int chunks;
     size_t row_bytes;
-    const uint8_t *rows;  // for each chunk [kernel rows][kernel columns][channels] rows, then one of zeros
+    const uint8_t *rows;  // for each chunk one of zeros, then [kernel rows][kernel columns][channels] rows
     const uint8_t *x;
     size_t image_size;
     // Few outputs leave most of a vector empty. A sweep over the columns of an output row fills it with up to four of them:

@@ -240,7 +240,7 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
                 const size_t offset = chunk * (depth + 1) * row_bytes + static_cast<size_t>(plane) * plane_bytes + lane / 8;
                 for (size_t k = word * 64; k < std::min(depth, word * 64 + 64); k++) {
                     const size_t at = (k % packed.taps) * packed.inputs + k / packed.taps;
-                    std::memcpy(made.data() + at * row_bytes + offset, &block[k % 64], 8);
+                    std::memcpy(made.data() + (at + 1) * row_bytes + offset, &block[k % 64], 8);
                 }
             }
     }
@@ -249,13 +249,13 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
 
 Memory sweep_rows(const PackedWeights &packed, int kernel_columns, const std::vector<bool> &negate) {
     const auto columns = static_cast<size_t>(kernel_columns), rows = packed.taps / columns;
-    const Memory plain = event_rows(packed, 64, 1, 16, negate);  // [kernel rows][kernel columns][inputs] rows
+    const Memory plain = event_rows(packed, 64, 1, 16, negate);
     Memory made((rows * packed.inputs + 1) * 64);
     for (size_t row = 0; row < rows; row++)
         for (size_t column = 0; column < columns; column++)
             for (size_t c = 0; c < packed.inputs; c++)
-                std::memcpy(made.data() + (row * packed.inputs + c) * 64 + (columns - 1 - column) * 16,
-                            plain.data() + ((row * columns + column) * packed.inputs + c) * 16, 16);
+                std::memcpy(made.data() + (1 + row * packed.inputs + c) * 64 + (columns - 1 - column) * 16,
+                            plain.data() + (1 + (row * columns + column) * packed.inputs + c) * 16, 16);
     return made;
 }
 

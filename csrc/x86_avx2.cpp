@@ -105,7 +105,6 @@ struct Half {
         a = xor2(v, b);
         return xor2(and2(u, v), c);
     }
-    static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) { plain_tail(list, count, zero, to); }
 };
 
 struct X128 : Half<16> {
@@ -130,7 +129,6 @@ struct X256 {
     }
     static H::T low(T v) { return _mm256_castsi256_si128(v); }
     static H::T high(T v) { return _mm256_extracti128_si256(v, 1); }
-    static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) { plain_tail(list, count, zero, to); }
 };
 
 struct EventOps : PlainEventOps {
@@ -223,9 +221,9 @@ struct EventOps : PlainEventOps {
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.vector_bits == 128)
-        EventRows<X128, EventOps>(e, finish, scratch).run(first, last);
+        EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
     else
-        EventRows<X256, EventOps>(e, finish, scratch).run(first, last);
+        EventRows<X256, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
 }
 
 }  // namespace
@@ -251,7 +249,7 @@ const Isa AVX2 = {
     6,
     INT16_MAX,
     events,
-    event_scratch<PlainFinisher>,
+    event_scratch<PlainFinisher, EventLists<EventOps>>,
     256,
     false,
     plain_count_bits,

@@ -8,6 +8,7 @@
 #include "panel.h"
 #include "winograd.h"
 #include "x86_finish.h"
+#include "x86_lists.h"
 
 namespace maqd {
 
@@ -69,16 +70,8 @@ constexpr int truth_table(int (*f)(int, int, int)) {
 }
 constexpr int XOR3 = truth_table(f_xor3), CARRY = truth_table(f_carry), BORROW = truth_table(f_borrow);
 
-struct Tail {
-    // The last entries of a list, filled up to 16.
-    static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) {
-        const auto here = static_cast<__mmask16>((1u << count) - 1);
-        _mm512_store_si512(to, _mm512_mask_loadu_epi32(_mm512_set1_epi32(static_cast<int>(zero)), here, list));
-    }
-};
-
 // Vectors of 64, 128 and 256 bits as halves, of 128, 256 and 512 bits as rows.
-struct X64 : Tail {
+struct X64 {
     using T = __m128i;
     static constexpr size_t BYTES = 8;
     static T load(const uint8_t *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
@@ -106,7 +99,7 @@ struct X128 : X64 {
     static H::T high(T v) { return _mm_unpackhi_epi64(v, v); }
 };
 
-struct X256 : Tail {
+struct X256 {
     using T = __m256i;
     using H = X128;
     static constexpr size_t BYTES = 32;
@@ -128,7 +121,7 @@ struct X256 : Tail {
     static H::T high(T v) { return _mm256_extracti128_si256(v, 1); }
 };
 
-struct X512 : Tail {
+struct X512 {
     using T = __m512i;
     using H = X256;
     static constexpr size_t BYTES = 64;
@@ -164,21 +157,6 @@ inline void store_words(__m512i low, __m512i high, int16_t *to) {
     _mm512_store_si512(to + 32, _mm512_unpackhi_epi8(a, b));
 }
 
-// Which of up to 64 channels have a bit.
-inline __mmask64 set_channels(const uint8_t *x, size_t count, __m512i bit) {
-    const __mmask64 here = count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
-    return _mm512_mask_test_epi8_mask(here, _mm512_loadu_si512(x), bit);
-}
-
-// The numbers of the bits of a mask, in bytes, side by side.
-inline __m512i numbers_of(__mmask64 set) {
-    const __m512i numbers = _mm512_set_epi8(
-        63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35, 34,
-        33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2,
-        1, 0);
-    return _mm512_maskz_compress_epi8(set, numbers);
-}
-
 struct EventOps {
     using Finisher = maqd::Finisher;
 
@@ -199,30 +177,6 @@ struct EventOps {
             };
             store_words(eight(slices), eight(slices + 8 * bytes), acc);
         }
-    }
-
-    static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to) {
-        uint32_t base = 0;
-        const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane)), steps = _mm512_set1_epi32(static_cast<int>(step));
-        for (size_t c = 0; c < channels; c += 64, base += 64 * step) {
-            const __mmask64 set = set_channels(x + c, channels - c, bit);
-            const __m512i found = numbers_of(set), from = _mm512_set1_epi32(static_cast<int>(base));
-            const auto count = static_cast<size_t>(__builtin_popcountll(set));
-            const auto put = [&](size_t at, __m128i sixteen) {
-                _mm512_storeu_si512(to + at,
-                                    _mm512_add_epi32(_mm512_mullo_epi32(_mm512_cvtepu8_epi32(sixteen), steps), from));
-            };
-            put(0, _mm512_castsi512_si128(found));
-            if (count > 16) {
-                put(16, _mm512_extracti32x4_epi32(found, 1));
-                if (count > 32) {
-                    put(32, _mm512_extracti32x4_epi32(found, 2));
-                    put(48, _mm512_extracti32x4_epi32(found, 3));
-                }
-            }
-            to += count;
-        }
-        return to;
     }
 
     static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs) {
@@ -268,79 +222,12 @@ struct X4x64 {
     static T borrow(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, BORROW); }
 };
 
-// The rows that each input column of one output row fetches: offsets from the first one, filled up with those of a row of zeros
-// to a multiple of 8. ConvStep sees to it that they fit 16 bits. A pixel is looked at for each output row that sees it: this
-// is faster than copying what was found.
-class SweepLists {
-  public:
-    SweepLists(const Events &e, uint8_t *memory)
-        : e_(e), columns_(static_cast<size_t>(e.conv.x.columns)), channels_(static_cast<size_t>(e.conv.x.channels)) {
-        starts_ = reinterpret_cast<uint32_t *>(memory);
-        entries_ = reinterpret_cast<uint16_t *>(memory + starts_size(e));
-    }
+// The rows that each input column of one output row fetches. ConvStep sees to it that entries fit.
+using SweepLists = LookupLists<uint16_t, true>;
 
-    static size_t size(const Events &e) { return starts_size(e) + static_cast<size_t>(e.planes) * stride(e) * 2; }
-
-    const uint16_t *entries(size_t plane) const { return entries_ + plane * stride(e_); }
-    // Where the part of each column begins, and the last one ends.
-    const uint32_t *starts(size_t plane) const { return starts_ + plane * (columns_ + 1); }
-
-    void build(size_t image, int32_t row) {
-        const KernelRows seen = kernel_rows(e_, row);
-        const size_t line = columns_ * channels_, next = line * static_cast<size_t>(e_.conv.window.dilation_rows);
-        const int32_t top = seen.first < seen.last ? seen.top + seen.first * e_.conv.window.dilation_rows : 0;
-        const uint8_t *const x = e_.x + image * e_.image_size + static_cast<size_t>(top) * line;
-        const size_t first = static_cast<size_t>(seen.first) * channels_, last = static_cast<size_t>(seen.last) * channels_;
-        const auto rows = static_cast<size_t>(e_.conv.window.kernel_rows) * channels_;
-        const __m128i zeros = _mm_set1_epi16(static_cast<int16_t>(rows * ROW));
-        for (size_t plane = 0; plane < static_cast<size_t>(e_.planes); plane++) {
-            const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << plane));
-            uint16_t *const begin = entries_ + plane * stride(e_), *to = begin;
-            uint32_t *const starts = starts_ + plane * (columns_ + 1);
-            for (size_t column = 0; column < columns_; column++) {
-                uint16_t *const start = to;
-                starts[column] = static_cast<uint32_t>(start - begin);
-                const uint8_t *pixel = x + column * channels_;
-                for (size_t from = first; from < last; from += channels_, pixel += next) to = append(pixel, bit, from, to);
-                _mm_storeu_si128(reinterpret_cast<__m128i *>(to), zeros);
-                to = start + (static_cast<size_t>(to - start) + 7) / 8 * 8;
-            }
-            starts[columns_] = static_cast<uint32_t>(to - begin);
-        }
-    }
-
-  private:
-    static constexpr size_t ROW = 64;  // Events::row_bytes
-
-    static size_t starts_size(const Events &e) {
-        return (static_cast<size_t>(e.planes) * (static_cast<size_t>(e.conv.x.columns) + 1) * 4 + 63) / 64 * 64;
-    }
-    static size_t stride(const Events &e) {
-        const size_t rows = static_cast<size_t>(e.conv.window.kernel_rows) * static_cast<size_t>(e.conv.x.channels);
-        return (static_cast<size_t>(e.conv.x.columns) * (rows + 8) + 127) / 64 * 64;
-    }
-
-    // Of a pixel, whose channels have the rows from `from` on.
-    inline uint16_t *append(const uint8_t *x, __m512i bit, size_t from, uint16_t *to) const {
-        for (size_t c = 0; c < channels_; c += 64) {
-            const __mmask64 set = set_channels(x + c, channels_ - c, bit);
-            const __m512i found = numbers_of(set), base = _mm512_set1_epi16(static_cast<int16_t>((from + c) * ROW));
-            const auto count = static_cast<size_t>(__builtin_popcountll(set));
-            const auto put = [&](size_t at, __m256i numbers) {
-                _mm512_storeu_si512(to + at, _mm512_add_epi16(_mm512_slli_epi16(_mm512_cvtepu8_epi16(numbers), 6), base));
-            };
-            put(0, _mm512_castsi512_si256(found));
-            if (count > 32) put(32, _mm512_extracti64x4_epi64(found, 1));
-            to += count;
-        }
-        return to;
-    }
-
-    const Events e_;
-    const size_t columns_, channels_;
-    uint32_t *starts_;   // [planes][columns + 1]
-    uint16_t *entries_;  // [planes] lists, `stride` apart
-};
+inline EventOffsets sweep_offsets(const Events &e) {
+    return {e.row_bytes, 0, static_cast<size_t>(e.conv.x.channels) * e.row_bytes};
+}
 
 constexpr size_t FOURS = 8;  // times four output columns are finished together
 
@@ -465,7 +352,7 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
         if (column >= 0 && column < inputs) {
 #pragma GCC unroll 2
             for (int a = 0; a < PLANES; a++) {
-                const uint32_t *starts = lists.starts(static_cast<size_t>(a));
+                const uint32_t *starts = lists.starts(static_cast<size_t>(a), 0);
                 const uint16_t *entries = lists.entries(static_cast<size_t>(a));
                 const uint16_t *list = entries + starts[column], *end = entries + starts[column + 1];
                 Counters<X512>::add_eights(e.rows, list, end, s[a]);
@@ -498,7 +385,7 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
     const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
     size_t most = 0;
     for (size_t a = 0; a < PLANES; a++) {
-        const uint32_t *starts = lists.starts(a);
+        const uint32_t *starts = lists.starts(a, 0);
         for (size_t column = 0; column < inputs; column++) {
             const size_t last = column + wide < inputs ? column + wide : inputs;
             const size_t count = starts[last] - starts[column];
@@ -520,26 +407,41 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     const auto rows = static_cast<size_t>(e.conv.rows);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
-    SweepLists lists(e, scratch + 256);
+    SweepLists lists(e, sweep_offsets(e), scratch + 256);
     const size_t second = finish.outputs > 32 ? 32 : 0;
     const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs}, {finish, second, finish.outputs - second}};
     for (size_t part = first; part < last; part++) {
-        lists.build(part / rows, static_cast<int32_t>(part % rows));
+        lists.build({part / rows, static_cast<int32_t>(part % rows)}, 0);
         e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc) : sweep_row<2>(e, finish, finishers, lists, part, acc);
     }
 }
 
-size_t scratch(const Events &e) { return e.sweep ? 256 + SweepLists::size(e) : event_scratch<Finisher>(e); }
+using ShortLists = LookupLists<uint16_t, false>;
+using LongLists = LookupLists<uint32_t, false>;
+
+size_t scratch(const Events &e) {
+    if (e.sweep) return 256 + SweepLists::size(e);
+    return ShortLists::fits(e, event_offsets(e)) ? event_scratch<Finisher, ShortLists>(e)
+                                                 : event_scratch<Finisher, LongLists>(e);
+}
+
+template <class Lists>
+void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    if (e.vector_bits == 128)
+        EventRows<X128, EventOps, Lists>(e, finish, scratch).run(first, last);
+    else if (e.vector_bits == 256)
+        EventRows<X256, EventOps, Lists>(e, finish, scratch).run(first, last);
+    else
+        EventRows<X512, EventOps, Lists>(e, finish, scratch).run(first, last);
+}
 
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.sweep)
         sweep(e, finish, first, last, scratch);
-    else if (e.vector_bits == 128)
-        EventRows<X128, EventOps>(e, finish, scratch).run(first, last);
-    else if (e.vector_bits == 256)
-        EventRows<X256, EventOps>(e, finish, scratch).run(first, last);
+    else if (ShortLists::fits(e, event_offsets(e)))
+        events<ShortLists>(e, finish, first, last, scratch);
     else
-        EventRows<X512, EventOps>(e, finish, scratch).run(first, last);
+        events<LongLists>(e, finish, first, last, scratch);
 }
 
 size_t count_bits(const uint8_t *x, size_t size) {

@@ -41,7 +41,7 @@ struct Case {
 Case random_case(Random &random) {
     Case c;
     ConvOptions &o = c.options;
-    const int32_t channels = random.of({1, 3, 8, 17, 30, 64, 65, 90, 130, 256}), outputs_of_group = random.of({1, 5, 16, 33, 64, 100, 200, 300});
+    const int32_t channels = random.of({1, 3, 8, 17, 30, 64, 65, 90, 130, 256, 320, 512}), outputs_of_group = random.of({1, 5, 16, 33, 64, 100, 200, 300});
     const int32_t groups = channels % 2 == 0 && random.from(0, 5) == 0 ? 2 : 1, outputs = outputs_of_group * groups;
     const int32_t rows = random.from(1, 7), columns = random.of({1, 2, 3, 7, 12, 16, 19});
     const int32_t highest = random.of({1, 1, 2, 3, 3, 7, 15, 255}), zero = random.from(0, 3) ? 0 : random.from(0, highest);
