@@ -31,15 +31,14 @@ namespace {
 
 constexpr int MAX_SLICES = 24;
 
-inline size_t plain_count_bits(const uint8_t *x, size_t size) {
-    size_t count = 0;
-    for (; size >= 8; x += 8, size -= 8) {
-        uint64_t word;
-        std::memcpy(&word, x, 8);
-        count += static_cast<size_t>(__builtin_popcountll(word));
+inline size_t plain_count_bits(const uint8_t *x, size_t size, size_t count, size_t stride) {
+    size_t set = 0;
+    for (; count; x += stride, count--) {
+        uint64_t piece[8] = {};
+        std::memcpy(piece, x, size);
+        for (const uint64_t word : piece) set += static_cast<size_t>(__builtin_popcountll(word));
     }
-    for (; size; x++, size--) count += static_cast<size_t>(__builtin_popcount(*x));
-    return count;
+    return set;
 }
 
 // Bytes that are asked for while something else is computed.
@@ -197,7 +196,8 @@ inline EventPixel<typename Lists::Entry> event_pixel(const Events &e, const List
 
 // Slices of the sums of one chunk.
 template <class V, class Lists, int SLICES>
-inline void count_chunk(const Events &e, const EventPixel<typename Lists::Entry> &p, size_t offset, typename V::T (&s)[SLICES], Ahead &ahead) {
+inline void count_chunk(const Events &e, const EventPixel<typename Lists::Entry> &p, size_t offset,
+                        typename V::T (&s)[SLICES], Ahead &ahead) {
 #pragma GCC unroll 24
     for (int k = 0; k < SLICES; k++) s[k] = V::zero();
     for (int plane = e.planes - 1; plane >= 0; plane--) {

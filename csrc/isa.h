@@ -176,7 +176,8 @@ struct Isa {
     size_t (*events_scratch)(const Events &);
     int event_bits;  // width of its widest vectors
     bool event_sweeps;  // whether it has sweeps
-    size_t (*count_bits)(const uint8_t *x, size_t size);  // how many bits are set
+    // How many bits are set in `count` pieces of `size` bytes, at most 64, that begin `stride` bytes apart.
+    size_t (*count_bits)(const uint8_t *x, size_t size, size_t count, size_t stride);
     // Rough costs in nanoseconds, only to choose between kernels: a product of the dense one; an output of a quad; for
     // events a row of a chunk, a chunk of an output pixel, an output that leaves the bit slices, and looking through 64
     // channels of an input pixel.

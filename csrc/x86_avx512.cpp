@@ -444,12 +444,11 @@ void events(const Events &e, const Finish &finish, size_t first, size_t last, ui
         events<LongLists>(e, finish, first, last, scratch);
 }
 
-size_t count_bits(const uint8_t *x, size_t size) {
+size_t count_bits(const uint8_t *x, size_t size, size_t count, size_t stride) {
+    const __mmask64 here = size >= 64 ? ~__mmask64{0} : (__mmask64{1} << size) - 1;
     __m512i total = _mm512_setzero_si512();
-    for (size_t i = 0; i < size; i += 64) {
-        const __mmask64 here = size - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (size - i)) - 1;
-        total = _mm512_add_epi64(total, _mm512_popcnt_epi64(_mm512_maskz_loadu_epi8(here, x + i)));
-    }
+    for (; count; x += stride, count--)
+        total = _mm512_add_epi64(total, _mm512_popcnt_epi64(_mm512_maskz_loadu_epi8(here, x)));
     return static_cast<size_t>(_mm512_reduce_add_epi64(total));
 }
 
@@ -482,7 +481,7 @@ const Isa AVX512 = {
     count_bits,
     0.0027,
     0.9,
-    0.46,
+    0.42,
     8,
     0.12,
     1,

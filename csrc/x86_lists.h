@@ -8,8 +8,8 @@
 namespace maqd {
 namespace {
 
-// A pixel is looked at for each output row that sees it, which takes fewer operations than copying what was found. If FILLED,
-// the list of each column is filled up to a multiple of 8 with the row of zeros.
+// A pixel is looked at for each output row that sees it, which takes fewer operations than copying what was found. If
+// FILLED, the list of each column is filled up to a multiple of 8 with the row of zeros.
 template <class Entry_, bool FILLED>
 class LookupLists : public ListStore<Entry_> {
     using Store = ListStore<Entry_>;
