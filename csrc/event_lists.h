@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "isa.h"
+#include "window.h"
 
 namespace maqd {
 namespace {
@@ -14,20 +14,6 @@ struct EventRow {
     size_t image;
     int32_t row;
 };
-
-// The input row that kernel row 0 sees, or would see, and the kernel rows first .. last - 1 that see one.
-struct KernelRows {
-    int32_t top, first, last;
-};
-
-inline KernelRows kernel_rows(const Events &e, int32_t row) {
-    const maqd_window &w = e.conv.window;
-    const int32_t top = row * w.stride_rows - w.padding_rows;
-    int32_t first = 0, last = w.kernel_rows;
-    while (first < last && top + first * w.dilation_rows < 0) first++;
-    while (first < last && top + (last - 1) * w.dilation_rows >= e.conv.x.rows) last--;
-    return {top, first, last};
-}
 
 // Where rows of weights are, as bytes from the row of zeros of their chunk:
 // first + input column * column + kernel row * row + channel * Events::row_bytes.
@@ -121,7 +107,7 @@ class EventLists : public ListStore<uint32_t> {
     void build(EventRow place, size_t row) {
         if (place.image + 1 != image_) std::memset(held_, 0, slots_ * sizeof(*held_));
         image_ = place.image + 1;
-        const KernelRows seen = maqd::kernel_rows(e_, place.row);
+        const KernelRows seen = maqd::kernel_rows(e_.conv, place.row);
         const uint8_t *x = e_.x + place.image * e_.image_size;
         for (int32_t i = seen.first; i < seen.last; i++) seen_[i] = find(x, seen.top + i * e_.conv.window.dilation_rows);
         for (size_t plane = 0; plane < planes(e_); plane++) join(plane, seen.first, seen.last, row);

@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "isa.h"
+#include "window.h"
 
 namespace maqd {
 namespace {
@@ -109,19 +109,29 @@ inline size_t strip_size(const Dense &dense) {
 
 constexpr size_t INTERLEAVED_INPUTS = 8;  // most input channels of an interleaved layer
 
-// One strip of columns [kernel rows][inputs] for an output row.
-inline void interleave(const Dense &dense, const uint8_t *x, int32_t top, int32_t begin, int32_t end, uint8_t *to) {
+// One strip of columns [kernel rows][inputs] for an output row: the input columns begin .. end - 1.
+inline void interleave(const Dense &dense, const uint8_t *x, int32_t output_row, int32_t begin, int32_t end, uint8_t *to) {
     const maqd_tensor &shape = dense.conv.x;
     const maqd_window &w = dense.conv.window;
     const size_t inputs = dense.inputs();
-    for (int32_t column = begin; column < end; column++)
-        for (int32_t i = 0; i < w.kernel_rows; i++, to += inputs) {
-            const int32_t row = top + i * w.dilation_rows;
-            if (row < 0 || row >= shape.rows || column < 0 || column >= shape.columns)
-                std::memset(to, shape.zero, INTERLEAVED_INPUTS);
-            else
-                std::memcpy(to, x + static_cast<size_t>(row * shape.columns + column) * inputs, INTERLEAVED_INPUTS);
+    const auto line = static_cast<size_t>(w.dilation_rows * shape.columns) * inputs;
+    const KernelRows rows = kernel_rows(dense.conv, output_row);
+    // Each piece may be longer than it should be: the next one is written over its end.
+    const auto fill = [&](int32_t count) {
+        for (int32_t i = 0; i < count; i++, to += inputs) std::memset(to, shape.zero, INTERLEAVED_INPUTS);
+    };
+    for (int32_t column = begin; column < end; column++) {
+        if (column < 0 || column >= shape.columns || rows.first == rows.last) {
+            fill(w.kernel_rows);
+            continue;
         }
+        fill(rows.first);
+        const int32_t row = rows.top + rows.first * w.dilation_rows;
+        const uint8_t *from = x + static_cast<size_t>(row * shape.columns + column) * inputs;
+        for (int32_t i = rows.first; i < rows.last; i++, from += line, to += inputs)
+            std::memcpy(to, from, INTERLEAVED_INPUTS);
+        fill(w.kernel_rows - rows.last);
+    }
 }
 
 constexpr size_t STRIP_ROWS = 4;  // output rows whose strips are made together
@@ -152,8 +162,8 @@ inline Left fill_strips(const Dense &dense, size_t part, size_t count, uint8_t *
     const int32_t end = (conv.columns - 1) * w.stride_columns - w.padding_columns + w.kernel_columns;
     if (dense.interleaved) {
         for (size_t i = 0; i < count; i++)
-            interleave(dense, dense.x + part / rows * dense.image_size,
-                       top + static_cast<int32_t>(i) * w.stride_rows, -w.padding_columns, end, strips + i * size);
+            interleave(dense, dense.x + part / rows * dense.image_size, static_cast<int32_t>(part % rows + i),
+                       -w.padding_columns, end, strips + i * size);
         return {strips, static_cast<size_t>(w.stride_columns * w.kernel_rows) * dense.inputs(), size};
     }
     for (size_t i = 0; i < total; i++) {
