@@ -364,7 +364,7 @@ class ConvStep final : public Step {
         events_.sweep = isa_.event_sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
                         conv_.window.stride_columns == 1 && conv_.window.kernel_columns > 1 &&
                         conv_.window.kernel_columns <= 4 &&
-                        (static_cast<size_t>(conv_.window.kernel_rows) * w.inputs + 1) * 64 / 8 <= UINT16_MAX;
+                        static_cast<size_t>(conv_.window.kernel_rows) * w.inputs < SWEEP_ROWS;
         if (events_.sweep) events_.row_bytes = 64;
         plan_threshold_planes(o);
     }

@@ -226,7 +226,7 @@ void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {
 
 void Model::append(std::unique_ptr<Step> step) {
     const Bytes weights = step->weights();
-    for (; weights.size && last_ < steps_.size(); last_++) steps_[last_]->precede(weights);
+    for (; weights.size && unaware_ < steps_.size(); unaware_++) steps_[unaware_]->precede(weights);
     steps_.push_back(std::move(step));
 }
 

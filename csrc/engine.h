@@ -64,8 +64,9 @@ class Step {
     virtual size_t parts(const Batch &, int choice) const = 0;
     virtual void run(const Batch &, int choice, size_t first, size_t last, uint8_t *scratch) const = 0;
     virtual size_t scratch() const { return 0; }
-    // Those of its weights that it is likely to read first, if any; and those that the steps behind it will.
+    // Those of its weights that it is likely to read first, if it is worth while to ask for them ahead.
     virtual Bytes weights() const { return {nullptr, 0}; }
+    // Says what the steps behind it are likely to read first.
     virtual void precede(Bytes) {}
     virtual const char *kernel(int) const { return "scalar"; }
     // The input whose share of non-zero values is of interest, or null.
@@ -164,7 +165,7 @@ class Model {
     Buffer result_{};
     const std::vector<Stage> stages_;
     std::vector<std::unique_ptr<Step>> steps_;
-    size_t last_ = 0;  // the steps from here on do not know yet which weights are read behind them
+    size_t unaware_ = 0;  // the steps from here on do not know yet which weights are read behind them
     std::unique_ptr<Team> team_;
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Context>> idle_;

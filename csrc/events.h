@@ -148,9 +148,7 @@ inline size_t event_scratch(const Events &e) {
     return finishers_size<Finisher>(outputs) + lanes * 4 + GROUP * lanes * 4 + Lists::size(e);
 }
 
-inline int bit_width(size_t value) {
-    return value ? 64 - __builtin_clzll(value) : 0;
-}
+inline int bit_width(size_t value) { return value ? 64 - __builtin_clzll(value) : 0; }
 
 // Bytes of the rows of a chunk.
 inline size_t chunk_bytes(const Events &e) {
@@ -394,8 +392,7 @@ class EventRows {
 
     // Slices stay in registers.
     template <int SLICES>
-    __attribute__((noinline)) void count(const EventPixel<typename Lists::Entry> &p, size_t pixel,
-                                         size_t chunk) {
+    __attribute__((noinline)) void count(const EventPixel<typename Lists::Entry> &p, size_t pixel, size_t chunk) {
         typename V::T slices[SLICES];
         count_chunk<V, Lists>(e, p, chunk * chunk_size, slices, ahead);
         const size_t output = chunk * lanes;

@@ -119,6 +119,8 @@ struct Bytes {
     size_t size;
 };
 
+constexpr size_t SWEEP_ROWS = UINT16_MAX / 8;  // lists of a sweep count in 16 bits, in units of 8 bytes; a row has 64
+
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
 // Outputs are cut into chunks of `lanes`. A row belongs to a chunk, a kernel position and an input channel and has one plane
@@ -141,7 +143,8 @@ struct Events {
     size_t image_size;
     // Few outputs leave most of a vector empty. A sweep over the columns of an output row fills it with up to four of them:
     // a row belongs to a kernel row and an input channel and is [lanes of output columns][planes][64], the last kernel
-    // column first. For three states, up to 64 outputs, up to 4 kernel columns, stride 1 across and up to 2 planes.
+    // column first. For three states, up to 64 outputs, up to 4 kernel columns, stride 1 across, up to 2 planes and less than
+    // SWEEP_ROWS rows.
     bool sweep;
     int threshold_bits;  // that are needed for every threshold, with the sign; planes behind them repeat it
     const uint8_t *threshold_planes;  // [chunks][levels][MAX_THRESHOLD_PLANES][lanes], or null if they are not bit-sliced
