@@ -121,9 +121,11 @@ class LookupLists : public ListStore<Entry_> {
         put<0>(found, step, base, to);
         if (many > WIDTH) {
             put<WIDTH>(found, step, base, to);
-            if (WIDTH < 32 && many > 2 * WIDTH) {
-                put<2 * WIDTH % 64>(found, step, base, to);
-                put<3 * WIDTH % 64>(found, step, base, to);
+            if constexpr (WIDTH < 32) {
+                if (many > 2 * WIDTH) {
+                    put<2 * WIDTH>(found, step, base, to);
+                    put<3 * WIDTH>(found, step, base, to);
+                }
             }
         }
         return to + many;
