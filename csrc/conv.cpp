@@ -17,7 +17,7 @@ constexpr double USUAL_BITS = 0.18;         // share of set bits of trained netw
 // For rough costs. In nanoseconds: to bring a byte of many weights nearer, and to expand one.
 constexpr double FETCH = 0.03, EXPAND = 0.02;
 constexpr size_t CACHED = 1 << 18;  // bytes of weights that stay in a near cache
-constexpr double FAR = 1.1;        // times as long take rows of events from farther away
+constexpr double FAR = 1.1;         // times as long take rows of events from farther away
 constexpr double NEAR = 0.85;       // times as long takes a product of transformed inputs and weights
 
 size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }

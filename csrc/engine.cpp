@@ -216,8 +216,7 @@ void Model::add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y) {
 
 void Model::concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer,
                    Buffer y) {
-    append(
-        std::make_unique<ConcatStep>(isa_, std::move(x), std::move(shifts), std::move(lengths), outer, y));
+    append(std::make_unique<ConcatStep>(isa_, std::move(x), std::move(shifts), std::move(lengths), outer, y));
 }
 
 void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {

@@ -34,6 +34,7 @@ class ListStore {
         : e_(e),
           columns_(columns(e)),
           band_(band(e)),
+          stride_(stride(e)),
           entries_(reinterpret_cast<Entry *>(memory)),
           starts_(reinterpret_cast<uint32_t *>(memory + planes(e) * stride(e) * sizeof(Entry))) {}
 
@@ -43,7 +44,7 @@ class ListStore {
 
     // Output rows that there is room for.
     size_t band() const { return band_; }
-    Entry *entries(size_t plane) const { return entries_ + plane * stride(e_); }
+    Entry *entries(size_t plane) const { return entries_ + plane * stride_; }
     // Where the part of each column of a row of the band begins, and the last one ends.
     uint32_t *starts(size_t plane, size_t row) const { return starts_ + plane * (band_ * columns_ + 1) + row * columns_; }
 
@@ -54,7 +55,7 @@ class ListStore {
     static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
     static size_t planes(const Events &e) { return static_cast<size_t>(e.planes); }
     static size_t columns(const Events &e) { return static_cast<size_t>(e.conv.x.columns); }
-    static size_t kernel_rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
+    static size_t rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
 
     const Events e_;
     const size_t columns_;
@@ -64,19 +65,19 @@ class ListStore {
 
     // Entries of an output row at most, in a plane.
     static size_t most(const Events &e) {
-        return columns(e) * (kernel_rows(e) * static_cast<size_t>(e.conv.x.channels) + FILL);
+        return columns(e) * (rows(e) * static_cast<size_t>(e.conv.x.channels) + FILL);
     }
     static size_t stride(const Events &e) { return (band(e) * most(e) + 2 * SLACK - 1) / SLACK * SLACK; }
     // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still near
     // when the next chunk needs them.
     static size_t band(const Events &e) {
         const size_t bytes = planes(e) * most(e) * sizeof(Entry);
-        const size_t rows = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
-        return e.chunks == 1 ? 1 : rows < all ? rows : all;
+        const size_t room = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
+        return e.chunks == 1 ? 1 : room < all ? room : all;
     }
 
-    const size_t band_;
-    Entry *const entries_;    // [planes] lists, stride() apart
+    const size_t band_, stride_;
+    Entry *const entries_;    // [planes] lists, `stride_` apart
     uint32_t *const starts_;  // [planes][rows of the band x columns + 1]
 };
 
@@ -107,7 +108,7 @@ class EventLists : public ListStore<uint32_t> {
     void build(EventRow place, size_t row) {
         if (place.image + 1 != image_) std::memset(held_, 0, slots_ * sizeof(*held_));
         image_ = place.image + 1;
-        const KernelRows seen = maqd::kernel_rows(e_.conv, place.row);
+        const KernelRows seen = kernel_rows(e_.conv, place.row);
         const uint8_t *x = e_.x + place.image * e_.image_size;
         for (int32_t i = seen.first; i < seen.last; i++) seen_[i] = find(x, seen.top + i * e_.conv.window.dilation_rows);
         for (size_t plane = 0; plane < planes(e_); plane++) join(plane, seen.first, seen.last, row);
@@ -125,7 +126,7 @@ class EventLists : public ListStore<uint32_t> {
 
     // Input rows that are remembered: as many as an output row spans.
     static size_t slots(const Events &e) {
-        return (Store::kernel_rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1;
+        return (rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1;
     }
     static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
     static Layout layout(const Events &e) {
@@ -136,7 +137,7 @@ class EventLists : public ListStore<uint32_t> {
         made.counts = behind(lists * capacity(e) * sizeof(uint32_t));
         made.held = behind(lists * sizeof(uint32_t));
         made.seen = behind(slots(e) * sizeof(uint32_t));
-        made.end = behind(Store::kernel_rows(e) * sizeof(size_t));
+        made.end = behind(rows(e) * sizeof(size_t));
         return made;
     }
 

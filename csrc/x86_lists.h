@@ -32,7 +32,7 @@ class LookupLists : public ListStore<Entry_> {
 
     // For an output row, as row `row` of the band; those before it are there.
     void build(EventRow place, size_t row) {
-        const KernelRows seen = maqd::kernel_rows(this->e_.conv, place.row);
+        const KernelRows seen = kernel_rows(this->e_.conv, place.row);
         const auto dilation = this->e_.conv.window.dilation_rows;
         const size_t top = seen.first < seen.last ? static_cast<size_t>(seen.top + seen.first * dilation) : 0;
         const size_t line = this->columns_ * channels_, next = static_cast<size_t>(dilation) * line;
