@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*) CMakeLists.txt
+NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
 .PHONY: help setup demo test lint format clean sanitize fuzz
 help:
@@ -47,13 +47,13 @@ sanitize: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(SANITIZED) --target compare_kernels _native
 	$(SANITIZED)/compare_kernels 2000
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(SANITIZERS)" MAQD_NATIVE_MODULE="$$(ls $(CURDIR)/$(SANITIZED)/_native*.so)" \
-		$(BIN)/python -m pytest tests/native/test_native.py tests/native/test_engine.py
+		$(BIN)/python -m pytest tests/runtime/test_native.py tests/runtime/test_engine.py
 
 # Coverage-guided: inputs that reach new code are kept and changed further.
 FUZZ_SECONDS ?= 60
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
-	$(BIN)/python tests/native/fuzz_container.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/
+	$(BIN)/python tests/graph/fuzz_container.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import torch
 
-from maqd.timing import Spread, cpu_name, spread
+from maqd.bench.timing import Spread, cpu_name, spread
 
 
 @dataclass(frozen=True, kw_only=True)

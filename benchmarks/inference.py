@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from harness import machine, print_json, print_machine
-from maqd import container
+from maqd.graph import container
 from maqd.lowering import lower
 from maqd.models import Architecture
 from maqd.runtime.native import isas
@@ -55,7 +55,7 @@ print(1e3 * (imported - start), 1e3 * (time.perf_counter() - start))
 MEMORY = """
 import gc, sys
 import numpy as np
-import maqd.runtime, maqd.container
+import maqd.runtime, maqd.graph.container
 def resident():
     gc.collect()
     return int(open("/proc/self/statm").read().split()[1]) * 4096

@@ -23,15 +23,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from maqd.fixedpoint import AffineForm
 from maqd.graph import FixedPoint, Graph, Thresholds, Weighted
+from maqd.numerics.fixedpoint import AffineForm
 
 OPEN = """
 import sys, time
 start = time.perf_counter()
 import json
 from pathlib import Path
-from maqd import container
+from maqd.graph import container
 times, path = [time.perf_counter() - start], Path(sys.argv[1])
 for _ in range(6):
     start = time.perf_counter()
@@ -85,7 +85,7 @@ def lower_once(weight_states: int, act_states: int, affine: AffineForm, path: Pa
     """Lowers and saves in this process."""
     import torch
 
-    from maqd import container
+    from maqd.graph import container
     from maqd.lowering import lower
 
     network = build(weight_states, act_states)

@@ -21,17 +21,17 @@ import torch
 from numpy.typing import NDArray
 
 from harness import machine, print_json, print_machine
-from maqd import container
 from maqd.data import DataConfig, Source, open_data
+from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, QuantConfig
 from maqd.runtime.onnxruntime import OnnxRuntime
+from maqd.runtime.verify import verify
+from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
 from maqd.training.checkpoint import load_network
-from maqd.training.config import ComputeConfig, OptimConfig, TrainConfig
 from maqd.training.progress import Output
 from maqd.training.train import train
-from maqd.verify import verify
 
 STATES = ((3, 4), (3, 2), (2, 2), (4, 3), (5, 8), (7, 16))
 STEPS_OF = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from harness import machine, print_json, print_machine
+from maqd.cli.arguments import read_yaml
 from maqd.nn import Norm
-from maqd.training.arguments import read_yaml
-from maqd.training.config import TrainConfig
-from maqd.training.plain import from_plain
+from maqd.settings.training import TrainConfig
+from maqd.settings.tree import from_plain
 from maqd.training.progress import Output
 from maqd.training.train import train
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from maqd.data.config import AugmentConfig, DataConfig, Source
-from maqd.models.config import Architecture, ModelConfig
-from maqd.nn.config import UNCHANGED, Norm, Override, QuantConfig
-from maqd.training.config import ComputeConfig, OptimConfig, TrainConfig
-from maqd.training.plain import differences, to_plain
+from maqd.settings.data import AugmentConfig, DataConfig, Source
+from maqd.settings.model import Architecture, ModelConfig
+from maqd.settings.quantization import UNCHANGED, Norm, Override, QuantConfig
+from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
+from maqd.settings.tree import differences, to_plain
 
 FOLDER = Path(__file__).parent
 

@@ -18,17 +18,33 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 
-TORCH_SIDE = {"convert", "demo", "lowering"}
-"""Modules directly in the package that may import torch; every other one must run with NumPy alone."""
-TORCH_PACKAGES = {"nn", "models", "training", "data", "report"}
-"""Packages that may import torch; the others (engines, exports) must not."""
-FORBIDDEN = {
-    "nn": {"models", "training", "data", "report"},
-    "models": {"training", "data", "report"},
-    "data": {"nn", "models", "training", "report"},
-    "report": {"training"},
-}
-"""What a package must not import, not even inside of a function."""
+GROUND = {"errors", "optional"}
+"""Modules directly in the package, which every room may import."""
+ALLOWED = {
+    "io": set(),
+    "numerics": set(),
+    "settings": {"numerics"},
+    "graph": {"numerics", "io"},
+    "plan": {"graph", "numerics"},
+    "export": {"plan", "graph", "numerics", "io"},
+    "runtime": {"export", "plan", "graph", "numerics", "io"},
+    "bench": {"runtime", "export", "plan", "graph", "numerics", "io"},
+    "nn": {"settings", "numerics"},
+    "models": {"nn", "settings", "numerics"},
+    "data": {"settings", "io"},
+    "lowering": {"nn", "runtime", "graph", "numerics", "settings"},
+    "training": {"models", "data", "nn", "settings", "numerics", "io"},
+    "report": {"nn", "settings", "numerics"},
+    "cli": {
+        "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "training", "report",
+        "settings", "numerics", "io",
+    },
+}  # fmt: skip
+"""The rooms of the package and which others each may import, at any depth of its code."""
+TORCH = {"nn", "models", "data", "lowering", "training", "report"}
+"""Rooms that may load torch when they are imported; every other one must run with NumPy alone."""
+TORCH_MODULES = {"maqd.cli.demo"}
+"""Commands that need torch from their first line."""
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -89,13 +105,13 @@ def loads_torch(module: str) -> list[str] | None:
     return None
 
 
-TORCH_FREE = [name for name in MODULES if part(name) not in TORCH_SIDE | TORCH_PACKAGES]
+TORCH_FREE = [name for name in MODULES if part(name) not in TORCH and name not in TORCH_MODULES]
 
 
 def test_the_lists_of_this_file_see_the_package():
-    assert {"maqd", "maqd.states", "maqd.fixedpoint", "maqd.errors"} <= set(TORCH_FREE)
+    assert {"maqd", "maqd.numerics.states", "maqd.graph.interpreter", "maqd.errors"} <= set(TORCH_FREE)
     assert loads_torch("maqd.nn.functional") == ["maqd.nn.functional", "torch"]
-    assert "maqd.errors" in imports("maqd.states", nested=False)
+    assert "maqd.errors" in imports("maqd.numerics.states", nested=False)
     assert part("maqd.nn.functional") == "nn"
 
 
@@ -104,36 +120,31 @@ def test_torch_free_modules_never_load_torch(module: str):
     assert loads_torch(module) is None
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_packages_import_only_in_one_direction(package: str):
-    members = [module for module in MODULES if part(module) == package]
-    assert members
-    wrong = {
+def test_every_module_is_in_a_room():
+    assert {part(module) for module in MODULES} == {"", *GROUND, *ALLOWED}
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_rooms_import_only_what_they_may(room: str):
+    assert not {
         (module, name)
-        for module in members
+        for module in MODULES
+        if part(module) == room
         for name in own(imports(module, nested=True))
-        if part(name) in FORBIDDEN[package]
+        if part(name) not in {"", room, *GROUND, *ALLOWED[room]}
     }
-    assert not wrong
 
 
-def test_numbers_depend_on_nothing_but_errors():
-    assert own(imports("maqd.errors", nested=True)) == set()
-    assert own(imports("maqd.states", nested=True)) == {"maqd.errors"}
-    assert own(imports("maqd.fixedpoint", nested=True)) <= {"maqd.errors", "maqd.states"}
-    assert own(imports("maqd.packing", nested=True)) <= {"maqd.errors", "maqd.states"}
-    assert own(imports("maqd.bounds", nested=True)) <= {"maqd.errors", "maqd.packing", "maqd.states"}
+def test_the_ground_stands_alone():
+    for module in GROUND:
+        assert {part(name) for name in own(imports(f"maqd.{module}", nested=True))} <= GROUND
 
 
-def test_the_graph_depends_on_numbers_and_engines_on_the_graph():
-    numbers = {"maqd.errors", "maqd.states", "maqd.packing", "maqd.bounds", "maqd.fixedpoint"}
-    assert own(imports("maqd.graph", nested=True)) <= numbers
-    assert own(imports("maqd.interpreter", nested=True)) <= {*numbers, "maqd.graph"}
-    assert own(imports("maqd.container", nested=True)) <= {*numbers, "maqd.graph", "maqd.files"}
-    users = {"lowering", "commands", "cli", "demo", "training", "models", "nn", "data"}
-    for module in MODULES:
-        if part(module) in {"graph", "interpreter", "container", "export", "runtime", "proof", "verify", "summary"}:
-            assert not {name for name in own(imports(module, nested=True)) if part(name) in users}, module
+def test_numbers_build_on_each_other_in_one_order():
+    order = ["limits", "states", "fixedpoint", "packing", "bounds"]
+    for place, module in enumerate(order):
+        below = {"maqd.errors", *(f"maqd.numerics.{name}" for name in order[:place])}
+        assert own(imports(f"maqd.numerics.{module}", nested=True)) <= below
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str] | None:
@@ -184,9 +195,9 @@ def loaded_after(statement: str) -> list[str]:
     "statement",
     [
         "import maqd",
-        "import maqd.states, maqd.fixedpoint, maqd.errors",
-        "import maqd.cli, maqd.container, maqd.interpreter, maqd.verify",
-        "import maqd.commands.info, maqd.commands.run, maqd.commands.verify, maqd.commands.export, maqd.commands.lower",
+        "import maqd.numerics.states, maqd.numerics.fixedpoint, maqd.errors",
+        "import maqd.cli, maqd.graph.container, maqd.graph.interpreter, maqd.runtime.verify",
+        "import maqd.cli.info, maqd.cli.run, maqd.cli.verify, maqd.cli.export, maqd.cli.lower",
     ],
 )
 def test_importing_the_package_loads_nothing_heavy(statement: str):

@@ -8,10 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from maqd.errors import MaqdError
-from maqd.states import Grid, States
+from maqd.numerics.states import Grid, States
 
 if TYPE_CHECKING:
-    from maqd.container import save
+    from maqd.graph.container import save
     from maqd.lowering import lower
     from maqd.runtime import load
 
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower", "save"]
 
-_HOMES = {"load": "maqd.runtime", "lower": "maqd.lowering", "save": "maqd.container"}
+_HOMES = {"load": "maqd.runtime", "lower": "maqd.lowering", "save": "maqd.graph.container"}
 """Functions that are imported when they are first used."""
 
 

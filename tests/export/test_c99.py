@@ -12,10 +12,10 @@ from programs import Toolchain, random_graphs, run_selftests
 
 from maqd.export.c99 import Strategy
 from maqd.graph import Add, Conv, Flatten, Graph, Input, Linear, Logits, MaxPool, Thresholds
-from maqd.packing import PackedCodes
+from maqd.numerics.packing import PackedCodes
+from maqd.numerics.states import States
 from maqd.runtime.c99 import CEngine
-from maqd.states import States
-from maqd.verify import verify
+from maqd.runtime.verify import verify
 
 GRAPHS = int(os.environ.get("MAQD_C99_GRAPHS", "20"))
 """Random graphs for each compiler."""

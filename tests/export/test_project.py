@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from graphs import every_node, images
 
-from maqd import container
 from maqd.cli import main
 from maqd.errors import ExportError, MissingDependencyError
 from maqd.export.c99 import Strategy, Target, export_c99, program, save_c99
 from maqd.export.c99.project import STACK
+from maqd.graph import container
 from maqd.plan import Step, make_plan
 from maqd.runtime import c99, qemu
 from maqd.runtime.c99 import WARNINGS, CEngine

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from maqd.errors import DataError, LoweringError
-from maqd.fixedpoint import AffineForm
 from maqd.graph import Add, Conv, FixedPoint, GlobalSum, MaxPool, SumPool, Thresholds
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig, build_model
@@ -28,8 +27,9 @@ from maqd.nn import (
     Quantizer,
     QuantLinear,
 )
-from maqd.states import Grid, States
-from maqd.verify import verify
+from maqd.numerics.fixedpoint import AffineForm
+from maqd.numerics.states import Grid, States
+from maqd.runtime.verify import verify
 
 FOUR = Quantizer(states=States(count=4, signed=False))
 PIXELS = IntegerInput.grid

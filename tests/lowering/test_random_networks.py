@@ -7,13 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import random_network
 
-from maqd import container
 from maqd.errors import LoweringError
-from maqd.fixedpoint import AffineForm
+from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
+from maqd.numerics.fixedpoint import AffineForm
 from maqd.runtime.native import NativeEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
-from maqd.verify import verify
+from maqd.runtime.verify import verify
 
 
 def hard_images(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -10,16 +10,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from maqd import container
 from maqd.data import DataConfig, Source, open_data
-from maqd.graph import Add, Conv, Flatten, Input
+from maqd.graph import Add, Conv, Flatten, Input, container
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import Norm, QuantConfig
 from maqd.runtime.c99 import CEngine
 from maqd.runtime.native import NativeEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
-from maqd.verify import verify
+from maqd.runtime.verify import verify
 
 STATES = [(3, 4), (3, 2), (2, 2), (4, 3), (5, 8), (7, 16)]
 STEP = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maqd import States
 from maqd.nn import NormActivation, Quantizer, make_norm
-from maqd.nn.config import Norm
+from maqd.settings.quantization import Norm
 
 CHANNELS = 5
 KINDS = [Norm.LBN, Norm.LEVELLED_LBN, Norm.BN]

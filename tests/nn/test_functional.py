@@ -24,7 +24,7 @@ from maqd.nn.functional import (
     weight_codes,
     weight_standardize,
 )
-from maqd.states import gaussian_step
+from maqd.numerics.states import gaussian_step
 
 FLOATS = {torch.float64: 64, torch.float32: 32, torch.float16: 16}
 COUNTS = st.sampled_from([*range(2, 18), 31, 64, 255, 256])

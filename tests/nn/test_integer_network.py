@@ -23,7 +23,7 @@ from maqd.nn import (
     Quantizer,
     QuantLinear,
 )
-from maqd.states import PIXELS
+from maqd.numerics.states import PIXELS
 
 WEIGHT_STATES = st.sampled_from([*range(2, 18), 255])
 ACT_STATES = st.sampled_from([*range(2, 18), 256])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maqd import States
 from maqd.nn import NormActivation, Profile, Quantizer, Surrogate, kernels, make_norm
-from maqd.nn.config import Norm
+from maqd.settings.quantization import Norm
 
 needs_library = pytest.mark.skipif(not kernels.has_compiled_kernels(), reason="built without a C compiler")
 

@@ -15,7 +15,7 @@ from maqd import Grid, States
 from maqd.errors import ConfigError, DataError
 from maqd.nn import IntegerInput, QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.functional import quantize_weight
-from maqd.states import PIXELS
+from maqd.numerics.states import PIXELS
 
 FOUR = Grid(low=0, high=3, exponent=-1)
 

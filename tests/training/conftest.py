@@ -10,7 +10,7 @@ from small_runs import Silent
 
 from maqd.data import DataConfig
 from maqd.models import Architecture, ModelConfig
-from maqd.training.config import ComputeConfig, Device, OptimConfig, TrainConfig
+from maqd.settings.training import ComputeConfig, Device, OptimConfig, TrainConfig
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ import torch
 from small_runs import Silent, entries, full_disk, last, names
 
 from maqd.errors import CheckpointError
+from maqd.settings.training import TrainConfig
 from maqd.training import checkpoint as checkpoints
 from maqd.training.checkpoint import KEY, SCHEMA, load_network, read_checkpoint, write_run_file
-from maqd.training.config import TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, not to be changed."""
     from maqd.data import DataConfig
     from maqd.models import Architecture, ModelConfig
-    from maqd.training.config import ComputeConfig, Device
+    from maqd.settings.training import ComputeConfig, Device
 
     config = TrainConfig(
         run=str(tmp_path_factory.mktemp("trained")),

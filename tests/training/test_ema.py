@@ -7,9 +7,9 @@ from small_runs import Silent, entries, last
 from torch import nn
 
 from maqd.models import ModelConfig, build_model
-from maqd.models.config import Architecture
+from maqd.settings.model import Architecture
+from maqd.settings.training import TrainConfig
 from maqd.training.checkpoint import load_network, read_checkpoint
-from maqd.training.config import TrainConfig
 from maqd.training.ema import WeightAverage
 
 

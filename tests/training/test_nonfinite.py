@@ -8,9 +8,9 @@ from small_runs import Silent, last
 from torch import Tensor, nn
 
 from maqd.errors import NonFiniteError
+from maqd.settings.training import TrainConfig
 from maqd.training import train as training
 from maqd.training.checkpoint import read_checkpoint
-from maqd.training.config import TrainConfig
 from maqd.training.module import TrainingModule
 from maqd.training.nonfinite import locate_nonfinite
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from maqd.training.config import OptimConfig, Optimizer, Schedule
+from maqd.settings.training import OptimConfig, Optimizer, Schedule
 from maqd.training.optim import build_optimizer, build_scheduler, learning_rate, parameter_groups
 
 STEPS = 200

@@ -11,9 +11,9 @@ from small_runs import Silent, elsewhere, entries, last
 from torch import Tensor, nn
 
 from maqd.errors import CheckpointError, ConfigError
+from maqd.settings.training import OptimConfig, Optimizer, Schedule, TrainConfig
 from maqd.training import train as training
 from maqd.training.checkpoint import read_checkpoint
-from maqd.training.config import OptimConfig, Optimizer, Schedule, TrainConfig
 from maqd.training.interrupt import Interrupted
 from maqd.training.module import TrainingModule
 

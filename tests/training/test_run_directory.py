@@ -9,7 +9,7 @@ import pytest
 from small_runs import Silent, entries, last, names
 
 from maqd.errors import CheckpointError, ConfigError
-from maqd.training.config import TrainConfig
+from maqd.settings.training import TrainConfig
 from maqd.training.run_directory import RunDirectory, locked
 
 

@@ -5,8 +5,8 @@ go on with exactly the batches that were left.
 """
 
 from maqd.data.arrays import DataInfo, ImageArrays
-from maqd.data.config import AugmentConfig, DataConfig, Source
 from maqd.optional import missing
+from maqd.settings.data import AugmentConfig, DataConfig, Source
 
 try:
     from maqd.data.dataset import Data, open_data

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from maqd.data.config import AugmentConfig
+from maqd.settings.data import AugmentConfig
 
 FILL = 128
 """What padding and cutout are painted with: the pixel that enters the network as code 0."""

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from maqd.data.arrays import ImageArrays
 from maqd.errors import DataError
-from maqd.files import write_atomically
+from maqd.io.files import write_atomically
 
 MAGIC = b"MAQDDATA"
 SCHEMA = 1

@@ -12,15 +12,15 @@ import numpy as np
 
 from maqd.data import cache, loaders, streaming
 from maqd.data.arrays import DataInfo, ImageArrays
-from maqd.data.config import DataConfig, Source
 from maqd.data.decode import Geometry, decode_all, probe
 from maqd.data.encoded import EncodedImages
 from maqd.data.loaders import Batch, TestLoader, TrainLoader
 from maqd.data.sampling import Plan
 from maqd.data.sources import locate
 from maqd.errors import ConfigError
-from maqd.images import fit, to_array
+from maqd.io.images import fit, to_array
 from maqd.optional import require
+from maqd.settings.data import DataConfig, Source
 
 STREAMED_BYTES = 2 * 10**9
 """Sets that are larger than this when decoded are streamed unless the configuration says otherwise."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from maqd.data.arrays import ImageArrays
 from maqd.data.encoded import EncodedImages
 from maqd.errors import DataError
-from maqd.images import GREY_MODES, decoded, fit, open_encoded, to_array
+from maqd.io.images import GREY_MODES, decoded, fit, open_encoded, to_array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,7 +61,7 @@ def probe(images: EncodedImages, image_size: int | None) -> Geometry:
 
 
 def open_image(images: EncodedImages, index: int) -> "Image.Image":
-    """Reads an image's header; see `maqd.images.open_encoded`."""
+    """Reads an image's header; see `maqd.io.images.open_encoded`."""
     return open_encoded(images.read(index), images.where(index))
 
 

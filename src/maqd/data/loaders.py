@@ -10,9 +10,9 @@ from torch import Tensor
 
 from maqd.data.arrays import ImageArrays
 from maqd.data.augment import apply, draw
-from maqd.data.config import AugmentConfig
 from maqd.data.sampling import Plan
 from maqd.errors import CheckpointError
+from maqd.settings.data import AugmentConfig
 
 Batch = tuple[Tensor, Tensor]
 """Images uint8 N x C x H x W, channels last in memory, and labels int64 N."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from maqd.data.config import DataConfig, Source
 from maqd.data.encoded import EncodedImages, FolderImages
 from maqd.data.tables import open_table, open_tables
 from maqd.errors import DataError
 from maqd.optional import require
+from maqd.settings.data import DataConfig, Source
 
 HUB_NAMES = {Source.CIFAR10: "uoft-cs/cifar10", Source.CIFAR100: "uoft-cs/cifar100"}
 TEST_SPLIT_NAMES = ("test", "val", "valid", "validation")

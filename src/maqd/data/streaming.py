@@ -9,13 +9,13 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from maqd.data.augment import apply, draw
-from maqd.data.config import AugmentConfig
 from maqd.data.decode import Geometry, decode, open_image, pixels
 from maqd.data.encoded import EncodedImages
 from maqd.data.loaders import Batch, to_batch
 from maqd.data.sampling import Plan
-from maqd.images import to_array
+from maqd.io.images import to_array
 from maqd.optional import require
+from maqd.settings.data import AugmentConfig
 
 AREA = (0.08, 1.0)
 """Smallest and largest part of an image's area that a random resized crop takes."""

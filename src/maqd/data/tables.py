@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.data.config import DataConfig, Source
 from maqd.data.encoded import EncodedImages, TableImages
 from maqd.errors import DataError
 from maqd.optional import require
+from maqd.settings.data import DataConfig, Source
 
 IMAGE_NAMES = ("img", "image", "images", "picture")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")

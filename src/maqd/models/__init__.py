@@ -6,10 +6,10 @@ from functools import partial
 from torch import nn
 
 from maqd.models.build import LayerFactory
-from maqd.models.config import Architecture, ModelConfig
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
+from maqd.settings.model import Architecture, ModelConfig
 
 __all__ = [
     "VGG",

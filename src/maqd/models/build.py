@@ -8,8 +8,8 @@ from torch import nn
 
 from maqd.errors import ConfigError
 from maqd.nn import MaxPool2d, NormActivation, QuantConfig, QuantConv2d, Quantizer, QuantLinear, make_norm
-from maqd.nn.config import UNCHANGED
-from maqd.states import Grid, States
+from maqd.numerics.states import Grid, States
+from maqd.settings.quantization import UNCHANGED
 
 
 @dataclass(frozen=True, kw_only=True)

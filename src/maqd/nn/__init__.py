@@ -1,10 +1,10 @@
 """Layers, quantizers and normalizations of MaQD networks, in PyTorch."""
 
 from maqd.nn.activation import NormActivation, QuantActivation
-from maqd.nn.config import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
 from maqd.nn.layers import IntegerInput, QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
+from maqd.settings.quantization import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
 
 __all__ = [
     "Affine",

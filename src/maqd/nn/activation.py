@@ -5,11 +5,11 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from maqd.nn.config import Quantizer
 from maqd.nn.folding import Folded
 from maqd.nn.functional import quantize_activation, threshold_activation
 from maqd.nn.norm import FoldableNorm, Normalization
-from maqd.states import States
+from maqd.numerics.states import States
+from maqd.settings.quantization import Quantizer
 
 
 class QuantActivation(nn.Module):

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from maqd.nn import kernels
-from maqd.nn.config import Quantizer, Surrogate
 from maqd.nn.surrogate import surrogate_gradient
-from maqd.states import States
+from maqd.numerics.states import States
+from maqd.settings.quantization import Quantizer, Surrogate
 
 
 def round_half_up(x: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def threshold_activation(x: Tensor, thresholds: Tensor, signs: Tensor, quantizer
 
     Args:
         x: ... x C, float32.
-        thresholds: (M-1) x C, ascending (`maqd.fixedpoint.input_thresholds`).
+        thresholds: (M-1) x C, ascending (`maqd.numerics.fixedpoint.input_thresholds`).
         signs: C, +-1.
         quantizer: States and step.
 

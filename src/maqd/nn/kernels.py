@@ -8,7 +8,7 @@ All take tensors with the channels innermost and contiguous. With v = a[c] * x +
     backward_input       g phi(v) A[c] + x B[c] + C[c]
 
 They are registered with PyTorch as operators of the library `maqd`, so that `torch.compile` sees them as opaque
-nodes and does not break its graph. The C side (csrc/norm_act.c) is a plain shared library called through raw
+nodes and does not break its graph. The C side (csrc/train/norm_act.c) is a plain shared library called through raw
 pointers: it depends on no PyTorch ABI. Both sides give the same codes bit for bit.
 """
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import maqd
-from maqd.nn.config import Profile, Surrogate
 from maqd.nn.surrogate import surrogate_gradient
+from maqd.settings.quantization import Profile, Surrogate
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _PROFILES = {profile: number for number, profile in enumerate(Profile)}  # the order of the enum in norm_act.c

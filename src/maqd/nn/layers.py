@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from maqd.errors import ConfigError, DataError
 from maqd.nn.folding import Folded, versions
 from maqd.nn.functional import quantize_bias, quantize_weight, weight_codes
-from maqd.states import PIXELS, Grid, States, gaussian_step
-
-EXACT_LIMIT = 2**24
-"""Integers up to here are exact in float32, so sums of codes below it are the same in any order."""
+from maqd.numerics.limits import EXACT_LIMIT
+from maqd.numerics.states import PIXELS, Grid, States, gaussian_step
 
 UNIT_INPUT = Grid(low=0, high=1, exponent=0)
 """What a layer assumes of its input when it is not told."""
@@ -208,7 +206,7 @@ class QuantConv2d(_QuantConv):
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: As in `torch.nn.Conv2d`.
         states: M_w >= 2, or None for float weights.
         step: Distance of neighbouring states in standard deviations; None: best uniform step for a Gaussian.
-        input_grid: Where the input lies (`Quantizer.grid`, `maqd.states.PIXELS`); codes 0 and 1 by default.
+        input_grid: Where the input lies (`Quantizer.grid`, `maqd.numerics.states.PIXELS`); codes 0 and 1 by default.
         gain: Wanted standard deviation of the output for inputs that fill their range.
     """
 

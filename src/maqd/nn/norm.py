@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from maqd.errors import ConfigError
-from maqd.fixedpoint import activation_cuts, input_thresholds
-from maqd.nn.config import Affine, Norm, Quantizer
 from maqd.nn.folding import versions
 from maqd.nn.functional import Statistics, channel_moments, norm_act
+from maqd.numerics.fixedpoint import activation_cuts, input_thresholds
+from maqd.settings.quantization import Affine, Norm, Quantizer
 
 
 class Normalization(nn.Module):
@@ -161,7 +161,7 @@ class FoldableNorm(Normalization):
         return columns[0], columns[1], columns[2]
 
     def thresholds(self, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-        """Thresholds (M-1) x C and signs C, float32 on the CPU; see `maqd.fixedpoint.input_thresholds`."""
+        """Thresholds (M-1) x C and signs C, float32 on the CPU; see `maqd.numerics.fixedpoint.input_thresholds`."""
         cuts = activation_cuts(quantizer.states, quantizer.step)
         thresholds, signs = input_thresholds(*self.affine_map(), cuts)
         return torch.from_numpy(thresholds), torch.from_numpy(signs)

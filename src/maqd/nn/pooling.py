@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from maqd.errors import ConfigError
-from maqd.states import Grid
+from maqd.numerics.states import Grid
 
 
 class _MaxPool2d(torch.autograd.Function):

@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from maqd.nn.config import Profile, Surrogate
+from maqd.settings.quantization import Profile, Surrogate
 
 
 def distance(v: Tensor, states: int) -> Tensor:

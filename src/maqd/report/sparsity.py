@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maqd.nn import NormActivation, QuantActivation, QuantConv1d, QuantConv2d, QuantLinear
-from maqd.states import States
+from maqd.numerics.states import States
 
 FLOAT_BYTES = 4
 

@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-from maqd import container
 from maqd.errors import EngineError
+from maqd.graph import container
 from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.numpy import NumpyEngine
 

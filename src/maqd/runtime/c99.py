@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.c99 import Strategy, export_c99
 from maqd.graph import Graph
-from maqd.interpreter import check_images
+from maqd.graph.interpreter import check_images
 from maqd.plan import channels_first
 
 PREFIX = "maqd"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.graph import Graph
-from maqd.interpreter import check_images
-from maqd.packing import group
+from maqd.graph.interpreter import check_images
+from maqd.numerics.packing import group
 from maqd.plan import (
     STAGE_BYTES,
     AddStep,

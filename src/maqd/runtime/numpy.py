@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd import interpreter
-from maqd.graph import Graph
+from maqd.graph import Graph, interpreter
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,9 @@ class NumpyEngine:
     name = "numpy"
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The logits, int32, N x classes; see `maqd.interpreter.run`."""
+        """The logits, int32, N x classes; see `maqd.graph.interpreter.run`."""
         return interpreter.run(self.graph, images)
 
     def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Every tensor; see `maqd.interpreter.layers`."""
+        """Every tensor; see `maqd.graph.interpreter.layers`."""
         return interpreter.layers(self.graph, images)

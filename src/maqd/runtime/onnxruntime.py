@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import MissingDependencyError
-from maqd.export.onnx import INPUT, Profile, onnx_model
+from maqd.export.onnx.integer import INPUT, Profile, onnx_model
 from maqd.graph import Graph
-from maqd.interpreter import check_images
+from maqd.graph.interpreter import check_images
 
 
 class OnnxRuntime:

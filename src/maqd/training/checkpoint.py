@@ -19,10 +19,10 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from maqd.errors import CheckpointError, ConfigError
-from maqd.files import write_atomically
-from maqd.training.config import TrainConfig
+from maqd.io.files import write_atomically
+from maqd.settings.training import TrainConfig
+from maqd.settings.tree import differences, from_plain, to_plain
 from maqd.training.ema import CHECKPOINT_KEY as EMA_KEY
-from maqd.training.plain import differences, from_plain, to_plain
 
 SCHEMA = 1
 """Version of the entry "maqd"; a reader refuses any other."""
@@ -157,7 +157,7 @@ def writing_run_file(path: Path, *, kept: str = "") -> Iterator[None]:
 
 
 def write_run_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a file of a run; see `maqd.files.write_atomically`.
+    """Write a file of a run; see `maqd.io.files.write_atomically`.
 
     Raises:
         CheckpointError: It could not be written; the old file is untouched and no temporary file is left.

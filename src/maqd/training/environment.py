@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from maqd.errors import ConfigError
-from maqd.training.config import ComputeConfig, Device
+from maqd.settings.training import ComputeConfig, Device
 
 
 @dataclass(frozen=True, kw_only=True)

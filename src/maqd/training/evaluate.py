@@ -10,8 +10,8 @@ from torch import nn
 
 from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError
+from maqd.settings.training import ComputeConfig
 from maqd.training.checkpoint import Evaluation, load_network
-from maqd.training.config import ComputeConfig
 from maqd.training.environment import device_of, resolve_compute
 from maqd.training.metrics import TestCounts
 from maqd.training.run_directory import RunDirectory

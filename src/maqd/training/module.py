@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maqd.errors import NonFiniteError
+from maqd.settings.training import TrainConfig
 from maqd.training.checkpoint import KEY, Evaluation, Header, Position, Shape
-from maqd.training.config import TrainConfig
 from maqd.training.metrics import LossWindow, TestCounts, distributed
 from maqd.training.nonfinite import locate_nonfinite
 from maqd.training.optim import build_optimizer, build_scheduler, learning_rate

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from maqd.training.config import OptimConfig, Optimizer, Schedule
+from maqd.settings.training import OptimConfig, Optimizer, Schedule
 
 ONE_CYCLE_START = 1 / 25
 """First learning rate of the one-cycle schedule, as a fraction of its peak."""

@@ -21,6 +21,8 @@ import maqd
 from maqd.data import open_data
 from maqd.errors import CheckpointError, ConfigError, NonFiniteError
 from maqd.models import build_model
+from maqd.settings.training import Device, TrainConfig
+from maqd.settings.tree import differences, to_plain
 from maqd.training.checkpoint import (
     AtomicCheckpointIO,
     Checkpoint,
@@ -33,14 +35,12 @@ from maqd.training.checkpoint import (
     read_checkpoint,
     write_run_file,
 )
-from maqd.training.config import Device, TrainConfig
 from maqd.training.ema import WeightAverage
 from maqd.training.environment import Processes, below_torchrun, processes, resolve_compute
 from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
 from maqd.training.metrics import MetricsCallback, MetricsWriter, truncate_metrics
 from maqd.training.module import TrainingModule
 from maqd.training.nonfinite import all_finite, locate_nonfinite
-from maqd.training.plain import differences, to_plain
 from maqd.training.progress import Output, ProgressCallback
 from maqd.training.run_directory import RunDirectory, locked
 

@@ -1,8 +1,8 @@
 """From a plan to a program: how each tensor is stored, which kernel runs each step, and where everything lies.
 
-Tensors of few states are packed as fields of words if all their readers and writers can handle that (csrc/packed.h).
-Convolutions visit only inputs that are not 0 ("events"); those with groups, or with numbers too large for lanes, take
-the plain kernels of csrc/kernels.h.
+Tensors of few states are packed as fields of words if all their readers and writers can handle that
+(csrc/c99/packed.h). Convolutions visit only inputs that are not 0 ("events"); those with groups, or with numbers too
+large for lanes, take the plain kernels of csrc/c99/kernels.h.
 """
 
 import enum
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.arena import Arena, Lifetime, place
 from maqd.errors import ExportError
 from maqd.graph import Graph
+from maqd.numerics.states import States
 from maqd.plan import (
     AddStep,
     Buffer,
@@ -30,7 +30,7 @@ from maqd.plan import (
     TransposeStep,
     make_plan,
 )
-from maqd.states import States
+from maqd.plan.arena import Arena, Lifetime, place
 
 WORD = 4
 """Bytes: the alignment of everything."""
@@ -184,7 +184,7 @@ class EventConv:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlainConv:
-    """A convolution with the kernels of csrc/kernels.h, a byte or two a weight; arguments as above."""
+    """A convolution with the kernels of csrc/c99/kernels.h, a byte or two a weight; arguments as above."""
 
     step: ConvStep
     thresholds: NDArray[np.int64] | None

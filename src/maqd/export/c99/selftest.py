@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd import interpreter
 from maqd.export.c99.source import Source
-from maqd.graph import Graph
+from maqd.graph import Graph, interpreter
 
 FNV_START, FNV_PRIME = 0x811C9DC5, 0x01000193
 """FNV-1a with 32 bits, over 32-bit values instead of bytes."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import maqd
-from maqd import __version__, container
+from maqd import __version__
 from maqd.errors import ExportError
 from maqd.export.c99.layers import Layers, Traced, element
 from maqd.export.c99.program import Program
-from maqd.graph import Graph
+from maqd.graph import Graph, container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,8 @@ LINKAGE = """#if defined(__GNUC__)
 
 def _code(program: Program, name: str, layers: Layers) -> str:
     upper, result = name.upper(), program.stored(program.plan.result)
-    plain = kernels("kernels.c").replace('#include "kernels.h"\n', "")
-    plain = plain.replace('#include "kernels_element.h"\n', kernels("kernels_element.h"))
+    plain = kernels("c99/kernels.c").replace('#include "kernels.h"\n', "")
+    plain = plain.replace('#include "kernels_element.h"\n', kernels("c99/kernels_element.h"))
     calls = "\n".join(
         f"    MAQD_LAYER({index})\n    layer{index}(image, arena);" for index in range(len(program.operations))
     )
@@ -134,9 +134,9 @@ def _code(program: Program, name: str, layers: Layers) -> str:
         f"/* Written by maqd {__version__}, strategy {program.strategy.value}. See README.md. */",
         f'#include "{name}_model.h"\n\n#include <stddef.h>\n#include <stdint.h>',
         "/* Yours to define, to count or time layers. */\n#ifndef MAQD_LAYER\n#define MAQD_LAYER(index)\n#endif",
-        kernels("packed.h"),
+        kernels("c99/packed.h"),
         LINKAGE,
-        kernels("kernels.h"),
+        kernels("c99/kernels.h"),
         plain,
         f"/* ---- the network {'-' * 102} */",
         _tracing(name) if layers.traced else "",

@@ -1,0 +1,176 @@
+// The native engine: steps over tensors in an arena, planned in Python (src/maqd/plan.py), computed here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+#include "engine/memory.h"
+#include "engine/threads.h"
+#include "engine/weights.h"
+
+namespace maqd {
+
+// A tensor of one sample and where it lies in the memory of one sample.
+struct Buffer {
+    size_t offset;
+    size_t stage;  // in the memory of which stage: see Batch
+    int32_t rows, columns, channels;
+    maqd_element element;
+    int32_t zero;
+    int32_t highest;  // no stored integer is larger
+
+    size_t elements() const {
+        return static_cast<size_t>(rows) * static_cast<size_t>(columns) * static_cast<size_t>(channels);
+    }
+    size_t bytes() const { return elements() * maqd_element_size(element); }
+    maqd_tensor tensor() const { return {rows, columns, channels, element, zero}; }
+};
+
+// Early layers have large tensors and few weights, late ones the opposite. So steps are cut into stages: the early ones run
+// for a few images at a time, whose tensors stay in the cache, and later ones for more, since weights have to be fetched
+// each time. Each stage has a memory of its own, for what its steps read or write and those of no later one.
+struct Stage {
+    size_t bytes;   // of one sample
+    size_t images;  // that run together, at least as many as in the stage before
+    size_t steps;   // up to the end of it
+};
+
+constexpr size_t MAX_STAGES = 4;
+
+// The tensors of the images that are computed together.
+struct Batch {
+    uint8_t *memory[MAX_STAGES];
+    size_t capacity[MAX_STAGES];  // images that there is room for
+    size_t start[MAX_STAGES];     // which image of the memory is the first one
+    size_t images;
+
+    uint8_t *at(const Buffer &buffer, size_t image = 0) const {
+        const size_t stage = buffer.stage;
+        return memory[stage] + buffer.offset * capacity[stage] + (start[stage] + image) * buffer.bytes();
+    }
+};
+
+// How a step is computed is chosen anew for each batch.
+class Step {
+  public:
+    virtual ~Step() = default;
+    // Which of its kernels suits the input.
+    virtual int choose(const Batch &) const { return 0; }
+    // Parts that can be computed independently, in any order.
+    virtual size_t parts(const Batch &, int choice) const = 0;
+    virtual void run(const Batch &, int choice, size_t first, size_t last, uint8_t *scratch) const = 0;
+    virtual size_t scratch() const { return 0; }
+    // Those of its weights that it is likely to read first, if it is worth while to ask for them ahead.
+    virtual Bytes weights() const { return {nullptr, 0}; }
+    // Says what the steps behind it are likely to read first.
+    virtual void precede(Bytes) {}
+    virtual const char *kernel(int) const { return "scalar"; }
+    // The input whose share of non-zero values is of interest, or null.
+    virtual const Buffer *input() const { return nullptr; }
+    // Bytes of weights and tables.
+    virtual size_t constants() const { return 0; }
+};
+
+// Which kernel convolutions use where they have a choice.
+enum class Kernel { automatic, scalar, dense, winograd, events };
+
+// Activation: stored = base + spacing * #{k: signs[c] * x >= thresholds[k][c]}.
+struct Quantization {
+    std::vector<int32_t> thresholds;  // [levels][channels]
+    std::vector<int8_t> signs;
+    int32_t levels, spacing, base;
+};
+
+struct ConvOptions {
+    Buffer x;
+    PackedWeights weights;
+    std::vector<int32_t> bias;  // one an output, or empty
+    maqd_window window;
+    int32_t groups;
+    int32_t shift;
+    std::vector<Buffer> addend;  // none or one
+    int32_t addend_shift;
+    std::vector<Buffer> raw, codes;  // none or one each
+    int32_t reach;  // no |v|, and no threshold that is of use, is larger; see Finish
+    Quantization quantization;
+};
+
+struct StepProfile {
+    double seconds = 0;
+    double density = -1;  // of the input, or -1
+    const char *kernel = "";
+};
+
+class Model {
+  public:
+    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages);
+
+    void conv(const ConvOptions &options);
+    void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
+    void pool(Buffer x, Buffer y, bool maximum, maqd_window window);
+    void sum(Buffer x, Buffer y);
+    void add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y);
+    void concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer, Buffer y);
+    void transpose(Buffer x, Buffer y, size_t height, size_t width);
+    void set_result(Buffer y) { result_ = y; }
+
+    // Logits of `count` images: int32_t [count][elements of the result], channels innermost. Images are
+    // [count][channels][positions], or [count][positions][channels] if channels_last. Safe to call from many threads.
+    void run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const;
+
+    // The same with a profile, one entry a step, or with tensors that are copied out afterwards; then for as many images as
+    // run together in the first stage.
+    struct Copy {
+        Buffer buffer;
+        int32_t *values;  // [count][elements]
+    };
+    void inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
+                 std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const;
+
+    const Isa &isa() const { return isa_; }
+    int threads() const { return threads_; }
+    const std::vector<Stage> &stages() const { return stages_; }
+    const Buffer &input() const { return input_; }
+    const Buffer &result() const { return result_; }
+    size_t constants() const;  // bytes of weights and tables
+    size_t working() const;    // bytes of arenas and scratch memory
+
+  private:
+    // What a thread needs for itself in a call. Memories for images are used only where threads work on different ones.
+    struct Worker {
+        std::vector<Memory> stages;
+        Memory scratch;
+    };
+    using Context = std::vector<Worker>;  // one a thread
+    void append(std::unique_ptr<Step> step);
+    std::unique_ptr<Context> acquire() const;
+    void release(std::unique_ptr<Context> context) const;
+    Batch batch(Worker &worker, size_t images) const;
+    void load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const;
+    void store(const Batch &batch, int32_t *logits, size_t first, size_t last) const;
+    void block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
+               std::vector<StepProfile> *profile) const;
+    void stage(size_t stage, const uint8_t *images, bool channels_last, const Batch &batch, uint8_t *scratch,
+               std::vector<StepProfile> *profile) const;
+    void step(size_t index, const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const;
+
+    const Isa &isa_;
+    const Kernel kernel_;
+    const int threads_;
+    const Buffer input_;
+    Buffer result_{};
+    const std::vector<Stage> stages_;
+    std::vector<std::unique_ptr<Step>> steps_;
+    size_t unaware_ = 0;  // the steps from here on do not know yet which weights are read behind them
+    std::unique_ptr<Team> team_;
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Context>> idle_;
+};
+
+std::unique_ptr<Step> make_conv(const Isa &isa, Kernel kernel, const ConvOptions &options);
+
+}  // namespace maqd

@@ -1,0 +1,125 @@
+// NEON, as every 64-bit ARM processor has it.
+#include <arm_neon.h>
+
+#include "isa/arm.h"
+#include "kernels/dense.h"
+#include "kernels/events.h"
+#include "kernels/epilogue.h"
+#include "kernels/winograd.h"
+
+namespace maqd {
+
+namespace {
+
+struct DenseOps {
+    static constexpr size_t TILE = 2;
+    using Finisher = PlainFinisher;
+
+    // Bytes are widened: x up to 255 needs 9 bits with its sign.
+    static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
+        for (size_t half = 0; half < 2; half++) {
+            const int8_t *w = right.first + half * right.pitch;
+            const uint8_t *from = x;
+            int32x4_t sums[TILE][8];  // two vectors for four outputs: even and odd pairs of products
+            for (size_t p = 0; p < TILE; p++)
+                for (auto &sum : sums[p]) sum = vdupq_n_s32(0);
+            for (int32_t row = 0; row < right.runs; row++, from += left.pitch)
+                for (size_t k = 0; k < right.run; k += 4, w += 64) {
+                    int16x8_t inputs[TILE];
+                    for (size_t p = 0; p < TILE; p++) {
+                        uint32_t four;
+                        std::memcpy(&four, from + p * left.stride + k, 4);
+                        inputs[p] = vreinterpretq_s16_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))));
+                    }
+                    for (size_t v = 0; v < 8; v++) {  // 8 weights: two outputs
+                        const int16x8_t eight = vmovl_s8(vld1_s8(w + v * 8));
+                        for (size_t p = 0; p < TILE; p++) {
+                            sums[p][v] = vpadalq_s16(sums[p][v], vmulq_s16(inputs[p], eight));
+                        }
+                    }
+                }
+            for (size_t p = 0; p < TILE; p++)
+                for (size_t v = 0; v < 8; v++) {
+                    const size_t o = half * 16 + v * 2;
+                    acc[p * 32 + o] = right.start[o] + vgetq_lane_s32(sums[p][v], 0) + vgetq_lane_s32(sums[p][v], 1);
+                    acc[p * 32 + o + 1] = right.start[o + 1] + vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
+                }
+        }
+    }
+};
+
+struct Half {
+    using T = uint8x8_t;
+    static constexpr size_t BYTES = 8;
+    static T load(const uint8_t *p) { return vld1_u8(p); }
+    static void store(uint8_t *p, T v) { vst1_u8(p, v); }
+    static T zero() { return vdup_n_u8(0); }
+    static T or2(T a, T b) { return vorr_u8(a, b); }
+    static T and_not(T a, T b) { return vbic_u8(a, b); }
+    static T xor3(T a, T b, T c) { return veor_u8(veor_u8(a, b), c); }
+    static T not_xor3(T a, T b, T c) { return vmvn_u8(xor3(a, b, c)); }
+    static T borrow(T a, T b, T c) { return vbsl_u8(veor_u8(b, c), vmvn_u8(a), b); }
+};
+
+struct X128 {
+    using T = uint8x16_t;
+    using H = Half;
+    static constexpr size_t BYTES = 16;
+    static T load(const uint8_t *p) { return vld1q_u8(p); }
+    static void store(uint8_t *p, T v) { vst1q_u8(p, v); }
+    static T zero() { return vdupq_n_u8(0); }
+    static T xor2(T a, T b) { return veorq_u8(a, b); }
+    static T and2(T a, T b) { return vandq_u8(a, b); }
+    static T full_add(T &a, T b, T c) {
+        const T differ = veorq_u8(b, c), carry = vbslq_u8(differ, a, b);
+        a = veorq_u8(a, differ);
+        return carry;
+    }
+    static H::T low(T v) { return vget_low_u8(v); }
+    static H::T high(T v) { return vget_high_u8(v); }
+};
+
+struct EventOps : PlainEventOps {
+    using Finisher = PlainFinisher;
+};
+
+void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+    EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
+}
+
+}  // namespace
+
+const Isa NEON = {
+    "neon",
+    maqd_neon_widen,
+    maqd_neon_narrow,
+    maqd_neon_add_shifted,
+    maqd_neon_conv_row,
+    maqd_neon_conv_row_wide,
+    maqd_neon_quantize,
+    maqd_neon_max_pool_row,
+    maqd_neon_sum_pool_row,
+    maqd_neon_transpose,
+    dense_blocks<DenseOps>,
+    dense_block_scratch<DenseOps>,
+    winograd<BlockWinograd<DenseOps>>,
+    winograd_scratch<PlainFinisher>,
+    true,
+    4,
+    false,
+    4,
+    INT16_MAX,
+    events,
+    event_scratch<PlainFinisher, EventLists<EventOps>>,
+    128,
+    false,
+    plain_count_bits,
+    0.03,
+    4,
+    0.8,
+    40,
+    0,
+    30,
+};
+
+}  // namespace maqd

@@ -1,0 +1,199 @@
+// Lists of the rows of weights that events fetch.
+//
+// Included by the files of instruction sets, each of which compiles its own copy with its own flags.
+#pragma once
+
+#include <cstring>
+
+#include "kernels/window.h"
+
+namespace maqd {
+namespace {
+
+struct EventRow {
+    size_t image;
+    int32_t row;
+};
+
+// Where rows of weights are, as bytes from the row of zeros of their chunk:
+// first + input column * column + kernel row * row + channel * Events::row_bytes.
+struct EventOffsets {
+    size_t first, column, row;
+};
+
+// Entries of 16 bits count in units of 8 bytes, which is free where an address may be a multiple of a register.
+template <class Entry>
+constexpr size_t UNIT = sizeof(Entry) == 2 ? 8 : 1;
+
+// The lists of a band of output rows: for each plane of the input, output row by output row, column by column. An entry is
+// the offset of a row of weights.
+template <class Entry>
+class ListStore {
+  public:
+    ListStore(const Events &e, uint8_t *memory)
+        : e_(e),
+          columns_(columns(e)),
+          band_(band(e)),
+          stride_(stride(e)),
+          entries_(reinterpret_cast<Entry *>(memory)),
+          starts_(reinterpret_cast<uint32_t *>(memory + planes(e) * stride(e) * sizeof(Entry))) {}
+
+    static size_t size(const Events &e) {
+        return planes(e) * (stride(e) * sizeof(Entry) + rounded((band(e) * columns(e) + 1) * sizeof(uint32_t)));
+    }
+
+    // Output rows that there is room for.
+    size_t band() const { return band_; }
+    Entry *entries(size_t plane) const { return entries_ + plane * stride_; }
+    // Where the part of each column of a row of the band begins, and the last one ends.
+    uint32_t *starts(size_t plane, size_t row) const { return starts_ + plane * (band_ * columns_ + 1) + row * columns_; }
+
+  protected:
+    static constexpr size_t FILL = 8;    // lists of a column may be filled up to a multiple of it
+    static constexpr size_t SLACK = 64;  // entries that may be written behind a list
+
+    static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+    static size_t planes(const Events &e) { return static_cast<size_t>(e.planes); }
+    static size_t columns(const Events &e) { return static_cast<size_t>(e.conv.x.columns); }
+    static size_t rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
+
+    const Events e_;
+    const size_t columns_;
+
+  private:
+    static constexpr size_t BAND_BYTES = 1 << 18;
+
+    // Entries of an output row at most, in a plane.
+    static size_t most(const Events &e) {
+        return columns(e) * (rows(e) * static_cast<size_t>(e.conv.x.channels) + FILL);
+    }
+    static size_t stride(const Events &e) { return (band(e) * most(e) + 2 * SLACK - 1) / SLACK * SLACK; }
+    // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still near
+    // when the next chunk needs them.
+    static size_t band(const Events &e) {
+        const size_t bytes = planes(e) * most(e) * sizeof(Entry);
+        const size_t room = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
+        return e.chunks == 1 ? 1 : room < all ? room : all;
+    }
+
+    const size_t band_, stride_;
+    Entry *const entries_;    // [planes] lists, `stride_` apart
+    uint32_t *const starts_;  // [planes][rows of the band x columns + 1]
+};
+
+// Neighbouring output rows see the same pixels, so what these have is looked up once, for kernel row 0. `Ops` has
+//
+//     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to);
+//         // appends c * step for every channel c whose bit `plane` is set; may write more, but no more entries than there
+//         // are channels, rounded up to a multiple of 64
+template <class Ops>
+class EventLists : public ListStore<uint32_t> {
+    using Store = ListStore<uint32_t>;
+
+  public:
+    using Entry = uint32_t;
+
+    EventLists(const Events &e, EventOffsets offsets, uint8_t *memory)
+        : Store(e, memory), by_(offsets), capacity_(capacity(e)), slots_(slots(e)) {
+        const Layout at = layout(e);
+        found_ = reinterpret_cast<uint32_t *>(memory + Store::size(e));
+        counts_ = reinterpret_cast<uint32_t *>(memory + at.counts);
+        held_ = reinterpret_cast<uint32_t *>(memory + at.held);
+        seen_ = reinterpret_cast<size_t *>(memory + at.seen);
+    }
+
+    static size_t size(const Events &e) { return layout(e).end; }
+
+    // For an output row, as row `row` of the band; those before it are there.
+    void build(EventRow place, size_t row) {
+        if (place.image + 1 != image_) std::memset(held_, 0, slots_ * sizeof(*held_));
+        image_ = place.image + 1;
+        const KernelRows seen = kernel_rows(e_.conv, place.row);
+        const uint8_t *x = e_.x + place.image * e_.image_size;
+        for (int32_t i = seen.first; i < seen.last; i++) seen_[i] = find(x, seen.top + i * e_.conv.window.dilation_rows);
+        for (size_t plane = 0; plane < planes(e_); plane++) join(plane, seen.first, seen.last, row);
+    }
+
+    // The last entries of a list, filled up to 16.
+    static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) {
+        for (size_t i = 0; i < 16; i++) to[i] = i < count ? list[i] : zero;
+    }
+
+  private:
+    struct Layout {
+        size_t counts, held, seen, end;
+    };
+
+    // Input rows that are remembered: as many as an output row spans.
+    static size_t slots(const Events &e) {
+        return (rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1;
+    }
+    static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
+    static Layout layout(const Events &e) {
+        const size_t lists = slots(e) * columns(e) * planes(e);
+        size_t at = Store::size(e);
+        const auto behind = [&](size_t bytes) { return at += rounded(bytes); };
+        Layout made{};
+        made.counts = behind(lists * capacity(e) * sizeof(uint32_t));
+        made.held = behind(lists * sizeof(uint32_t));
+        made.seen = behind(slots(e) * sizeof(uint32_t));
+        made.end = behind(rows(e) * sizeof(size_t));
+        return made;
+    }
+
+    // Makes sure that the lists of the pixels of an input row are there; returns the number of the first one.
+    size_t find(const uint8_t *x, int32_t row) {
+        const size_t slot = static_cast<size_t>(row) % slots_, channels = static_cast<size_t>(e_.conv.x.channels);
+        const size_t first = slot * columns_ * planes(e_);
+        if (held_[slot] == static_cast<uint32_t>(row) + 1) return first;
+        held_[slot] = static_cast<uint32_t>(row) + 1;
+        x += static_cast<size_t>(row) * columns_ * channels;
+        uint32_t *to = found_ + first * capacity_;
+        uint32_t *count = counts_ + first;
+        const auto step = static_cast<uint32_t>(e_.row_bytes);
+        const size_t capacity = capacity_;
+        for (int plane = 0; plane < e_.planes; plane++)
+            for (size_t column = 0; column < columns_; column++, to += capacity)
+                *count++ = static_cast<uint32_t>(Ops::append(x + column * channels, channels, plane, step, to) - to);
+        return first;
+    }
+
+    // One plane of the output row, from the lists of its pixels.
+    void join(size_t plane, int32_t first, int32_t last, size_t row) {
+        const size_t columns = columns_, capacity = capacity_, *seen = seen_;
+        const uint32_t *found = found_;
+        const uint32_t *counts = counts_;
+        const EventOffsets by = by_;
+        uint32_t *const begin = entries(plane), *const starts = this->starts(plane, row);
+        uint32_t *to = begin + (row ? starts[0] : 0);
+        for (size_t column = 0; column < columns; column++) {
+            starts[column] = static_cast<uint32_t>(to - begin);
+            size_t more = by.first + column * by.column + static_cast<size_t>(first) * by.row;
+            for (int32_t i = first; i < last; i++, more += by.row) {
+                const size_t list = seen[i] + plane * columns + column, count = counts[list];
+                const uint32_t *from = found + list * capacity;
+                for (size_t k = 0; k < count; k += PIECE) copy(from + k, static_cast<uint32_t>(more), to + k);
+                to += count;
+            }
+        }
+        starts[columns] = static_cast<uint32_t>(to - begin);
+    }
+
+    static constexpr size_t PIECE = 32;
+
+    // In loops of fixed length, which compilers turn into vectors.
+    static inline void copy(const uint32_t *__restrict from, uint32_t more, uint32_t *__restrict to) {
+        for (size_t k = 0; k < PIECE; k++) to[k] = from[k] + more;
+    }
+
+    const EventOffsets by_;
+    const size_t capacity_, slots_;
+    size_t image_ = 0;  // the one that `held_` is about, + 1
+    uint32_t *found_;   // [slots][planes][columns] lists, `capacity` apart
+    uint32_t *counts_;  // of these
+    uint32_t *held_;    // [slots] which input row is there, + 1, or 0
+    size_t *seen_;      // [kernel rows] first lists of the input rows that the output row sees
+};
+
+}  // namespace
+}  // namespace maqd

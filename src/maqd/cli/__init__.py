@@ -1,0 +1,130 @@
+"""The command line: `maqd COMMAND ...`. Importing this, and `maqd --help`, needs nothing but Python."""
+
+import enum
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from maqd.cli.options import UsageError
+from maqd.errors import MaqdError, MissingDependencyError
+from maqd.settings.tree import unknown_key
+
+HELP = """\
+usage: maqd COMMAND [OPTIONS]
+
+Very low-bit neural networks, trained in PyTorch and run as the same integers everywhere.
+
+commands:
+  demo    train the digits networks, print a table, save a picture
+  train   train a network from a YAML configuration into a run directory
+  eval    repeat the test accuracy of a run
+  lower   turn a run into an integer graph, a .maqd file, with proof
+  verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
+  run     classify images
+  info    print its layers, states, bytes and multiplications
+  export  write it as ONNX, QONNX or a C99 program
+  bench   measure the native engine, beside other runtimes, or the C program on a microcontroller
+
+`maqd COMMAND --help` shows a command's options.
+"""
+
+OPTIONAL = (
+    "torch",
+    "lightning",
+    "jsonargparse",
+    "yaml",
+    "rich",
+    "tensorboard",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "datasets",
+)
+"""Modules that come with `maqd[train]`."""
+
+
+class Command(enum.Enum):
+    """What `maqd` can do."""
+
+    DEMO = "demo"
+    TRAIN = "train"
+    EVAL = "eval"
+    LOWER = "lower"
+    VERIFY = "verify"
+    RUN = "run"
+    INFO = "info"
+    EXPORT = "export"
+    BENCH = "bench"
+
+
+_MODULES = {
+    Command.DEMO: "maqd.cli.demo",
+    Command.TRAIN: "maqd.cli.train",
+    Command.EVAL: "maqd.cli.evaluate",
+    Command.LOWER: "maqd.cli.lower",
+    Command.VERIFY: "maqd.cli.verify",
+    Command.RUN: "maqd.cli.run",
+    Command.INFO: "maqd.cli.info",
+    Command.EXPORT: "maqd.cli.export",
+    Command.BENCH: "maqd.cli.bench",
+}
+"""Where each command is; imported when it is asked for, so that those without PyTorch need none."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        The exit status: 0, 1 after an error, 2 after a wrong option, 128 + the signal that stopped a run.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if given else 2
+    if given[0] == "--version":
+        from maqd import __version__
+
+        print(f"maqd {__version__}")
+        return 0
+    try:
+        return _dispatch(given[0], given[1:])
+    except MaqdError as error:
+        return _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in OPTIONAL:
+            raise
+        return _fail(str(MissingDependencyError(f'{error.name} is not installed; pip install "maqd[train]"')), 1)
+    except BrokenPipeError:
+        # Who reads our output has gone; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(name: str, arguments: list[str]) -> int:
+    commands = {command.value: command for command in Command}
+    if name not in commands:
+        return _fail(unknown_key(name, list(commands)).replace("option", "command", 1), 2)
+    try:
+        return importlib.import_module(_MODULES[commands[name]]).command(arguments)
+    except UsageError as error:
+        return _fail(f"{error} (see maqd {name} --help)", 2)
+
+
+def _fail(message: str, status: int) -> int:
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    place = f"[process {rank}] " if rank else ""
+    print(f"maqd: error: {place}{' '.join(message.split())}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""`maqd export`."""
+
+import argparse
+import enum
+import json
+import re
+from pathlib import Path
+
+from maqd.cli.options import Options, UsageError, take_prefixed
+from maqd.cli.verify import test_images
+from maqd.export.c99 import Strategy, Target, export_c99, save_c99
+from maqd.export.c99.project import VECTORS
+from maqd.export.onnx.integer import Profile, save_onnx
+from maqd.export.onnx.qonnx import Flavour, save_qonnx
+from maqd.graph import Graph, container
+
+
+class Format(enum.Enum):
+    """What a graph can be exported to."""
+
+    ONNX = "onnx"
+    QONNX = "qonnx"
+    C99 = "c99"
+
+
+BELONGS = {
+    "profile": Format.ONNX,
+    "flavour": Format.QONNX,
+    **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "against"), Format.C99),
+}
+"""Options of one format only."""
+
+
+def command(arguments: list[str]) -> int:
+    """Run `maqd export`; the exit status."""
+    parser = Options(
+        usage="maqd export GRAPH --to {onnx,qonnx,c99} -o PATH [--profile NAME | --flavour NAME | --strategy NAME "
+        "--target NAME ... [--against RUN]] [--json] [--data.KEY VALUE ...]",
+        description="Write a .maqd file in another format.",
+    )
+    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument("--to", required=True, choices=[kind.value for kind in Format], help="the format")
+    parser.add_argument(
+        "-o", "--output", metavar="PATH", required=True, type=Path, help="the file to write; of C99 a new directory"
+    )
+    parser.add_argument(
+        "--profile",
+        choices=[profile.value for profile in Profile],
+        help="of ONNX: compatible (opset 21, the default) or compact (opset 25, weights in 2 or 4 bits)",
+    )
+    parser.add_argument(
+        "--flavour",
+        choices=[flavour.value for flavour in Flavour],
+        help="of QONNX: quant (Quant nodes, the default, for hls4ml) or multithreshold (for FINN)",
+    )
+    parser.add_argument(
+        "--strategy",
+        choices=[strategy.value for strategy in Strategy],
+        help="of C99: what matters most (balanced)",
+    )
+    parser.add_argument("--target", choices=[target.value for target in Target], help="of C99: the processor (generic)")
+    parser.add_argument("--prefix", metavar="NAME", help="of C99: what all names begin with (maqd)")
+    parser.add_argument("--flash", metavar="BYTES", help="of C99: flash there is, as 65536 or 64K, if not the target's")
+    parser.add_argument("--ram", metavar="BYTES", help="of C99: RAM there is, if not the target's")
+    parser.add_argument(
+        "--against",
+        metavar="RUN",
+        type=Path,
+        help="of C99: test images of this run for the self-test; random ones else",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    data = take_prefixed(arguments, "--data.")
+    options = parser.read(arguments)
+    if data and options.against is None:
+        raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
+    kind = Format(options.to)
+    for name, owner in BELONGS.items():
+        if getattr(options, name) is not None and kind is not owner:
+            raise UsageError(f"--{name} belongs to --to {owner.value}, not to --to {kind.value}")
+    graph = container.load(options.graph)
+    match kind:
+        case Format.ONNX:
+            how = options.profile or Profile.COMPATIBLE.value
+            save_onnx(graph, options.output, Profile(how))
+            found = {"kind": how, "bytes": options.output.stat().st_size}
+        case Format.QONNX:
+            how = options.flavour or Flavour.QUANT.value
+            save_qonnx(graph, options.output, Flavour(how))
+            found = {"kind": how, "bytes": options.output.stat().st_size}
+        case Format.C99:
+            found = _c99(graph, options, data)
+    if options.json:
+        print(json.dumps({"output": str(options.output), "to": kind.value, **found}))
+    else:
+        numbers = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in found.items() if name != "kind")
+        print(f"{options.output}: {kind.value}, {found['kind']}, {numbers}")
+    return 0
+
+
+def _c99(graph: Graph, options: argparse.Namespace, data: list[str]) -> dict[str, object]:
+    images = None
+    if options.against is not None:
+        images = next(iter(test_images(graph, options.against, data, VECTORS)))
+    strategy = Strategy(options.strategy or Strategy.BALANCED.value)
+    exported = export_c99(
+        graph,
+        strategy=strategy,
+        target=Target(options.target or Target.GENERIC.value),
+        prefix="maqd" if options.prefix is None else options.prefix,
+        flash=_bytes("flash", options.flash),
+        ram=_bytes("ram", options.ram),
+        images=images,
+    )
+    save_c99(exported, options.output)
+    return {"kind": strategy.value, "bytes_of_tables": exported.table_bytes, "bytes_of_RAM": exported.arena_bytes}
+
+
+def _bytes(name: str, text: str | None) -> int | None:
+    """A size such as 65536, 64K or 1M."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([KM]?)", text)
+    if found is None:
+        raise UsageError(f"--{name} must be a number of bytes such as 65536, 64K or 1M, got {text!r}")
+    return int(found[1]) * {"": 1, "K": 1024, "M": 1024**2}[found[2]]

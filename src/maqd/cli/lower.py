@@ -1,0 +1,97 @@
+"""`maqd lower`."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from maqd.cli.options import Options
+from maqd.cli.text import Counter, table
+from maqd.graph import container
+from maqd.graph.summary import summarize
+from maqd.numerics.fixedpoint import AffineForm
+
+
+def command(arguments: list[str]) -> int:
+    """Run `maqd lower`; the exit status."""
+    parser = Options(
+        usage="maqd lower RUN -o FILE [--affine {auto,thresholds,fixed-point}] [--checkpoint {last,best}] [--json]",
+        description="Turn a trained network into an integer graph, prove it equal, and save it.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, type=Path, help="the .maqd file to write")
+    parser.add_argument(
+        "--affine",
+        choices=[form.value for form in AffineForm],
+        default=AffineForm.AUTO.value,
+        help="normalizations as thresholds, as a fixed-point map, or layer by layer as is cheaper (auto)",
+    )
+    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint (last)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.read(arguments)
+
+    import torch
+
+    from maqd.lowering import lower
+    from maqd.training.checkpoint import load_network
+    from maqd.training.evaluate import Which, checkpoint_path
+
+    network, header = load_network(checkpoint_path(options.run, Which(options.checkpoint)))
+    shape = header.shape
+    example = torch.zeros(1, shape.in_channels, shape.image_size, shape.image_size, dtype=torch.uint8)
+    counter = Counter("proving", sys.stderr)
+    begin = time.monotonic()
+    try:
+        lowered = lower(
+            network,
+            example,
+            affine=AffineForm(options.affine),
+            labels=shape.class_names,
+            progress=lambda name, done, total: counter.show(done, total, name),
+        )
+    finally:
+        counter.clear()
+    seconds = time.monotonic() - begin
+    container.save(lowered.graph, options.output)
+    size, summary = options.output.stat().st_size, summarize(lowered.graph)
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "run": str(options.run),
+                    "output": str(options.output),
+                    "bytes": size,
+                    "weights": summary.weights,
+                    "float_weight_bytes": 4 * summary.weights,
+                    "weight_bound_bytes": summary.weight_bound,
+                    "seconds": round(seconds, 3),
+                    "activations": [asdict(report) for report in lowered.activations],
+                }
+            )
+        )
+        return 0
+    print(
+        table(
+            ("activation", "form", "K", "bits of A", "bits of B", "values checked", "mismatches", "if rounded"),
+            [
+                (
+                    report.name,
+                    report.operation,
+                    report.shift,
+                    report.multiplier_bits,
+                    report.offset_bits,
+                    report.checked,
+                    report.mismatches,
+                    report.rounded_mismatches,
+                )
+                for report in lowered.activations
+            ],
+        )
+    )
+    print("if rounded: mismatches if the float32 scale and offset were rounded to multiples of 2^-K")
+    print(
+        f"\n{options.output}: {size:,} bytes for {summary.weights:,} weights ({summary.weight_bound:,.0f} bytes of "
+        f"information, {4 * summary.weights:,} in float32), proved in {seconds:.1f} s"
+    )
+    return 0

@@ -1,0 +1,122 @@
+"""`maqd run`."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.cli.options import Options, UsageError
+from maqd.cli.text import table
+from maqd.errors import DataError
+from maqd.graph import Graph, container
+from maqd.io.images import decoded, fit, open_encoded, to_array
+from maqd.runtime.native import NativeEngine, native_module
+from maqd.runtime.numpy import NumpyEngine
+from maqd.runtime.onnxruntime import OnnxRuntime
+
+
+def command(arguments: list[str]) -> int:
+    """Run `maqd run`; the exit status."""
+    parser = Options(
+        usage="maqd run GRAPH IMAGE... [--top N] [--resize] [--engine {native,numpy,onnxruntime}] [--json]",
+        description="Classify images: the best classes with their integer logits and scores.",
+    )
+    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="image files, or .npy files of uint8")
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="how many classes (5)")
+    parser.add_argument("--resize", action="store_true", help="resize the middle square of images of another size")
+    parser.add_argument(
+        "--engine",
+        choices=["native", "numpy", "onnxruntime"],
+        help="what computes (native, or numpy where that was not built)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.read(arguments)
+    if options.top < 1:
+        raise UsageError(f"--top must be at least 1, got {options.top}")
+    graph = container.load(options.graph)
+    kind = graph.types[graph.logits.name]
+    if len(kind.shape) != 1:
+        raise DataError(
+            f"{options.graph}: its output has shape {kind.shape} and is no list of classes; "
+            "use maqd.load(path).run(images) to get it"
+        )
+    images = np.stack([read_image(path, graph.input.shape, resize=options.resize) for path in options.images])
+    engine = _engine(graph, options.engine)
+    labels = graph.logits.labels or tuple(str(number) for number in range(kind.size))
+    found = []
+    for path, logits in zip(options.images, engine.run(images).tolist(), strict=True):
+        best = sorted(range(len(logits)), key=lambda number: -logits[number])[: options.top]  # the first of equals
+        classes = [
+            {
+                "class": number,
+                "label": labels[number],
+                "logit": logits[number],
+                "score": math.ldexp(logits[number], kind.exponent),
+            }
+            for number in best
+        ]
+        found.append({"image": str(path), "classes": classes})
+    if options.json:
+        print(json.dumps({"graph": str(options.graph), "engine": engine.name, "images": found}))
+        return 0
+    rows = [
+        (entry["image"] if place == 0 else "", item["label"], item["logit"], item["score"])
+        for entry in found
+        for place, item in enumerate(entry["classes"])
+    ]
+    print(table(("image", "class", "logit", "score"), rows))
+    return 0
+
+
+def _engine(graph: Graph, name: str | None) -> NativeEngine | NumpyEngine | OnnxRuntime:
+    match name or ("numpy" if native_module() is None else "native"):
+        case "native":
+            return NativeEngine(graph)
+        case "numpy":
+            return NumpyEngine(graph)
+        case _:
+            return OnnxRuntime(graph)
+
+
+def read_image(path: Path, shape: tuple[int, ...], *, resize: bool) -> NDArray[np.uint8]:
+    """An image file as uint8 of a network's input shape C x H x W.
+
+    Raises:
+        DataError: It is missing, damaged, or has another size and is not to be resized.
+    """
+    if path.suffix == ".npy":
+        return _read_array(path, shape)
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(f"{path}: the network takes arrays of shape {shape}, no images; pass them as uint8 .npy files")
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; pass an image file") from error
+    image = open_encoded(encoded, str(path))
+    channels, height, width = shape
+    if image.size == (width, height):
+        pixels = to_array(decoded(image, channels, str(path)))
+    elif resize and height == width:
+        pixels = to_array(fit(decoded(image, channels, str(path)), width))
+    else:
+        remedy = "pass --resize" if height == width else "resize the image"
+        raise DataError(
+            f"{path}: the network takes images of {width} x {height} pixels, got {image.size[0]} x {image.size[1]}; "
+            f"{remedy}"
+        )
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error}; save it with numpy.save") from error
+    last = (*shape[1:], shape[0])
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape in (shape, last):
+        return array if array.shape == shape else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+    got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+    raise DataError(f"{path}: the network takes uint8 of shape {shape}, or {last} with the channels last, got {got}")

@@ -1,0 +1,159 @@
+"""`maqd verify`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.cli.options import Options, UsageError, take_prefixed
+from maqd.cli.text import Counter, table
+from maqd.errors import ConfigError, MissingDependencyError
+from maqd.graph import Graph, container
+from maqd.runtime.c99 import CEngine
+from maqd.runtime.native import NativeEngine
+from maqd.runtime.numpy import NumpyEngine
+from maqd.runtime.onnxruntime import OnnxRuntime
+from maqd.runtime.verify import Engine, verify
+
+ENGINES = ("numpy", "native", "onnxruntime", "c")
+"""Engines that need no run; "pytorch" is the run's own network."""
+
+DEFAULT_ENGINES = ENGINES[:3]
+"""The exported C program, "c", is compiled first, which takes its time with large networks."""
+
+BATCH = 50
+"""Images at a time: every tensor of all of them is in memory, once for each engine."""
+
+
+def command(arguments: list[str]) -> int:
+    """Run `maqd verify`; the exit status: 1 if a value differs."""
+    parser = Options(
+        usage="maqd verify GRAPH [--against RUN] [--engines NAME,..] [--images N] [--json] [--data.KEY VALUE ...]",
+        description="Compare engines with the NumPy interpreter, every tensor, for equality; status 1 on a difference.",
+    )
+    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument(
+        "--against", metavar="RUN", type=Path, help="compare with the trained network of this run, on its test images"
+    )
+    parser.add_argument(
+        "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c"
+    )
+    parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most so many images (1000)")
+    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    data = take_prefixed(arguments, "--data.")
+    options = parser.read(arguments)
+    if options.images < 1:
+        raise UsageError(f"--images must be at least 1, got {options.images}")
+    if data and options.against is None:
+        raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
+    graph = container.load(options.graph)
+    engines = _engines(graph, options.engines)
+    if options.against is None:
+        batches = _random(graph, options.images)
+    else:
+        engine, batches = _against(graph, options.against, options.checkpoint, data, options.images)
+        engines.insert(0, engine)
+    counter = Counter("comparing", sys.stderr)
+    try:
+        result = verify(graph, engines, batches, lambda done: counter.show(done, options.images, "images"))
+    finally:
+        counter.clear()
+    if options.json:
+        found = {**asdict(result), "graph": str(options.graph), "ok": result.ok, "random": options.against is None}
+        print(json.dumps(found))
+    else:
+        print(
+            table(
+                ("engine", "tensors", "values compared", "different"),
+                [(engine.name, engine.tensors, engine.values, engine.different) for engine in result.engines],
+            )
+        )
+        for engine in result.engines:
+            if engine.first is not None:
+                print(f"{engine.name}: first difference in {engine.first}")
+        kind = "random images" if options.against is None else "test images"
+        print(f"{result.images} {kind}: {'all integers are the same' if result.ok else 'NOT the same integers'}")
+    return 0 if result.ok else 1
+
+
+def _engines(graph: Graph, names: str | None) -> list[Engine]:
+    chosen = DEFAULT_ENGINES if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    engines: list[Engine] = []
+    for name in chosen:
+        match name:
+            case "numpy":
+                engines.append(NumpyEngine(graph))
+            case "native" | "onnxruntime":
+                try:
+                    engines.append(NativeEngine(graph) if name == "native" else OnnxRuntime(graph))
+                except MissingDependencyError:
+                    if names is not None:
+                        raise
+            case "c":
+                engines.append(CEngine(graph))
+            case _:
+                raise UsageError(f"--engines must be of {', '.join(ENGINES)}, got {name!r}")
+    return engines
+
+
+def _random(graph: Graph, count: int) -> Iterator[NDArray[np.uint8]]:
+    generator = np.random.default_rng(0)
+    for start in range(0, count, BATCH):
+        yield generator.integers(0, 256, (min(BATCH, count - start), *graph.input.shape), dtype=np.uint8)
+
+
+def _against(
+    graph: Graph, run: Path, checkpoint: str, options: list[str], count: int
+) -> tuple[Engine, Iterator[NDArray[np.uint8]]]:
+    """The network of a run, and its test images."""
+    from maqd.lowering import TorchEngine
+    from maqd.training.checkpoint import load_network
+    from maqd.training.evaluate import Which, checkpoint_path
+
+    network, _ = load_network(checkpoint_path(run, Which(checkpoint)))
+    return TorchEngine(network, graph), test_images(graph, run, options, count)
+
+
+def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iterator[NDArray[np.uint8]]:
+    """Test images of a run's data set.
+
+    Args:
+        graph: What they must fit.
+        run: Directory of the run.
+        options: `--data.KEY VALUE` that replace the run's own.
+        count: At most so many.
+
+    Yields:
+        uint8, up to `BATCH` x the input's shape.
+
+    Raises:
+        ConfigError: The images do not fit the graph.
+    """
+    from maqd.cli.arguments import parse
+    from maqd.data import open_data
+    from maqd.settings.training import EvalConfig
+    from maqd.settings.tree import to_plain
+    from maqd.training.checkpoint import load_network
+    from maqd.training.evaluate import Which, checkpoint_path
+
+    _, header = load_network(checkpoint_path(run, Which.LAST))
+    base = {"data": to_plain(header.config.data)}
+    parsed = parse(EvalConfig, options, bases=[base], flags={}, usage="maqd verify", description="")
+    opened = open_data(replace(parsed.data, eval_batch_size=BATCH), seed=header.config.seed)
+    shape = (opened.info.in_channels, opened.info.image_size, opened.info.image_size)
+    if shape != graph.input.shape:
+        raise ConfigError(
+            f"{run}: its test images have shape {shape}, and the graph takes {graph.input.shape}; "
+            "verify the graph that was lowered from this run"
+        )
+    left = count
+    for images, _ in opened.test_loader():
+        if left <= 0:
+            return
+        yield images[:left].contiguous().numpy()
+        left -= len(images)

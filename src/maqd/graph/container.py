@@ -1,0 +1,425 @@
+"""The .maqd file: an integer graph as a safetensors file whose metadata describe the nodes; see docs/format.md.
+
+Reading checks everything against the size of the file before anything is allocated, and executes nothing.
+"""
+
+import enum
+import hashlib
+import json
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.errors import FormatError, GraphError
+from maqd.graph import (
+    Add,
+    Concat,
+    Conv,
+    FixedPoint,
+    Flatten,
+    GlobalSum,
+    Graph,
+    Input,
+    Linear,
+    Logits,
+    MaxPool,
+    Node,
+    SumPool,
+    TensorType,
+    Thresholds,
+    Weighted,
+)
+from maqd.io.files import write_atomically
+from maqd.numerics.bounds import narrow
+from maqd.numerics.packing import PackedCodes, row_bytes
+from maqd.numerics.states import States
+
+SCHEMA = 1
+"""Version of the format; a reader refuses any other."""
+
+MAX_HEADER = 2**24
+"""Bytes of the longest header that is read."""
+
+KEY = "maqd"
+"""The only key of the safetensors metadata."""
+
+_DTYPES = {"U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+"""The types of safetensors that a .maqd file may hold."""
+
+
+class _Kind(enum.Enum):
+    """How a field of a node is stored."""
+
+    INTEGER = enum.auto()
+    INTEGERS = enum.auto()
+    TEXTS = enum.auto()
+    STATES = enum.auto()
+    WEIGHT = enum.auto()
+    """Packed codes: states and shape in the description, bytes as a tensor."""
+    ARRAY = enum.auto()
+    """A tensor of signed integers."""
+    OPTIONAL_ARRAY = enum.auto()
+    """The same, or nothing."""
+
+
+_WEIGHTED = {"weight": _Kind.WEIGHT, "exponent": _Kind.INTEGER, "bias": _Kind.OPTIONAL_ARRAY}
+_ACTIVATION = {"axis": _Kind.INTEGER, "states": _Kind.STATES, "step_exponent": _Kind.INTEGER}
+_WINDOW = {"kernel": _Kind.INTEGERS, "stride": _Kind.INTEGERS, "padding": _Kind.INTEGERS}
+_FIELDS: dict[type[Node], dict[str, _Kind]] = {
+    Input: {"shape": _Kind.INTEGERS, "exponent": _Kind.INTEGER},
+    Conv: {
+        **_WEIGHTED,
+        "stride": _Kind.INTEGERS,
+        "padding": _Kind.INTEGERS,
+        "dilation": _Kind.INTEGERS,
+        "groups": _Kind.INTEGER,
+    },
+    Linear: _WEIGHTED,
+    Thresholds: {**_ACTIVATION, "thresholds": _Kind.ARRAY, "signs": _Kind.ARRAY},
+    FixedPoint: {**_ACTIVATION, "multiplier": _Kind.ARRAY, "offset": _Kind.ARRAY, "shift": _Kind.INTEGER},
+    MaxPool: _WINDOW,
+    SumPool: {**_WINDOW, "shift": _Kind.INTEGER},
+    GlobalSum: {"shift": _Kind.INTEGER},
+    Add: {"shifts": _Kind.INTEGERS},
+    Concat: {"shifts": _Kind.INTEGERS, "axis": _Kind.INTEGER},
+    Flatten: {},
+    Logits: {"labels": _Kind.TEXTS},
+}
+"""What is stored of each kind of node beside its operation, name, inputs and output type."""
+
+_OPERATIONS = {kind.operation: kind for kind in _FIELDS}
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def save(graph: Graph, path: Path | str) -> None:
+    """Write a .maqd file; all of it or nothing.
+
+    Raises:
+        GraphError: The graph is inconsistent.
+        OSError: The file cannot be written; one that was there is untouched.
+    """
+    write_atomically(Path(path), [to_bytes(graph)])
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """The bytes of a .maqd file: the same ones for the same graph, always and everywhere.
+
+    Raises:
+        GraphError: The graph is inconsistent.
+    """
+    graph.validate()
+    tensors: dict[str, NDArray[np.generic]] = {}
+    nodes = []
+    for place, node in enumerate(graph.nodes):
+        entry: dict[str, Any] = {
+            "operation": node.operation,
+            "name": node.name,
+            "inputs": list(node.inputs),
+            "output": _describe(graph.types[node.name]),
+        }
+        for field, kind in _FIELDS[type(node)].items():
+            value = getattr(node, field)
+            if kind is _Kind.WEIGHT:
+                entry[field] = {"states": _states(value.states), "shape": list(value.shape)}
+                tensors[f"{place}.{field}"] = value.data
+            elif kind is _Kind.STATES:
+                entry[field] = _states(value)
+            elif kind in (_Kind.ARRAY, _Kind.OPTIONAL_ARRAY):
+                if value is not None:
+                    tensors[f"{place}.{field}"] = narrow(value)
+            else:
+                entry[field] = list(value) if isinstance(value, tuple) else value
+        nodes.append(entry)
+    # Wide elements first, so that each tensor is aligned to its own.
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    stored = {name: (_type_name(tensors[name]), tensors[name].shape, _little(tensors[name])) for name in order}
+    document = {"schema": SCHEMA, "nodes": nodes}
+    header: dict[str, Any] = {"__metadata__": {KEY: _canonical({**document, "digest": _digest(document, stored)})}}
+    offset = 0
+    for name, (dtype, shape, data) in stored.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([struct.pack("<Q", len(text)), text, *(data for _, _, data in stored.values())])
+
+
+def _states(states: States) -> dict[str, Any]:
+    return {"count": states.count, "signed": states.signed}
+
+
+def _describe(kind: TensorType) -> dict[str, Any]:
+    grid = kind.grid
+    return {"shape": list(kind.shape), "low": grid.low, "high": grid.high, "exponent": grid.exponent}
+
+
+def _canonical(document: object) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _type_name(array: NDArray[np.generic]) -> str:
+    return next(name for name, code in _DTYPES.items() if np.dtype(code) == array.dtype.newbyteorder("<"))
+
+
+def _little(array: NDArray[np.generic]) -> bytes:
+    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _digest(
+    document: Mapping[str, object], tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]
+) -> str:
+    """SHA-256 of the document without its digest and of every tensor, description and bytes, by name."""
+    digest = hashlib.sha256(_canonical(document).encode())
+    for name in sorted(tensors):
+        dtype, shape, data = tensors[name]
+        digest.update(_canonical([name, dtype, list(shape)]).encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path | str) -> Graph:
+    """The graph in a .maqd file. Its weights stay in the file, mapped into memory.
+
+    Raises:
+        FormatError: The file is missing, damaged, malformed or of another schema; the message says what and where.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError as error:  # an empty file cannot be mapped
+        raise FormatError(f"{path} is empty; lower the network again") from error
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}; pass a .maqd file") from error
+    return _Reader(str(path), data).graph()
+
+
+def discard(graph: Graph) -> None:
+    """Give back the memory that a loaded file's weights take; they come from the file again when next looked at.
+
+    Does nothing to graphs that are no mapped file, and where the system cannot.
+    """
+    for node in graph.nodes:
+        owner = node.weight.data if isinstance(node, Weighted) else None
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.obj.madvise(mmap.MADV_DONTNEED)
+            return
+
+
+def from_bytes(data: bytes) -> Graph:
+    """The graph in the bytes of a .maqd file.
+
+    Raises:
+        FormatError: As `load`.
+    """
+    return _Reader("the data", memoryview(data).toreadonly()).graph()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one file.
+
+    Args:
+        name: Of the file, for messages.
+        data: Its bytes.
+    """
+
+    name: str
+    data: memoryview
+
+    def graph(self) -> Graph:
+        header, begin = self.header()
+        metadata = header.pop("__metadata__", None)
+        if not isinstance(metadata, dict) or metadata.keys() != {KEY} or not isinstance(metadata[KEY], str):
+            self.fail(f'"__metadata__" must hold one string, "{KEY}"', "it is no file of maqd")
+        tensors = self.tensors(header, begin)
+        document = self.parse(metadata[KEY], f'the metadata "{KEY}"')
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if not isinstance(document, dict) or type(schema) is not int:
+            self.fail(f'the metadata need an integer "schema", got {schema!r}', "lower the network again")
+        if schema != SCHEMA:
+            remedy = "use the newer version of maqd that wrote it" if schema > SCHEMA else "lower the network again"
+            self.fail(f"it has schema {schema}, and this version of maqd reads schema {SCHEMA}", remedy)
+        if document.keys() != {"schema", "nodes", "digest"}:
+            self.fail(f'the metadata must have "schema", "nodes" and "digest", got {sorted(document)}')
+        if metadata[KEY] != _canonical(document):
+            self.fail("the metadata are not in canonical form: sorted keys, no spaces, ASCII")
+        digest = document.pop("digest")
+        if digest != _digest(document, tensors):
+            self.fail("it does not match its digest", "it was damaged; copy it again or lower the network again")
+        if not isinstance(document["nodes"], list):
+            self.fail('"nodes" must be a list')
+        nodes = [self.node(place, entry, tensors) for place, entry in enumerate(document["nodes"])]
+        used = {f"{place}.{field}" for place, entry in enumerate(nodes) for field in _FIELDS[type(entry)]}
+        if unused := sorted(tensors.keys() - used):
+            self.fail(f"tensor {unused[0]!r} belongs to no node")
+        try:
+            graph = Graph(nodes=tuple(nodes))
+            graph.validate()
+        except GraphError as error:
+            raise FormatError(f"{self.name} holds an inconsistent graph: {error}") from error
+        for entry, node in zip(document["nodes"], nodes, strict=True):
+            if entry["output"] != (found := _describe(graph.types[node.name])):
+                self.fail(f"node {node.name!r} must have the output {found}, got {entry['output']}")
+        return graph
+
+    def fail(
+        self, what: str, remedy: str = "it is damaged or was not written by maqd; lower the network again"
+    ) -> NoReturn:
+        raise FormatError(f"{self.name}: {what}; {remedy}")
+
+    def parse(self, text: str | bytes, what: str) -> Any:
+        """JSON without duplicate keys and other things that readers disagree about."""
+
+        def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+            found = dict(items)
+            if len(found) != len(items):
+                raise ValueError("a key occurs twice")
+            return found
+
+        def constant(name: str) -> NoReturn:
+            raise ValueError(f"{name} is no number")
+
+        try:
+            return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        except (ValueError, RecursionError) as error:  # bad JSON or UTF-8, numbers of too many digits, too deep
+            self.fail(f"{what} cannot be read: {error}")
+
+    def header(self) -> tuple[dict[str, Any], int]:
+        """The parsed header and where the data begin."""
+        size = len(self.data)
+        if size < 8:
+            self.fail(f"it has {size} bytes, and even the length of the header takes 8")
+        (length,) = struct.unpack("<Q", self.data[:8])
+        if length > min(MAX_HEADER, size - 8) or length % 8:
+            self.fail(
+                f"its header must have a multiple of 8 and at most {min(MAX_HEADER, size - 8)} bytes, got {length}"
+            )
+        text = bytes(self.data[8 : 8 + length])
+        if not text.startswith(b"{") or not text.isascii() or text.rstrip(b" ")[-1:] != b"}":
+            self.fail("its header must be one JSON object in ASCII, padded with spaces")
+        header = self.parse(text, "the header")
+        return header, 8 + length
+
+    def tensors(self, header: dict[str, Any], begin: int) -> dict[str, tuple[str, tuple[int, ...], memoryview]]:
+        """Type, shape and bytes of each tensor; they must fill the rest of the file without holes or overlaps."""
+        found: dict[str, tuple[str, tuple[int, ...], memoryview]] = {}
+        end = 0
+        for name, entry in header.items():
+            if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+                self.fail(f"tensor {name!r} must have dtype, shape and data_offsets")
+            shape = self.integers(entry["shape"], f"shape of tensor {name!r}")
+            offsets = self.integers(entry["data_offsets"], f"data_offsets of tensor {name!r}")
+            code = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+            if code is None:
+                self.fail(f"tensor {name!r} must be of type {', '.join(_DTYPES)}, got {entry['dtype']!r}")
+            size = prod(shape) * np.dtype(code).itemsize
+            if min(shape, default=1) < 1 or len(shape) > 2 or list(offsets) != [end, end + size]:
+                self.fail(
+                    f"tensor {name!r} of type {entry['dtype']} and shape {list(shape)} must take the {size} bytes from "
+                    f"{end} on, got data_offsets {list(offsets)}"
+                )
+            if end % np.dtype(code).itemsize:
+                self.fail(f"tensor {name!r} must be aligned to its type, got offset {end}")
+            end += size
+            found[name] = (entry["dtype"], shape, self.data[begin + end - size : begin + end])
+        if begin + end != len(self.data):
+            self.fail(f"its tensors end at byte {begin + end} of {len(self.data)}")
+        return found
+
+    def integers(self, value: object, what: str) -> tuple[int, ...]:
+        if not isinstance(value, list) or not all(type(item) is int and abs(item) < 2**63 for item in value):
+            self.fail(f"{what} must be a list of integers, got {_short(value)}")
+        return tuple(value)
+
+    def node(self, place: int, entry: object, tensors: Mapping[str, tuple[str, tuple[int, ...], memoryview]]) -> Node:
+        """One node; the graph's own checks come later."""
+        kind = _OPERATIONS.get(str(entry.get("operation"))) if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or kind is None:
+            self.fail(f"node {place} must be an object with one of the operations {', '.join(_OPERATIONS)}")
+        stored = {field for field, how in _FIELDS[kind].items() if how not in (_Kind.ARRAY, _Kind.OPTIONAL_ARRAY)}
+        if entry.keys() != {"operation", "name", "inputs", "output", *stored}:
+            self.fail(f"node {place}, {kind.operation}, must have the keys {sorted(stored)}, got {sorted(entry)}")
+        what = f"node {place}"
+        values: dict[str, Any] = {
+            "name": self.text(entry["name"], f"name of {what}"),
+            "inputs": self.texts(entry["inputs"], f"inputs of {what}"),
+        }
+        for field, how in _FIELDS[kind].items():
+            label, tensor = f"{field} of {what}", tensors.get(f"{place}.{field}")
+            match how:
+                case _Kind.INTEGER:
+                    values[field] = self.integers([entry[field]], label)[0]
+                case _Kind.INTEGERS:
+                    values[field] = self.integers(entry[field], label)
+                case _Kind.TEXTS:
+                    values[field] = self.texts(entry[field], label)
+                case _Kind.STATES:
+                    values[field] = self.states(entry[field], label)
+                case _Kind.WEIGHT:
+                    values[field] = self.weight(entry[field], tensor, label)
+                case _Kind.ARRAY | _Kind.OPTIONAL_ARRAY:
+                    if tensor is None and how is _Kind.ARRAY:
+                        self.fail(f"{label}: tensor {place}.{field} is missing")
+                    values[field] = None if tensor is None else self.array(*tensor, label)
+        return kind(**values)
+
+    def text(self, value: object, what: str) -> str:
+        if not isinstance(value, str):
+            self.fail(f"{what} must be a string, got {_short(value)}")
+        return value
+
+    def texts(self, value: object, what: str) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            self.fail(f"{what} must be a list of strings, got {_short(value)}")
+        return tuple(self.text(item, what) for item in value)
+
+    def states(self, value: object, what: str) -> States:
+        if not isinstance(value, dict) or value.keys() != {"count", "signed"} or type(value["signed"]) is not bool:
+            self.fail(f'{what} must have "count" and "signed", got {_short(value)}')
+        (count,) = self.integers([value["count"]], what)
+        if not 2 <= count <= 256:
+            self.fail(f"{what} must be 2 .. 256, got {count}")
+        return States(count=count, signed=value["signed"])
+
+    def weight(self, value: object, tensor: tuple[str, tuple[int, ...], memoryview] | None, what: str) -> PackedCodes:
+        if not isinstance(value, dict) or value.keys() != {"states", "shape"} or tensor is None:
+            self.fail(f'{what} must have "states", "shape" and a tensor, got {_short(value)}')
+        states, shape = self.states(value["states"], what), self.integers(value["shape"], what)
+        dtype, stored, data = tensor
+        if not 2 <= len(shape) <= 4 or min(shape) < 1:
+            self.fail(f"{what} must have 2 to 4 positive dimensions, got {list(shape)}")
+        expected = (shape[0], row_bytes(states.count, prod(shape[1:])))
+        if dtype != "U8" or stored != expected:
+            self.fail(f"{what} must be a tensor U8 of shape {list(expected)}, got {dtype} of shape {list(stored)}")
+        try:
+            return PackedCodes(states=states, shape=shape, data=np.frombuffer(data, np.uint8).reshape(stored))
+        except GraphError as error:
+            raise FormatError(f"{self.name}: {what}: {error}") from error
+
+    def array(self, dtype: str, shape: tuple[int, ...], data: memoryview, what: str) -> NDArray[np.signedinteger]:
+        if dtype == "U8":
+            self.fail(f"{what} must be signed integers, got U8")
+        array = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+        if narrow(array).dtype.itemsize != array.dtype.itemsize:
+            self.fail(f"{what} must be in their narrowest type, got {dtype}")
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

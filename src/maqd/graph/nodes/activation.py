@@ -1,0 +1,133 @@
+"""Normalization and quantizer in one: monotone step functions."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.graph.nodes.base import Node
+from maqd.graph.types import TensorType
+from maqd.numerics.bounds import Interval
+from maqd.numerics.states import States
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Activation(Node):
+    """Normalization and quantizer in one: a monotone step function of the code, channel by channel.
+
+    Args:
+        axis: Dimension of the channels in one sample.
+        states: Of the output.
+        step_exponent: Neighbouring states differ by 2**step_exponent.
+    """
+
+    axis: int
+    states: States
+    step_exponent: int
+
+    @abstractmethod
+    def index(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
+        """Index of the state, 0 .. M-1.
+
+        Args:
+            x: Codes, channels x ..., int32 or int64.
+            channel: Which channels those are, if not all.
+        """
+
+    def codes(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
+        """The output's codes; arguments as in `index`."""
+        return self.index(x, channel) * self.states.spacing + self.states.low
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        self.require(0 <= self.axis < len(x.shape), f"axis {self.axis} is none of the dimensions of {x.shape}")
+        self.check(x.shape[self.axis], x)
+        grid = self.states.grid(self.step_exponent)
+        return TensorType(
+            shape=x.shape, exponent=grid.exponent, interval=Interval.of(grid.low, grid.high, len(x.shape))
+        )
+
+    @abstractmethod
+    def check(self, channels: int, x: TensorType) -> None:
+        """Raises GraphError unless the parameters fit so many channels and the input."""
+
+    def describe(self) -> str:
+        return f"{self.states.count} {'signed ' if self.states.signed else ''}states"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Thresholds(Activation):
+    """index = #{k: signs[c] * x >= thresholds[k, c]}, code = low + spacing * index.
+
+    Args:
+        thresholds: Signed integers, (M-1) x C, ascending along the first dimension.
+        signs: int8, C, each 1 or -1.
+    """
+
+    thresholds: NDArray[np.signedinteger]
+    signs: NDArray[np.int8]
+
+    operation = "thresholds"
+
+    def index(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
+        column = (-1, *[1] * (x.ndim - 1))
+        signed = x * self.signs[channel].reshape(column).astype(x.dtype)
+        count = np.zeros(x.shape, np.int16)
+        for row in self.thresholds:
+            count += signed >= row[channel].reshape(column)
+        return count
+
+    def check(self, channels: int, x: TensorType) -> None:
+        expected = (self.states.count - 1, channels)
+        self.require(
+            self.thresholds.shape == expected and np.issubdtype(self.thresholds.dtype, np.signedinteger),
+            f"needs signed integer thresholds of shape {expected}, got {self.thresholds.dtype} of shape "
+            f"{self.thresholds.shape}",
+        )
+        self.require(bool((np.diff(self.thresholds.astype(np.int64), axis=0) >= 0).all()), "thresholds must ascend")
+        self.require(
+            self.signs.shape == (channels,) and self.signs.dtype == np.int8 and bool((abs(self.signs) == 1).all()),
+            f"needs {channels} signs of 1 or -1 in int8",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FixedPoint(Activation):
+    """index = clip(floor((A[c] * x + B[c]) / 2**shift), 0, M-1), code = low + spacing * index (arXiv 2008.13128).
+
+    Args:
+        multiplier: A, signed integers, C.
+        offset: B, signed integers, C.
+        shift: K, 0 .. 62.
+    """
+
+    multiplier: NDArray[np.signedinteger]
+    offset: NDArray[np.signedinteger]
+    shift: int
+
+    operation = "fixed_point"
+
+    def index(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
+        column = (-1, *[1] * (x.ndim - 1))
+        a, b = (value[channel].astype(np.int64).reshape(column) for value in (self.multiplier, self.offset))
+        return np.clip((a * x + b) >> self.shift, 0, self.states.count - 1)  # >> rounds down, for negative numbers too
+
+    def check(self, channels: int, x: TensorType) -> None:
+        for what, values in (("multipliers A", self.multiplier), ("offsets B", self.offset)):
+            self.require(
+                values.shape == (channels,) and np.issubdtype(values.dtype, np.signedinteger),
+                f"needs {channels} signed integer {what}, got {values.dtype} of shape {values.shape}",
+            )
+        self.require(0 <= self.shift <= 62, f"shift K must be in 0 .. 62, got {self.shift}")
+        reach = self.reach(x)
+        self.require(reach < 2**63, f"A * x + B can reach {reach}, which does not fit 64 bits")
+
+    def reach(self, x: TensorType) -> int:
+        """No |A * x + B| is larger."""
+        largest = max(-x.interval.lowest, x.interval.highest)
+        a, b = (max(-int(values.min()), int(values.max())) for values in (self.multiplier, self.offset))
+        return a * largest + b
+
+    def describe(self) -> str:
+        return f"{super().describe()}, shift {self.shift}"

@@ -1,0 +1,172 @@
+"""Proof by enumeration that an activation of the graph is the one the network evaluates.
+
+No sampling: every integer that the accumulator of every channel can be is tried.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.graph import Activation, FixedPoint, Thresholds
+from maqd.numerics.bounds import Interval, narrow
+from maqd.numerics.fixedpoint import AFFINE_OPERATIONS, AffineForm, FixedAffine, fixed_point_affine, integer_thresholds
+from maqd.numerics.states import States
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluated:
+    """An activation as the network evaluates it, on the integers of its input.
+
+    index = #{k: fl32(signs[c] * x * 2**exponent) >= thresholds[k, c]} for low[c] <= x <= high[c]
+
+    Args:
+        states: Of the output.
+        step_exponent: Neighbouring states differ by 2**step_exponent.
+        thresholds: float32, (M-1) x C, ascending.
+        signs: float32, C, +-1.
+        exponent: Of the input's unit.
+        interval: Bounds of the input, one entry a channel; magnitudes below 2**24.
+        scale, offset: float64, C: the index is clip(floor(scale * x + offset), 0, M-1) up to rounding.
+    """
+
+    states: States
+    step_exponent: int
+    thresholds: NDArray[np.float32]
+    signs: NDArray[np.float32]
+    exponent: int
+    interval: Interval
+    scale: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    def index(self, x: NDArray[np.int64], channel: int) -> NDArray[np.integer]:
+        """The state of each x, in ascending order, of a channel, by the comparisons that PyTorch does."""
+        value = np.ldexp(x.astype(np.float32), self.exponent) * self.signs[channel]
+        cuts = self.thresholds[:, channel]
+        if len(cuts) > 16:
+            return np.searchsorted(cuts, value, side="right")
+        count = np.zeros(x.shape, np.int16)
+        for cut in cuts:
+            count += value >= cut
+        return count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationReport:
+    """What is known of a lowered activation.
+
+    Args:
+        name: Its node.
+        operation: "thresholds" or "fixed_point": the form that was chosen.
+        shift: K of the fixed-point map, None if it was not asked for or there is none.
+        multiplier_bits: Bits of the widest A, its sign included.
+        offset_bits: Bits of the widest B, its sign included.
+        checked: Pairs of channel and integer that were compared: all there are.
+        mismatches: In how many of them the chosen form differs from the network.
+        rounded_mismatches: In how many float32 scale and offset, rounded to multiples of 2**-K as usual, would.
+    """
+
+    name: str
+    operation: str
+    shift: int | None
+    multiplier_bits: int | None
+    offset_bits: int | None
+    checked: int
+    mismatches: int
+    rounded_mismatches: int | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """An activation's integer form, not proved yet.
+
+    Args:
+        node: The chosen form.
+        evaluated: What it must equal.
+        fixed: The fixed-point map, whether it was chosen or not; None if it was not asked for or there is none.
+    """
+
+    node: Activation
+    evaluated: Evaluated
+    fixed: FixedAffine | None
+
+    def prove(self) -> ActivationReport:
+        """Compares the node with what the network evaluates, for every channel and every integer."""
+        low, high = self.evaluated.interval.low.tolist(), self.evaluated.interval.high.tolist()
+        rounded = None if self.fixed is None else rounded_affine(self.evaluated, self.fixed.shift)
+        last = self.evaluated.states.count - 1
+        checked = mismatches = rounded_mismatches = 0
+        for channel in range(len(low)):
+            x = np.arange(low[channel], high[channel] + 1)
+            wanted = self.evaluated.index(x, channel)
+            found = self.node.index(x[None], slice(channel, channel + 1))[0]
+            checked += len(x)
+            mismatches += int(np.count_nonzero(found != wanted))
+            if rounded is not None:
+                usual = (rounded.multiplier[channel] * x + rounded.offset[channel]) >> rounded.shift
+                rounded_mismatches += int(np.count_nonzero(np.clip(usual, 0, last) != wanted))
+        fixed = self.fixed
+        return ActivationReport(
+            name=self.node.name,
+            operation=self.node.operation,
+            shift=None if fixed is None else fixed.shift,
+            multiplier_bits=None if fixed is None else signed_bits(fixed.multiplier),
+            offset_bits=None if fixed is None else signed_bits(fixed.offset),
+            checked=checked,
+            mismatches=mismatches,
+            rounded_mismatches=None if rounded is None else rounded_mismatches,
+        )
+
+
+def candidate(name: str, source: str, axis: int, evaluated: Evaluated, form: AffineForm) -> Candidate | None:
+    """An activation's integer form.
+
+    Args:
+        name: Of the node.
+        source: Name of its input.
+        axis: Dimension of the channels in one sample.
+        evaluated: What it must equal.
+        form: Which form is wanted.
+
+    Returns:
+        The candidate, or None if the fixed-point form was asked for and there is none (`fixed_point_affine`).
+    """
+    low, high, signs = evaluated.interval.low, evaluated.interval.high, evaluated.signs
+    cuts = integer_thresholds(evaluated.thresholds, signs, evaluated.exponent, low, high)
+    common = {
+        "name": name,
+        "inputs": (source,),
+        "axis": axis,
+        "states": evaluated.states,
+        "step_exponent": evaluated.step_exponent,
+    }
+    thresholds = Thresholds(**common, thresholds=narrow(cuts), signs=signs.astype(np.int8))
+    if form is AffineForm.THRESHOLDS:
+        return Candidate(node=thresholds, evaluated=evaluated, fixed=None)
+    fixed = fixed_point_affine(cuts, signs, low, high)
+    # A threshold costs a comparison and an addition.
+    compare = form is AffineForm.AUTO and (fixed is None or 2 * len(cuts) <= AFFINE_OPERATIONS)
+    if compare:
+        return Candidate(node=thresholds, evaluated=evaluated, fixed=fixed)
+    if fixed is None:
+        return None
+    multiply = FixedPoint(**common, multiplier=narrow(fixed.multiplier), offset=narrow(fixed.offset), shift=fixed.shift)
+    return Candidate(node=multiply, evaluated=evaluated, fixed=fixed)
+
+
+def rounded_affine(evaluated: Evaluated, shift: int) -> FixedAffine:
+    """What is usually deployed: the float32 scale and offset, rounded to the nearest multiples of 2**-shift.
+
+    A and B saturate where A * x + B would not fit 64 bits.
+    """
+    x = max(-evaluated.interval.lowest, evaluated.interval.highest, 1)
+    a, b = (
+        np.clip(np.rint(np.ldexp(np.float32(values).astype(np.float64), shift)), -limit, limit).astype(np.int64)
+        for values, limit in ((evaluated.scale, 2.0**61 // x), (evaluated.offset, 2.0**61))
+    )
+    return FixedAffine(multiplier=a, offset=b, shift=shift)
+
+
+def signed_bits(values: NDArray[np.integer]) -> int:
+    """Bits of the narrowest two's complement type that holds all values."""
+    return max((value if value >= 0 else ~value).bit_length() for value in (int(values.min()), int(values.max()))) + 1

@@ -1,0 +1,1 @@
+"""Exact numbers: states, grids, thresholds, packing, bounds, limits. NumPy only."""

@@ -1,0 +1,19 @@
+"""The largest numbers that a network may hold, and why."""
+
+INT32_LIMIT = 2**31 - 1
+"""No integer of a tensor is larger in magnitude."""
+
+EXACT_LIMIT = 2**24
+"""Integers below this are exact in float32, whatever the order of a sum."""
+
+SAFE_EXPONENT = 96
+"""Units stay this close to 1 in powers of two: then every integer below 2**24 is a normal float32."""
+
+MAX_EXPONENT = 512
+"""No unit is further from 1 than this power of two: values stay normal in float64."""
+
+MAX_ELEMENTS = 2**28
+"""No tensor of one sample has more elements: a damaged shape must not lead to wild allocations."""
+
+MAX_WINDOW = 2**15
+"""No kernel, stride, padding or dilation is larger."""

@@ -1,0 +1,1 @@
+"""Values that describe a run. No torch, no files."""

@@ -1,0 +1,171 @@
+"""The commands as a person types them: results repeat, and every wrong turn is one clear line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from small_runs import SMALL, entries
+
+from maqd.cli import main
+from maqd.settings.training import TrainConfig
+from maqd.settings.tree import dotted_keys, from_plain, to_plain
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory with small.yaml."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return tmp_path
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tuple[int, str]:
+    """Status and message of a command that fails; it must be one line."""
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("maqd: error: ")
+    assert err.count("\n") == 1
+    return status, err
+
+
+def test_eval_repeats_what_train_says(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "small.yaml", "--optim.lr", "4e-3", "--model.quant.act_states=2"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("test accuracy ")
+    assert said.endswith(" in runs/small")
+    assert main(["eval", "runs/small"]) == 0
+    assert capsys.readouterr().out.splitlines() == [said]
+    for which in ("last", "best"):
+        assert main(["eval", "--checkpoint", which, "--json", "--data.eval_batch_size", "7", "runs/small"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        results = entries(here / "runs/small", "validation")
+        expected = results[-1] if which == "last" else max(results, key=lambda entry: entry["correct"])
+        assert (found["correct"], found["total"]) == (expected["correct"], expected["total"])
+        assert found["test_accuracy"] == expected["test_accuracy"] == found["correct"] / 360
+
+
+def test_resolved_configuration_starts_the_same_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--optim.optimizer", "sgd", "--model.quant.norm", "bn", "--epochs", "1", "--ema_decay", "0.5"]
+    options += ["--model.quant.overrides", '[{"pattern": "stem.*", "weight_states": 15}]']
+    assert main(["train", "--config", "small.yaml", *options]) == 0
+    stored = here / "runs/small/config.yaml"
+    tree = yaml.safe_load(stored.read_text())
+    assert tree["optim"]["optimizer"] == "sgd"
+    assert tree["model"]["quant"]["overrides"] == [{"pattern": "stem.*", "weight_states": 15, "act_states": -1}]
+    assert main(["train", "--config", str(stored), "--run", "again", "--json"]) == 0
+    assert entries(here / "again", "train") == entries(here / "runs/small", "train")
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["run"] == "again"
+    assert result["steps"] == 7
+
+
+def test_resume_keeps_the_options_of_the_run(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert main(["train", "--config", "small.yaml", "--optim.lr", "0.001", "--epochs", "1"]) == 0
+    assert main(["train", "--config", "small.yaml", "--resume", "--epochs", "2"]) == 0
+    assert yaml.safe_load((here / "runs/small/config.yaml").read_text())["optim"]["lr"] == 0.001
+    assert main(["train", "--run", "runs/small", "--resume", "--epochs", "3"]) == 0
+    assert [entry["epoch"] for entry in entries(here / "runs/small", "validation")] == [1, 2, 3]
+    capsys.readouterr()
+    status, line = fails(capsys, ["train", "--run", "runs/small", "--resume", "--optim.lr", "0.5"])
+    assert status == 1
+    assert "optim.lr is 0.001 there, 0.5 here" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (["trian"], 2, ["unknown command 'trian'", "did you mean 'train'"]),
+        (["train", "--optim.lrr", "3"], 2, ["'--optim.lrr'", "did you mean '--optim.lr'"]),
+        (["train", "--lr", "3"], 2, ["'--lr'", "did you mean '--optim.lr'"]),
+        (["train", "--resum"], 2, ["'--resum'", "did you mean '--resume'"]),
+        (["train", "--epochs", "many"], 2, ["epochs", "int", "many"]),
+        (["train", "--epochs"], 2, ["--epochs", "expected one argument"]),
+        (["train", "--epochs", "0"], 1, ["epochs must be at least 1, got 0"]),
+        (["train", "extra"], 2, ["extra"]),
+        (["train", "--optim.optimizer", "adam"], 2, ["sgd, adamw, rmsprop", "did you mean 'adamw'"]),
+        (["train", "--optim.lr", "0"], 1, ["optim.lr must be positive"]),
+        (["train", "--model.quant.act_states", "1"], 1, ["2 .. 256 states, got 1"]),
+        (["train", "--model.quant.act_step", "3"], 1, ["power of two", "3"]),
+        (["train", "--config", "none.yaml"], 1, ["none.yaml cannot be read"]),
+        (["train", "--config"], 2, ["--config needs a value"]),
+        (["train", "--config", "small.yaml", "--resume"], 1, ["runs/small holds no checkpoint"]),
+        (["train", "--config", "small.yaml", "--resume", "--overwrite"], 1, ["exclude each other"]),
+        (["train", "--config", "small.yaml", "--compute.device", "cuda"], 1, ["no CUDA device"]),
+        (["eval"], 2, ["directory of a run"]),
+        (["eval", "none"], 1, ["none does not exist"]),
+        (["eval", "."], 1, [". holds no last checkpoint"]),
+        (["eval", "none", "--checkpoint", "bset"], 2, ["last, best", "did you mean 'best'"]),
+        (["demo", "--epoch"], 2, ["--epoch"]),
+    ],
+)
+def test_wrong_turns(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    parts: list[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found, line = fails(capsys, arguments)
+    assert found == status
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("optim: {leraning_rate: 1}", ["wrong.yaml", "'optim.leraning_rate'", "did you mean"]),
+        ("model: {quant: {act_state: 1}}", ["'model.quant.act_state'", "'model.quant.act_states'"]),
+        ("lr: 1", ["'lr'", "'optim.lr'"]),
+        ("epochs: [", ["not valid YAML"]),
+        ("- 1", ["must be a mapping"]),
+        ("model: 3", ["model must be a mapping"]),
+    ],
+)
+def test_wrong_files(here: Path, capsys: pytest.CaptureFixture[str], text: str, parts: list[str]) -> None:
+    (here / "wrong.yaml").write_text(text)
+    status, line = fails(capsys, ["train", "--config", "wrong.yaml"])
+    assert status == 2
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize("module", ["lightning", "torch", "jsonargparse"])
+def test_missing_dependencies_are_named(module: str) -> None:
+    script = f"import sys; sys.modules[{module!r}] = None; from maqd.cli import main; sys.exit(main(['train']))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert found.stderr.startswith("maqd: error: ")
+    assert module in found.stderr
+    assert 'pip install "maqd[train]"' in found.stderr
+
+
+def test_help_needs_no_torch() -> None:
+    script = "import sys; from maqd.cli import main; main(['--help']); print([m for m in sys.modules if 'torch' in m])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert found.splitlines()[0].startswith("usage: maqd")
+    assert found.splitlines()[-1] == "[]"
+
+
+def test_help_shows_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    for part in ("--resume", "--overwrite", "--optim.optimizer {sgd,adamw,rmsprop}", "Learning", "Peak learning rate"):
+        assert part.lower() in text.lower()
+
+
+def test_plain_trees_hold_everything() -> None:
+    config = TrainConfig(run="x", ema_decay=0.5)
+    assert from_plain(TrainConfig, to_plain(config)) == config
+    keys = list(dotted_keys(TrainConfig))
+    assert "model.quant.surrogate.width" in keys
+    assert len(keys) == len(set(keys))

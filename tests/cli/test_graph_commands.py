@@ -1,0 +1,442 @@
+"""`maqd lower`, `verify`, `run`, `info` and `export`, on a digits run."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import maqd
+from maqd.cli import main
+from maqd.export.onnx.integer import INPUT
+from maqd.graph import Graph, Thresholds, container
+from maqd.models import Architecture, ModelConfig
+from maqd.nn import Norm, QuantConfig
+from maqd.settings.training import ComputeConfig, TrainConfig
+from maqd.training.checkpoint import KEY, load_network, read_checkpoint, write_run_file
+from maqd.training.progress import Output
+from maqd.training.train import train
+
+Json = Callable[..., Any]
+
+
+def digits_run(directory: Path, **quant: Any) -> Path:
+    """A short training on the digits."""
+    config = TrainConfig(
+        run=str(directory),
+        epochs=1,
+        model=ModelConfig(architecture=Architecture.DIGITS, width=0.5, quant=QuantConfig(**quant)),
+        compute=ComputeConfig(threads=1),
+    )
+    train(config, output=Output(silent=True))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits_run(tmp_path_factory.mktemp("runs") / "digits")
+
+
+@pytest.fixture(scope="module")
+def graph(run: Path) -> Path:
+    path = run.parent / "digits.maqd"
+    assert main(["lower", str(run), "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def read(capsys: pytest.CaptureFixture[str]) -> Json:
+    """Runs a command with --json; its object."""
+
+    def call(*arguments: object, status: int = 0) -> Any:
+        assert main([*map(str, arguments), "--json"]) == status
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that fails; its one line on standard error."""
+
+    def call(*arguments: object, status: int = 1) -> str:
+        assert main([*map(str, arguments)]) == status
+        captured = capsys.readouterr()
+        assert captured.err.startswith("maqd: error: ")
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    return call
+
+
+# ---- lower ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["auto", "thresholds", "fixed-point"])
+def test_lower(run: Path, tmp_path: Path, read: Json, form: str) -> None:
+    found = read("lower", run, "-o", tmp_path / "m.maqd", "--affine", form)
+    assert found["bytes"] == (tmp_path / "m.maqd").stat().st_size
+    assert found["float_weight_bytes"] == 4 * found["weights"]
+    assert [report["name"] for report in found["activations"]] == ["stem.act", "features.0.act", "features.1.act"]
+    for report in found["activations"]:
+        assert report["mismatches"] == 0
+        assert report["checked"] > 1000
+        assert report["operation"] == ("fixed_point" if form == "fixed-point" else "thresholds")
+        assert (report["shift"] is None) == (form == "thresholds")
+    lowered = container.load(tmp_path / "m.maqd")
+    assert lowered.logits.labels == tuple(map(str, range(10)))
+
+
+def test_lower_prints_a_table(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lower", str(run), "-o", str(tmp_path / "m.maqd"), "--checkpoint", "best"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "activation"
+    assert lines[1].startswith("stem.act")
+    assert "bytes of information" in lines[-1]
+
+
+def test_lowering_is_deterministic(run: Path, graph: Path, tmp_path: Path) -> None:
+    assert main(["lower", str(run), "-o", str(tmp_path / "m.maqd")]) == 0
+    assert (tmp_path / "m.maqd").read_bytes() == graph.read_bytes()
+
+
+def test_runs_without_class_names_lower_as_well(run: Path, tmp_path: Path) -> None:
+    tree = dict(read_checkpoint(run / "checkpoints" / "last.ckpt").tree)
+    header = {
+        **tree[KEY],
+        "shape": {key: tree[KEY]["shape"][key] for key in ("in_channels", "image_size", "num_classes")},
+    }
+    (tmp_path / "old" / "checkpoints").mkdir(parents=True)
+
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({**tree, KEY: header}, buffer)
+    write_run_file(tmp_path / "old" / "checkpoints" / "last.ckpt", buffer.getvalue())
+    assert main(["lower", str(tmp_path / "old"), "-o", str(tmp_path / "m.maqd")]) == 0
+    assert container.load(tmp_path / "m.maqd").logits.labels == ()
+
+
+def test_lower_refuses(run: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+    assert "--output" in fails("lower", run, status=2)
+    assert "unknown option '--afine'; did you mean '--affine'?" in fails(
+        "lower", run, "-o", "m", "--afine", 1, status=2
+    )
+    assert "invalid choice: 'float'" in fails("lower", run, "-o", "m", "--affine", "float", status=2)
+    assert "does not exist" in fails("lower", tmp_path / "nothing", "-o", tmp_path / "m")
+    assert "No such file or directory" in fails("lower", run, "-o", tmp_path / "nowhere" / "m.maqd")
+    ln = digits_run(tmp_path / "ln", norm=Norm.LN)
+    message = fails("lower", ln, "-o", tmp_path / "m.maqd")
+    assert "stem.act: LayerNorm takes its statistics from each sample" in message
+    assert not (tmp_path / "m.maqd").exists()
+
+
+# ---- verify ---------------------------------------------------------------------------------------------------------
+
+
+def test_verify_against_the_run(run: Path, graph: Path, read: Json) -> None:
+    found = read("verify", graph, "--against", run)
+    assert found["ok"]
+    assert found["images"] == 360
+    assert [engine["name"] for engine in found["engines"]] == ["pytorch", "numpy", "native", "onnxruntime"]
+    assert {engine["different"] for engine in found["engines"]} == {0}
+    assert {engine["tensors"] for engine in found["engines"]} == {12}
+
+
+def test_verify_the_c_program(run: Path, graph: Path, read: Json) -> None:
+    found = read("verify", graph, "--against", run, "--engines", "c", "--images", 100)
+    pytorch, program = found["engines"]
+    assert (program["name"], program["different"]) == ("c", 0)
+    assert program["tensors"] == pytorch["tensors"] - 2  # but the input and the flattened tensor
+
+
+def test_verify_on_random_images(graph: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read("verify", graph, "--engines", "onnxruntime", "--images", 60)
+    assert (found["ok"], found["images"], found["random"]) == (True, 60, True)
+    assert [engine["name"] for engine in found["engines"]] == ["onnxruntime"]
+    assert main(["verify", str(graph), "--images", "5"]) == 0
+    assert "5 random images: all integers are the same" in capsys.readouterr().out
+
+
+def tampered(graph: Path, path: Path) -> int:
+    """The graph with another threshold in channel 3 of features.0.act; the number of the channel."""
+    nodes = []
+    for node in container.load(graph).nodes:
+        if node.name == "features.0.act":
+            assert isinstance(node, Thresholds)
+            cuts = node.thresholds.astype(np.int16)
+            cuts[0, 3] -= 5
+            node = Thresholds(**{**vars(node), "thresholds": cuts})  # noqa: PLW2901
+        nodes.append(node)
+    container.save(Graph(nodes=tuple(nodes)), path)
+    return 3
+
+
+def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Path, read: Json, capsys: Any) -> None:
+    channel = tampered(graph, tmp_path / "m.maqd")
+    found = read("verify", tmp_path / "m.maqd", "--against", run, "--images", 100, status=1)
+    assert not found["ok"]
+    pytorch, *others = found["engines"]
+    assert [engine["different"] for engine in others] == [0, 0, 0]
+    first = pytorch["first"]
+    assert (first["tensor"], first["index"][0]) == ("features.0.act", channel)
+    assert abs(first["got"] - first["expected"]) == 1
+    assert main(["verify", str(tmp_path / "m.maqd"), "--against", str(run), "--images", "100"]) == 1
+    out = capsys.readouterr().out
+    assert "pytorch: first difference in features.0.act, channel 3 at (" in out
+    assert f"image {first['image']}: {first['got']} instead of {first['expected']}" in out
+    assert "100 test images: NOT the same integers" in out
+
+
+def test_verify_refuses(run: Path, graph: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+    assert "--engines must be of numpy, native, onnxruntime, c, got 'cuda'" in fails(
+        "verify", graph, "--engines", "cuda", status=2
+    )
+    assert "--images must be at least 1" in fails("verify", graph, "--images", 0, status=2)
+    assert "belongs to --against RUN" in fails("verify", graph, "--data.path", "x", status=2)
+    assert "unknown option" in fails("verify", graph, "--against", run, "--data.pth", "x", status=2)
+    (tmp_path / "bad.maqd").write_bytes(graph.read_bytes()[:-1])
+    assert "bad.maqd: its tensors end at byte" in fails("verify", tmp_path / "bad.maqd")
+    assert "cannot be read" in fails("verify", tmp_path / "missing.maqd")
+
+
+# ---- run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A PNG file of 8 x 8 grey pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    return tmp_path / "digit.png", pixels
+
+
+def test_run(graph: Path, digit: tuple[Path, np.ndarray], read: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    path, pixels = digit
+    logits = maqd.load(graph).run(pixels[None, None])[0]
+    assert logits.dtype == np.int32
+    exponent = container.load(graph).types["logits"].exponent
+    for engine in ("numpy", "onnxruntime"):
+        found = read("run", graph, path, path, "--engine", engine)
+        assert [entry["image"] for entry in found["images"]] == [str(path)] * 2
+        classes = found["images"][1]["classes"]
+        assert [entry["logit"] for entry in classes] == sorted(logits.tolist(), reverse=True)[:5]
+        assert classes[0]["label"] == str(int(logits.argmax()))
+        assert classes[0]["score"] == classes[0]["logit"] * 2.0**exponent
+    assert len(read("run", graph, path, "--top", 99)["images"][0]["classes"]) == 10
+    assert main(["run", str(graph), str(path), "--top", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == [str(path), str(int(logits.argmax()))]
+
+
+def test_run_takes_other_kinds_of_images(
+    graph: Path, digit: tuple[Path, np.ndarray], tmp_path: Path, read: Json
+) -> None:
+    path, pixels = digit
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "colour.png")
+    np.save(tmp_path / "first.npy", pixels[None])
+    np.save(tmp_path / "last.npy", pixels[:, :, None])
+    Image.fromarray(pixels).resize((30, 20)).save(tmp_path / "large.jpg")
+    others = [tmp_path / name for name in ("colour.png", "first.npy", "last.npy")]
+    found = [entry["classes"] for entry in read("run", graph, path, *others)["images"]]
+    assert found == [found[0]] * 4
+    assert len(read("run", graph, tmp_path / "large.jpg", "--resize")["images"]) == 1
+
+
+def test_run_refuses(graph: Path, digit: tuple[Path, np.ndarray], tmp_path: Path, fails: Callable[..., str]) -> None:
+    path, pixels = digit
+    Image.fromarray(pixels).resize((30, 20)).save(tmp_path / "large.png")
+    message = fails("run", graph, tmp_path / "large.png")
+    assert "the network takes images of 8 x 8 pixels, got 30 x 20; pass --resize" in message
+    (tmp_path / "text.png").write_text("text")
+    assert "text.png: must be a whole image that Pillow can read" in fails("run", graph, tmp_path / "text.png")
+    (tmp_path / "half.png").write_bytes(path.read_bytes()[:-30])
+    assert "half.png: must be a whole image" in fails("run", graph, tmp_path / "half.png")
+    assert "missing.png cannot be read" in fails("run", graph, tmp_path / "missing.png")
+    np.save(tmp_path / "float.npy", pixels / 255)
+    assert "takes uint8 of shape (1, 8, 8), or (8, 8, 1)" in fails("run", graph, tmp_path / "float.npy")
+    (tmp_path / "bad.npy").write_text("text")
+    assert "bad.npy cannot be read as an array" in fails("run", graph, tmp_path / "bad.npy")
+    assert "--top must be at least 1" in fails("run", graph, path, "--top", 0, status=2)
+    assert "IMAGE" in fails("run", graph, status=2)
+
+
+# ---- info -----------------------------------------------------------------------------------------------------------
+
+
+def test_info(graph: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read("info", graph)
+    loaded = container.load(graph)
+    assert found["file_bytes"] == graph.stat().st_size
+    assert [layer["name"] for layer in found["layers"]] == [node.name for node in loaded.nodes]
+    conv = found["layers"][3]
+    assert (conv["name"], conv["weight_states"], conv["weights"]) == ("features.0.conv", 3, 16 * 8 * 9)
+    assert conv["macs"] == 16 * 8 * 9 * 64
+    assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
+    assert found["weights"] == sum(layer["weights"] for layer in found["layers"])
+    assert 0.3 < found["nonzero_weights"] < 0.8
+    assert found["weight_bytes"] >= found["weight_bound_bytes"] > 0.9 * found["weight_bytes"]
+    assert found["labels"] == list("0123456789")
+    assert main(["info", str(graph)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["layer", "operation"]
+    assert len(lines) == len(loaded.nodes) + 3
+    assert main(["info", str(graph), "--text"]) == 0
+    assert capsys.readouterr().out == f"{loaded}\n"
+
+
+def test_info_refuses(tmp_path: Path, fails: Callable[..., str]) -> None:
+    (tmp_path / "text.maqd").write_text("no graph at all")
+    assert "text.maqd: its header must have" in fails("info", tmp_path / "text.maqd")
+    assert "unknown option '--jsn'; did you mean '--json'?" in fails("info", tmp_path, "--jsn", status=2)
+    assert "unexpected argument 'b'" in fails("info", "a", "b", status=2)
+
+
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+
+def test_export(graph: Path, tmp_path: Path, read: Json) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
+    wanted = maqd.load(graph).run(images)
+    for profile in ("compatible", "compact"):
+        path = tmp_path / f"{profile}.onnx"
+        found = read("export", graph, "--to", "onnx", "-o", path, "--profile", profile)
+        assert found["bytes"] == path.stat().st_size
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        np.testing.assert_array_equal(session.run(None, {INPUT: images})[0], wanted)
+    for flavour in ("quant", "multithreshold"):
+        path = tmp_path / f"{flavour}.onnx"
+        assert read("export", graph, "--to", "qonnx", "-o", path, "--flavour", flavour)["kind"] == flavour
+        assert {entry.domain for entry in onnx.load(path).opset_import} == {"", "qonnx.custom_op.general"}
+
+
+def test_export_refuses(graph: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+    assert "--to" in fails("export", graph, "-o", "m", status=2)
+    assert "invalid choice: 'tflite'" in fails("export", graph, "--to", "tflite", "-o", "m", status=2)
+    wrong = fails("export", graph, "--to", "onnx", "-o", "m", "--flavour", "quant", status=2)
+    assert "--flavour belongs to --to qonnx" in wrong
+    assert "--profile belongs to --to onnx" in fails(
+        "export", graph, "--to", "qonnx", "-o", "m", "--profile", "compact", status=2
+    )
+    assert "No such file" in fails("export", graph, "--to", "onnx", "-o", tmp_path / "nowhere" / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- what an edge device has ----------------------------------------------------------------------------------------
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name.partition(".")[0])
+sys.meta_path.insert(0, Blocker())
+from maqd.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+HEAVY = [
+    "torch",
+    "lightning",
+    "rich",
+    "yaml",
+    "jsonargparse",
+    "sklearn",
+    "matplotlib",
+    "datasets",
+    "pandas",
+    "safetensors",
+]
+
+
+def edge(*arguments: object, without: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command where some packages are not installed."""
+    code = BLOCKED.format(blocked=without)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_info_run_verify_and_export_need_no_training_packages(
+    graph: Path, digit: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    onnx_file = tmp_path / "m.onnx"
+    for arguments in (
+        ["info", graph],
+        ["run", graph, digit[0]],
+        ["verify", graph, "--images", 3],
+        ["export", graph, "--to", "onnx", "-o", onnx_file],
+    ):
+        result = edge(*arguments, without=HEAVY)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout
+
+
+def test_numpy_alone_is_enough(graph: Path, digit: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    bare = [*HEAVY, "PIL", "onnx", "onnxruntime"]
+    np.save(tmp_path / "digit.npy", digit[1][None])
+    assert edge("info", graph, without=bare).returncode == 0
+    assert edge("run", graph, tmp_path / "digit.npy", without=bare).returncode == 0
+    result = edge("verify", graph, "--images", 3, without=bare)
+    assert result.returncode == 0
+    assert "onnxruntime" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "remedy"),
+    [
+        (["export", "{graph}", "--to", "onnx", "-o", "{out}"], "onnx", 'pip install "maqd[onnx]"'),
+        (["verify", "{graph}", "--engines", "onnxruntime"], "onnxruntime", 'pip install "maqd[onnx]"'),
+        (["run", "{graph}", "{image}"], "PIL", 'pip install "maqd[train]"'),
+        (["lower", "{run}", "-o", "{out}"], "torch", 'pip install "maqd[train]"'),
+    ],
+)
+def test_missing_packages_are_named(
+    arguments: list[str],
+    missing: str,
+    remedy: str,
+    run: Path,
+    graph: Path,
+    digit: tuple[Path, np.ndarray],
+    tmp_path: Path,
+) -> None:
+    names = {"graph": graph, "run": run, "image": digit[0], "out": tmp_path / "out"}
+    result = edge(*(argument.format(**names) for argument in arguments), without=[missing])
+    assert result.returncode == 1
+    assert result.stderr.startswith("maqd: error: ")
+    assert missing in result.stderr
+    assert remedy in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_needs_nothing() -> None:
+    for command in ("lower", "verify", "run", "info", "export"):
+        result = edge(command, "--help", without=["torch", "onnx", "onnxruntime", "PIL", "rich", "yaml"])
+        assert result.returncode == 0
+        assert result.stdout.startswith(f"usage: maqd {command} ")
+
+
+# ---- Python ---------------------------------------------------------------------------------------------------------
+
+
+def test_python_interface(run: Path, graph: Path, tmp_path: Path) -> None:
+    network, _ = load_network(run)
+    lowered = maqd.lower(network, torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    maqd.save(lowered.graph, tmp_path / "m.maqd")
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    first, second = maqd.load(tmp_path / "m.maqd"), maqd.load(graph)
+    np.testing.assert_array_equal(first.run(images), second.run(images))
+    unit = 2.0 ** first.graph.types["logits"].exponent
+    with torch.no_grad():
+        np.testing.assert_array_equal(first.run(images) * unit, network(torch.from_numpy(images)).numpy())
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        maqd.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

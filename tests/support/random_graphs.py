@@ -1,0 +1,224 @@
+"""Random integer graphs that are hard for an engine: ragged channels, strides, groups, extreme thresholds."""
+
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from hypothesis import strategies as st
+
+from maqd.errors import GraphError
+from maqd.graph import (
+    Add,
+    Concat,
+    Conv,
+    FixedPoint,
+    Flatten,
+    GlobalSum,
+    Graph,
+    Input,
+    Linear,
+    Logits,
+    MaxPool,
+    Node,
+    SumPool,
+    TensorType,
+    Thresholds,
+    channel_interval,
+)
+from maqd.numerics.packing import PackedCodes
+from maqd.numerics.states import States
+
+CHANNELS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200, 256, 257, 300)
+"""Around the widths of vectors."""
+WEIGHT_STATES = (2, 3, 3, 3, 4, 5, 6, 7, 8, 15, 16, 17, 128, 129, 255, 256)
+ACT_STATES = (2, 2, 3, 4, 4, 5, 8, 9, 16, 17, 64, 256)
+
+
+@dataclass
+class Builder:
+    """A graph that grows node by node; nodes that would not fit 32 bits are left out."""
+
+    data: st.DataObject
+    random: np.random.Generator
+    nodes: list[Node] = field(default_factory=list)
+    types: dict[str, TensorType] = field(default_factory=dict)
+
+    def int(self, low: int, high: int) -> int:
+        return self.data.draw(st.integers(low, high))
+
+    def of(self, *options):
+        return self.data.draw(st.sampled_from(options))
+
+    def add(self, node: Node) -> str | None:
+        """Append a node; its name, or None if it does not fit."""
+        try:
+            graph = Graph(nodes=(*self.nodes, node, Logits(name="end", inputs=(node.name,))))
+            self.types = graph.types
+        except GraphError:
+            return None
+        self.nodes.append(node)
+        return node.name
+
+    def name(self) -> str:
+        return f"n{len(self.nodes)}"
+
+    def weight(self, *shape: int) -> PackedCodes:
+        states = States(count=self.of(*WEIGHT_STATES), signed=True)
+        codes = self.random.choice(np.array(states.codes), shape)
+        kind = self.of("any", "any", "any", "highest", "lowest", "sparse")
+        if kind in ("highest", "lowest"):
+            codes[:] = states.high if kind == "highest" else states.low
+        elif kind == "sparse" and 0 in states.codes:
+            codes[self.random.random(shape) < 0.9] = 0
+        return PackedCodes.pack(codes, states)
+
+    def bias(self, outputs: int) -> np.ndarray | None:
+        return self.of(None, self.random.integers(-500, 500, outputs).astype(np.int32))
+
+    def conv(self, source: str) -> str | None:
+        channels, *space = self.types[source].shape
+        groups = self.of(1, 1, 1, *(g for g in (2, 3, channels) if channels % g == 0))
+        share = self.of(1, 2, 3, 8) if groups > 1 else self.of(*CHANNELS)
+        kernel, stride, padding, dilation = [], [], [], []
+        for size in space:
+            kernel.append(self.int(1, min(size, self.of(1, 3, 3, 5))))
+            dilation.append(self.of(1, 1, 2) if 2 * (kernel[-1] - 1) < size else 1)
+            stride.append(self.of(1, 1, 2, 3))
+            padding.append(self.int(0, 2))
+        return self.add(
+            Conv(
+                name=self.name(),
+                inputs=(source,),
+                weight=self.weight(share * groups, channels // groups, *kernel),
+                exponent=-2,
+                bias=self.bias(share * groups),
+                stride=tuple(stride),
+                padding=tuple(padding),
+                dilation=tuple(dilation),
+                groups=groups,
+            )
+        )
+
+    def linear(self, source: str) -> str | None:
+        outputs = self.of(*CHANNELS)
+        return self.add(
+            Linear(
+                name=self.name(),
+                inputs=(source,),
+                weight=self.weight(outputs, self.types[source].shape[-1]),
+                exponent=-2,
+                bias=self.bias(outputs),
+            )
+        )
+
+    def activation(self, source: str, axis: int = 0) -> str | None:
+        kind = self.types[source]
+        channels = kind.shape[axis]
+        states = States(count=self.of(*ACT_STATES), signed=self.of(False, False, False, True))
+        interval = channel_interval(kind, axis)
+        common = {"name": self.name(), "inputs": (source,), "axis": axis, "states": states, "step_exponent": -1}
+        if self.of(True, False, False):
+            return self.add(
+                FixedPoint(
+                    **common,
+                    multiplier=self.random.integers(-9, 10, channels),
+                    offset=self.random.integers(-2000, 2000, channels),
+                    shift=self.int(0, 8),
+                )
+            )
+        # Around zero, where most sums are; anywhere; or where they are always or never reached.
+        spread = self.of("near", "near", "anywhere", "always", "never")
+        low, high = (interval.low, interval.high)
+        reach = np.minimum(np.maximum(-low, high), 40 if spread == "near" else 2**31) + 1
+        cuts = self.random.integers(-reach, reach + 1, (states.count - 1, channels))
+        if spread == "always":
+            cuts[:] = -np.maximum(-low, high)
+        elif spread == "never":
+            cuts[:] = np.maximum(-low, high) + 1
+        signs = self.of(np.ones(channels, np.int8), self.random.choice(np.array([1, -1], np.int8), channels))
+        return self.add(Thresholds(**common, thresholds=np.sort(cuts, axis=0), signs=signs))
+
+    def pool(self, source: str) -> str | None:
+        space = self.types[source].shape[1:]
+        kernel = tuple(self.int(1, min(size, 3)) for size in space)
+        stride = tuple(self.int(1, 2) for _ in space)
+        padding = tuple(self.int(0, size // 2) for size in kernel)
+        if self.of(True, False):
+            return self.add(MaxPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding))
+        return self.add(
+            SumPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding, shift=1)
+        )
+
+    def same(self, source: str) -> str | None:
+        """A convolution that keeps the shape."""
+        channels, *space = self.types[source].shape
+        return self.add(
+            Conv(
+                name=self.name(),
+                inputs=(source,),
+                weight=self.weight(channels, channels, *([3] * len(space))),
+                exponent=-2,
+                stride=(1,) * len(space),
+                padding=(1,) * len(space),
+                dilation=(1,) * len(space),
+            )
+        )
+
+    def merge(self, source: str) -> str | None:
+        """Two branches, added or side by side; shifts bring them to one unit."""
+        branches = [source, self.same(source)]
+        if self.of(True, False):
+            branches.append(self.same(source))
+        names = [name for name in branches if name is not None]
+        if len(names) < 2:
+            return None
+        if self.of(True, False):
+            names.reverse()
+        exponents = [self.types[name].exponent for name in names]
+        shifts = tuple(exponent - min(exponents) for exponent in exponents)
+        if self.of(True, True, False):
+            return self.add(Add(name=self.name(), inputs=tuple(names), shifts=shifts))
+        axis = self.int(0, len(self.types[source].shape) - 1)
+        return self.add(Concat(name=self.name(), inputs=tuple(names), shifts=shifts, axis=axis))
+
+    def head(self, source: str) -> str:
+        """From a map to a vector, or not."""
+        end = source
+        ending = self.of("flatten", "global", "rows", "map")
+        if ending == "flatten":
+            end = self.add(Flatten(name=self.name(), inputs=(source,))) or source
+        elif ending == "global" and len(self.types[source].shape) > 1:
+            end = self.add(GlobalSum(name=self.name(), inputs=(source,), shift=2)) or source
+        if ending != "map":
+            end = self.linear(end) or end
+        if self.of(True, False):
+            end = self.activation(end, self.int(0, len(self.types[end].shape) - 1)) or end
+        return end
+
+    def prune(self, end: str) -> Graph:
+        """The graph of what the end needs."""
+        needed = {end}
+        for node in reversed(self.nodes):
+            if node.name in needed:
+                needed.update(node.inputs)
+        kept = tuple(node for node in self.nodes if node.name in needed)
+        graph = Graph(nodes=(*kept, Logits(name="logits", inputs=(end,))))
+        graph.validate()
+        return graph
+
+
+def random_graph(data: st.DataObject) -> Graph:
+    """A valid graph of a few nodes of every kind."""
+    builder = Builder(data, np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))))
+    space = (builder.int(1, 7), builder.int(1, 7)) if builder.of(True, True, False) else (builder.int(1, 12),)
+    shape = (builder.of(1, 3, 4, 17), *space)
+    builder.nodes.append(Input(name="input", inputs=(), shape=shape))
+    builder.types = Graph(nodes=(*builder.nodes, Logits(name="end", inputs=("input",)))).types
+    end = "input"
+    for _ in range(builder.int(1, 4)):
+        for make in (builder.of(builder.conv, builder.conv, builder.merge, builder.pool), builder.activation):
+            if make is not builder.activation or builder.of(True, True, True, False):
+                end = make(end) or end
+        if prod(builder.types[end].shape) > 20000:
+            break
+    return builder.prune(builder.head(end))
