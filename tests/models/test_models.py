@@ -252,7 +252,13 @@ def test_networks_have_the_published_depth(architecture: Architecture):
     own = {"vgg_narrow": 7, "preact_resnet_narrow": 14, "digits": 4, "micro": 4}
     # VGG11 .. VGG19 count three dense layers, of which one remains.
     published = {"vgg11": 11 - 2, "vgg16": 16 - 2, "vgg19": 19 - 2}
-    resnets = {"preact_resnet18": 18, "preact_resnet34": 34, "preact_resnet50": 50}
+    resnets = {
+        "preact_resnet8": 8,
+        "preact_resnet20": 20,
+        "preact_resnet18": 18,
+        "preact_resnet34": 34,
+        "preact_resnet50": 50,
+    }
     assert len(layers) == (own | published | resnets)[architecture.value]
 
 
@@ -277,7 +283,8 @@ def test_the_factorys_names_are_those_of_the_modules(architecture: Architecture)
     plan = {
         "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19", "vgg_narrow": "NARROW", "digits": "DIGITS",
         "preact_resnet18": "RESNET18", "preact_resnet34": "RESNET34", "preact_resnet50": "RESNET50",
-        "preact_resnet_narrow": "NARROW", "micro": "MICRO",
+        "preact_resnet_narrow": "NARROW", "preact_resnet8": "RESNET8", "preact_resnet20": "RESNET20",
+        "micro": "MICRO",
     }[architecture.value]  # fmt: skip
     kinds = ResNetPlan if architecture in RESNETS else StridedPlan if architecture is Architecture.MICRO else VGGPlan
     type(model)(kinds[plan], Recorder(quant=QuantConfig()), width=1 / 16, in_channels=1, num_classes=2, image_size=32)

@@ -35,6 +35,8 @@ _NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
     Architecture.PREACT_RESNET34: partial(PreActResNet, ResNetPlan.RESNET34),
     Architecture.PREACT_RESNET50: partial(PreActResNet, ResNetPlan.RESNET50),
     Architecture.PREACT_RESNET_NARROW: partial(PreActResNet, ResNetPlan.NARROW),
+    Architecture.PREACT_RESNET8: partial(PreActResNet, ResNetPlan.RESNET8),
+    Architecture.PREACT_RESNET20: partial(PreActResNet, ResNetPlan.RESNET20),
 }
 
 

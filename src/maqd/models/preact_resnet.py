@@ -28,6 +28,8 @@ class ResNetPlan(Enum):
     RESNET34 = Stages(widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
     RESNET50 = Stages(widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), bottleneck=True)
     NARROW = Stages(widths=(32, 64, 128), blocks=(2, 2, 2))
+    RESNET8 = Stages(widths=(16, 32, 64), blocks=(1, 1, 1))
+    RESNET20 = Stages(widths=(16, 32, 64), blocks=(3, 3, 3))
 
 
 class PreActBlock(nn.Module):

@@ -17,6 +17,8 @@ class Architecture(enum.Enum):
     PREACT_RESNET34 = "preact_resnet34"
     PREACT_RESNET50 = "preact_resnet50"
     PREACT_RESNET_NARROW = "preact_resnet_narrow"
+    PREACT_RESNET8 = "preact_resnet8"
+    PREACT_RESNET20 = "preact_resnet20"
     DIGITS = "digits"
     MICRO = "micro"
 
