@@ -40,13 +40,33 @@ def test_eval_repeats_what_train_says(here: Path, capsys: pytest.CaptureFixture[
     assert said.endswith(" in runs/small")
     assert main(["eval", "runs/small"]) == 0
     assert capsys.readouterr().out.splitlines() == [said]
-    for which in ("last", "best"):
-        assert main(["eval", "--checkpoint", which, "--json", "--data.eval_batch_size", "7", "runs/small"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        results = entries(here / "runs/small", "validation")
-        expected = results[-1] if which == "last" else max(results, key=lambda entry: entry["correct"])
-        assert (found["correct"], found["total"]) == (expected["correct"], expected["total"])
-        assert found["test_accuracy"] == expected["test_accuracy"] == found["correct"] / 360
+    assert main(["eval", "--json", "--data.eval_batch_size", "7", "runs/small"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = entries(here / "runs/small", "test")[-1]
+    assert (found["correct"], found["total"]) == (expected["correct"], expected["total"])
+    assert found["test_accuracy"] == expected["test_accuracy"] == found["correct"] / 360
+
+
+def test_held_out_images_select_the_best_checkpoint(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "small.yaml", "--data.validation", "100", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    results = entries(here / "runs/small", "validation")
+    assert entries(here / "runs/small", "test") == []
+    assert [entry["total"] for entry in results] == [100, 100]
+    assert said["validation_accuracy"] == results[-1]["validation_accuracy"] == results[-1]["correct"] / 100
+    assert said["best_correct"] == max(entry["correct"] for entry in results)
+    assert main(["eval", "--checkpoint", "best", "--json", "runs/small"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 360
+
+
+def test_without_held_out_images_nothing_is_selected(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "small.yaml"]) == 0
+    assert "validation" not in capsys.readouterr().out
+    assert "validation" not in (here / "runs/small/metrics.jsonl").read_text()
+    status, line = fails(capsys, ["eval", "--checkpoint", "best", "runs/small"])
+    assert status == 1
+    assert "without held-out images" in line
+    assert "--data.validation N" in line
 
 
 def test_resolved_configuration_starts_the_same_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +89,7 @@ def test_resume_keeps_the_options_of_the_run(capsys: pytest.CaptureFixture[str],
     assert main(["train", "--config", "small.yaml", "--resume", "--epochs", "2"]) == 0
     assert yaml.safe_load((here / "runs/small/config.yaml").read_text())["optim"]["lr"] == 0.001
     assert main(["train", "--run", "runs/small", "--resume", "--epochs", "3"]) == 0
-    assert [entry["epoch"] for entry in entries(here / "runs/small", "validation")] == [1, 2, 3]
+    assert [entry["epoch"] for entry in entries(here / "runs/small", "test")] == [1, 2, 3]
     capsys.readouterr()
     status, line = fails(capsys, ["train", "--run", "runs/small", "--resume", "--optim.lr", "0.5"])
     assert status == 1

@@ -99,7 +99,7 @@ def test_lower(run: Path, tmp_path: Path, read: Json, form: str) -> None:
 
 
 def test_lower_prints_a_table(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lower", str(run), "-o", str(tmp_path / "m.maqd"), "--checkpoint", "best"]) == 0
+    assert main(["lower", str(run), "-o", str(tmp_path / "m.maqd")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("  ")[0] == "activation"
     assert lines[1].startswith("stem.act")

@@ -78,6 +78,7 @@ def test_failure_at_the_end_keeps_the_previous_file(tmp_path: Path, monkeypatch:
 @pytest.mark.usefixtures("ended_threads")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_full_disk_stops_a_run_that_can_be_resumed(config: TrainConfig, run: Silent) -> None:
+    config = replace(config, data=replace(config.data, validation=100))
     original, calls = checkpoints.write_run_file, [0]
 
     def write(path: Path, data: Any) -> None:

@@ -61,4 +61,4 @@ def test_average_is_evaluated_and_saved(config: TrainConfig, run: Silent) -> Non
     assert any(not torch.equal(trained[name], averaged[name]) for name in trained)
     network, _ = load_network(path)
     assert all(torch.equal(value, averaged[name]) for name, value in network.state_dict().items())
-    assert entries(config, "validation")[-1]["correct"] == result.evaluation.correct
+    assert entries(config, "test")[-1]["correct"] == result.evaluation.correct

@@ -39,7 +39,7 @@ def test_ctrl_c_leaves_a_resumable_checkpoint(here: Path, capsys: pytest.Capture
     steps = [entry["step"] for entry in entries(run, "train")]
     assert steps == list(range(1, len(steps) + 1))
     if processes == 1:
-        done = len(entries(run, "validation"))
+        done = len(entries(run, "test"))
         assert main(["train", "--config", "small.yaml", "--resume", "--epochs", str(done + 1)]) == 0
         assert [entry["step"] for entry in entries(run, "train")] == list(range(1, 7 * (done + 1) + 1))
         assert capsys.readouterr().out.startswith(f"resuming runs/small after step {len(steps)}\n")
@@ -53,7 +53,7 @@ def test_two_processes_train(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     run = here / "runs/small"
     # Each process takes half of the 224 images in batches of 32.
     assert [entry["step"] for entry in entries(run, "train")] == [1, 2, 3, 4, 5, 6]
-    assert [entry["total"] for entry in entries(run, "validation")] == [360, 360]
+    assert [entry["total"] for entry in entries(run, "test")] == [360, 360]
     assert main(["eval", "runs/small"]) == 0
     assert capsys.readouterr().out.splitlines() == out.splitlines()[-1:]
     # The same through torchrun, which starts the processes itself. Its parser takes --run for its own without the --.

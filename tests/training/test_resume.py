@@ -59,7 +59,7 @@ def tensors(config: TrainConfig) -> dict[str, Tensor]:
 
 def assert_same_run(one: TrainConfig, two: TrainConfig) -> None:
     assert entries(one, "train") == entries(two, "train")
-    assert entries(one, "validation") == entries(two, "validation")
+    assert entries(one, "test") == entries(two, "test")
     first, second = tensors(one), tensors(two)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

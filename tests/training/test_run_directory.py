@@ -44,7 +44,7 @@ def test_finished_runs_are_kept_unless_told_otherwise(config: TrainConfig, run: 
         run(config, resume=True, overwrite=True)
     assert last(config).read_bytes() == before
     run(config, overwrite=True)
-    assert len(entries(config, "validation")) == 2
+    assert len(entries(config, "test")) == 2
     assert len(list((Path(str(config.run)) / "tensorboard").iterdir())) == 1
 
 

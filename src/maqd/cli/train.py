@@ -65,20 +65,21 @@ def _run_training(config: "TrainConfig", *, resume: bool, overwrite: bool, as_js
     if rank:
         return 0
     if as_json:
-        evaluation, best = asdict(result.evaluation), asdict(result.best)
+        best = {}
+        if result.best is not None:
+            best = {f"best_{result.images}_accuracy": result.best.accuracy, "best_correct": result.best.correct}
         print(
             json.dumps(
                 {
                     "run": str(result.run),
-                    "test_accuracy": result.evaluation.accuracy,
-                    **evaluation,
-                    "best_test_accuracy": result.best.accuracy,
-                    "best_correct": best["correct"],
+                    f"{result.images}_accuracy": result.evaluation.accuracy,
+                    **asdict(result.evaluation),
+                    **best,
                     "steps": result.steps,
                     "seconds": round(result.seconds, 3),
                 }
             )
         )
     else:
-        output.line(f"test accuracy {result.evaluation} in {result.run}")
+        output.line(f"{result.images} accuracy {result.evaluation} in {result.run}")
     return 0

@@ -17,8 +17,9 @@ class DataInfo:
         image_size: Height and width in pixels.
         num_classes: Number of classes; labels are 0 .. num_classes - 1.
         class_names: Their names, in the order of the labels.
-        train_size: Training samples over all processes, before `samples_per_epoch`.
+        train_size: Samples to train on over all processes, before `samples_per_epoch`; without those held out.
         test_size: Test samples over all processes.
+        validation_size: Samples of the training split that are held out, over all processes.
     """
 
     in_channels: int
@@ -27,6 +28,7 @@ class DataInfo:
     class_names: tuple[str, ...]
     train_size: int
     test_size: int
+    validation_size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

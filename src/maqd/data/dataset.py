@@ -14,6 +14,7 @@ from maqd.data import cache, loaders, streaming
 from maqd.data.arrays import DataInfo, ImageArrays
 from maqd.data.decode import Geometry, decode_all, probe
 from maqd.data.encoded import EncodedImages
+from maqd.data.holdout import held_out_count, hold_out
 from maqd.data.loaders import Batch, TestLoader, TrainLoader
 from maqd.data.sampling import Plan
 from maqd.data.sources import locate
@@ -41,6 +42,8 @@ class Data:
         train_batches: Training batches of an epoch, from a given one on.
         test_batches: A pass over this process' test samples.
         test_length: How many batches that pass has.
+        validation_batches: A pass over this process' held-out samples; empty without any.
+        validation_length: How many batches that pass has.
     """
 
     info: DataInfo
@@ -48,6 +51,8 @@ class Data:
     train_batches: Callable[[int, int], Iterator[Batch]]
     test_batches: Callable[[], Iterator[Batch]]
     test_length: int
+    validation_batches: Callable[[], Iterator[Batch]]
+    validation_length: int
 
     def train_loader(self) -> TrainLoader:
         """A new loader of shuffled, augmented training batches, at the beginning of epoch 0.
@@ -59,6 +64,12 @@ class Data:
     def test_loader(self) -> TestLoader:
         """A new loader of this process' test samples, unshuffled; tensors as in training."""
         return TestLoader(self.test_length, self.test_batches)
+
+    def validation_loader(self) -> TestLoader | None:
+        """A new loader of this process' held-out samples, without augmentation; None where none are held out."""
+        if not self.info.validation_size:
+            return None
+        return TestLoader(self.validation_length, self.validation_batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +98,16 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
     size, channels = (
         (opened.geometry.size, opened.geometry.channels) if isinstance(opened, _Streams) else opened[0].images.shape[2:]
     )
+    count = held_out_count(config.validation, len(train.labels))
+    rows, held = hold_out(train.labels, count, config.validation_seed)
     info = DataInfo(
         in_channels=channels,
         image_size=size,
         num_classes=len(train.class_names),
         class_names=train.class_names,
-        train_size=len(train.labels),
+        train_size=len(rows),
         test_size=len(test.labels),
+        validation_size=len(held),
     )
     for name in ("crop_padding", "cutout"):
         if getattr(config.augment, name) > size:
@@ -107,16 +121,28 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
         seed=seed,
         rank=rank,
         world_size=world_size,
+        rows=rows if count else None,
     )
     indices = loaders.test_indices(info.test_size, config.eval_batch_size, rank, world_size)
+    held_indices = [held[i] for i in loaders.test_indices(len(held), config.eval_batch_size, rank, world_size)]
     if isinstance(opened, _Streams):
         decoding = {"geometry": opened.geometry, "workers": config.workers}
         train_batches = partial(streaming.train_batches, opened.train, plan, config.augment, **decoding)
         test_batches = partial(streaming.test_batches, opened.test, indices, **decoding)
+        validation_batches = partial(streaming.test_batches, opened.train, held_indices, **decoding)
     else:
         train_batches = partial(loaders.train_batches, opened[0], plan, config.augment)
         test_batches = partial(loaders.test_batches, opened[1], indices)
-    return Data(info=info, plan=plan, train_batches=train_batches, test_batches=test_batches, test_length=len(indices))
+        validation_batches = partial(loaders.test_batches, opened[0], held_indices)
+    return Data(
+        info=info,
+        plan=plan,
+        train_batches=train_batches,
+        test_batches=test_batches,
+        test_length=len(indices),
+        validation_batches=validation_batches,
+        validation_length=len(held_indices),
+    )
 
 
 def _open(config: DataConfig) -> cache.Splits | _Streams:

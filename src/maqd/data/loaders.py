@@ -81,7 +81,7 @@ class TrainLoader:
 
 @final
 class TestLoader:
-    """All test samples of this process in order; the last batch may be smaller.
+    """All test or held-out samples of this process in order; the last batch may be smaller.
 
     Args:
         length: Number of batches.

@@ -1,7 +1,7 @@
 """Which samples make up a batch, and its random generator: functions of the seed and the position, without state."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ class Plan:
     """How the epochs of one process are made.
 
     Args:
-        count: Samples of the training split.
+        count: Samples to train on: those of the training split that are not held out.
         samples: Samples per epoch over all processes, the first of its shuffle; rounded down to a multiple of
             `world_size`, so that all processes take the same number of steps.
         batch_size: Samples per batch and process. The last batch of an epoch is dropped when it is smaller, unless it
@@ -24,6 +24,7 @@ class Plan:
         seed: At least 0; determines everything random.
         rank: This process, 0 .. world_size - 1.
         world_size: Number of processes.
+        rows: int64, count: where they are in the training split; None for all of it in its own order.
 
     Raises:
         ConfigError: A value is out of its range, or there are fewer samples than processes.
@@ -35,6 +36,7 @@ class Plan:
     seed: int
     rank: int = 0
     world_size: int = 1
+    rows: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -59,8 +61,10 @@ class Plan:
         return max(1, self.share // self.batch_size)
 
     def epoch(self, epoch: int) -> Sequence[NDArray[np.int64]]:
-        """The indices of the samples of each batch of an epoch."""
+        """The indices in the training split of the samples of each batch of an epoch."""
         shuffled = self._generator(_SHUFFLE, epoch).permutation(self.count)
+        if self.rows is not None:
+            shuffled = self.rows[shuffled]
         mine = shuffled[: self.share * self.world_size][self.rank :: self.world_size]
         return [mine[i * self.batch_size : (i + 1) * self.batch_size] for i in range(self.batches)]
 

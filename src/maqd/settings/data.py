@@ -64,6 +64,9 @@ class DataConfig:
         cache_dir: Where decoded images are kept; None is $XDG_CACHE_HOME/maqd or ~/.cache/maqd.
         batch_size: Training samples per batch and process.
         eval_batch_size: Test samples per batch and process.
+        validation: Images of the training split to hold out for choosing hyperparameters and the best checkpoint: below
+            1 a fraction, from 1 on their number, each class by the same fraction. 0 trains on all.
+        validation_seed: Determines which; the same for all seeds of a run, so that their results can be compared.
         samples_per_epoch: An epoch takes only the first so many samples of its shuffle; None takes all.
         augment: Random changes of training images.
         workers: Worker processes that decode streamed images; 0 decodes in the main process.
@@ -84,6 +87,8 @@ class DataConfig:
     cache_dir: str | None = None
     batch_size: int = 128
     eval_batch_size: int = 500
+    validation: float = 0.0
+    validation_seed: int = 0
     samples_per_epoch: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     workers: int = 0
@@ -96,6 +101,11 @@ class DataConfig:
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), minimum=1)
         _check_integer("workers", self.workers, minimum=0)
+        _check_integer("validation_seed", self.validation_seed, minimum=0)
+        if not self.validation >= 0 or (self.validation >= 1 and self.validation % 1):
+            raise ConfigError(
+                f"validation must be 0, a fraction below 1 or a whole number of images, got {self.validation!r}"
+            )
         if self.source is Source.DIGITS and self.path is not None:
             raise ConfigError(
                 f"source digits is embedded and takes no path, got path={self.path!r}; "

@@ -48,7 +48,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The result on the test set.
+    """A result on the held-out images, or on the test set.
 
     Args:
         correct: Images classified correctly.
@@ -86,6 +86,11 @@ class Shape:
     class_names: tuple[str, ...] = ()
 
 
+def evaluated_images(config: TrainConfig) -> str:
+    """The images that a run evaluates after each epoch: "validation" where some are held out, else "test"."""
+    return "validation" if config.data.validation else "test"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """The entry "maqd" of a checkpoint.
@@ -95,8 +100,10 @@ class Header:
         shape: Shape of its data.
         processes: Number of processes that shared each epoch.
         position: Where it continues.
-        evaluation: Result of the weights in this checkpoint; None in the middle of an epoch.
-        best: Best result of the run so far.
+        evaluation: Result of the weights in this checkpoint, on the images that `evaluated` says; None in the middle of
+            an epoch.
+        best: Best result on held-out images so far; None where none are held out (or, in runs of older versions, of the
+            test set).
     """
 
     config: TrainConfig
@@ -105,6 +112,11 @@ class Header:
     position: Position
     evaluation: Evaluation | None
     best: Evaluation | None
+
+    @property
+    def evaluated(self) -> str:
+        """Which images the results are of: "validation" where some are held out, else "test"."""
+        return evaluated_images(self.config)
 
     def plain(self) -> dict[str, Any]:
         """What is stored."""

@@ -22,6 +22,7 @@ class Which(enum.Enum):
 
     LAST = "last"
     BEST = "best"
+    """Of those on held-out images."""
 
 
 def checkpoint_path(run: Path, which: Which) -> Path:
@@ -33,6 +34,11 @@ def checkpoint_path(run: Path, which: Which) -> Path:
     directory = RunDirectory(run)
     path = directory.best if which is Which.BEST else directory.last
     if not path.exists():
+        if which is Which.BEST and directory.last.exists():
+            raise CheckpointError(
+                f"{run} holds no best checkpoint: it was trained without held-out images; use its last checkpoint, or "
+                "train with --data.validation N"
+            )
         what = "does not exist" if not run.exists() else f"holds no {which.value} checkpoint"
         raise CheckpointError(f"{run} {what}; pass the directory of a run of `maqd train`")
     return path

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from maqd.errors import CheckpointError
-from maqd.training.checkpoint import Evaluation, Position, write_run_file, writing_run_file
+from maqd.training.checkpoint import Evaluation, Position, evaluated_images, write_run_file, writing_run_file
 
 
 def distributed() -> bool:
@@ -202,13 +202,13 @@ class MetricsCallback(pl.Callback):
         """Write the result."""
         result: Evaluation = pl_module.evaluation
         if self.writer is not None:
+            images = evaluated_images(pl_module.config)
             self.writer.write(
-                "validation",
+                images,
                 step=pl_module.position.step,
                 epoch=pl_module.position.epoch,
-                test_accuracy=result.accuracy,
-                test_loss=result.loss,
                 correct=result.correct,
                 total=result.total,
                 train_loss=pl_module.train_loss,
+                **{f"{images}_accuracy": result.accuracy, f"{images}_loss": result.loss},
             )

@@ -61,9 +61,9 @@ class TrainingModule(pl.LightningModule):
         network: uint8 N x C x H x W images -> float N x classes logits.
         shape: Shape of the data.
         train_loader: Training batches of this process.
-        test_loader: Test batches of this process.
+        evaluation_loader: Batches of this process to evaluate after each epoch: held-out images, or the test set.
         start: Where the run starts or continues.
-        best: Best result so far.
+        best: Best result on held-out images so far.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TrainingModule(pl.LightningModule):
         *,
         shape: Shape,
         train_loader: TrainLoader,
-        test_loader: Any,
+        evaluation_loader: Any,
         start: Position,
         best: Evaluation | None,
     ) -> None:
@@ -90,7 +90,7 @@ class TrainingModule(pl.LightningModule):
         self.train_loss = math.nan
         self.images_per_second = 0.0
         self.learning_rate = math.nan
-        self._loaders = (train_loader, test_loader)
+        self._loaders = (train_loader, evaluation_loader)
         self._batch = start.batch
         self._seen_step = 0
         # In lists, so that they are no further submodules with parameters of their own.
@@ -161,7 +161,7 @@ class TrainingModule(pl.LightningModule):
         return EpochLoader(self._loaders[0], self.epoch, self.start.batch if current == 0 else 0)
 
     def val_dataloader(self) -> Any:
-        """The test set."""
+        """What is evaluated after each epoch."""
         return self._loaders[1]
 
     def configure_optimizers(self) -> Any:

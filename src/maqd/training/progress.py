@@ -9,6 +9,8 @@ import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from maqd.training.checkpoint import evaluated_images
+
 LINE_EVERY = 30.0
 """Seconds between two lines within an epoch where there is no terminal."""
 
@@ -120,7 +122,7 @@ class ProgressCallback(pl.Callback):
             return
         self.output.line(
             f"{self.label}epoch {epoch:>{len(str(epochs))}}/{epochs}  "
-            f"loss {pl_module.train_loss:.4f}  test {pl_module.evaluation}  "
+            f"loss {pl_module.train_loss:.4f}  {evaluated_images(pl_module.config)} {pl_module.evaluation}  "
             f"{time.monotonic() - self._epoch_begin:.1f} s"
         )
 

@@ -52,7 +52,7 @@ class RunDirectory:
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the highest test accuracy."""
+        """The checkpoint with the highest accuracy on held-out images; absent where none are held out."""
         return self.checkpoints / "best.ckpt"
 
     @property

@@ -32,6 +32,7 @@ from maqd.training.checkpoint import (
     check_same_run,
     check_tensors,
     describe,
+    evaluated_images,
     read_checkpoint,
     write_run_file,
 )
@@ -64,21 +65,23 @@ class TrainResult:
 
     Args:
         run: Its directory.
-        evaluation: Result of the last epoch's weights on the test set.
-        best: Best result of any epoch.
+        images: What was evaluated: "validation" for held-out images, "test" where none are held out.
+        evaluation: Result of the last epoch's weights.
+        best: Best result of any epoch on held-out images; None where none are held out.
         steps: Optimizer steps.
         seconds: Wall time of this call.
     """
 
     run: Path
+    images: str
     evaluation: Evaluation
-    best: Evaluation
+    best: Evaluation | None
     steps: int
     seconds: float
 
 
 class CheckpointCallback(pl.Callback):
-    """Saves the last and the best checkpoint after each validation.
+    """Saves the last checkpoint after each epoch, and the best one on held-out images if there are any.
 
     Args:
         run: Where to.
@@ -89,8 +92,10 @@ class CheckpointCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save; the newest of equally good results is the best."""
-        if pl_module.best is None or pl_module.evaluation.correct >= pl_module.best.correct:
-            pl_module.best = pl_module.evaluation
+        found, best = pl_module.evaluation, pl_module.best
+        # The test set selects nothing.
+        if pl_module.config.data.validation and (best is None or found.correct >= best.correct):
+            pl_module.best = found
             save(trainer, self.run.best)
         save(trainer, self.run.last)
 
@@ -199,7 +204,7 @@ def _train(
         network,
         shape=shape,
         train_loader=data.train_loader(),
-        test_loader=data.test_loader(),
+        evaluation_loader=data.validation_loader() or data.test_loader(),
         start=start,
         best=checkpoint.header.best if checkpoint is not None else None,
     )
@@ -212,11 +217,18 @@ def _train(
             writer.write("start", step=start.step, **_environment(config, place))
         trainer = _trainer(module, run, place, request=request, writer=writer, progress=progress)
         _fit(trainer, module, run if resume else None, request)
-    evaluation, best = module.evaluation, module.best
-    if evaluation is None or best is None:
+    evaluation = module.evaluation
+    if evaluation is None:
         raise CheckpointError(f"{run.path}: training ended without a result; resume it with --resume")
     steps = start.step + trainer.global_step
-    return TrainResult(run=run.path, evaluation=evaluation, best=best, steps=steps, seconds=time.monotonic() - begin)
+    return TrainResult(
+        run=run.path,
+        images=evaluated_images(config),
+        evaluation=evaluation,
+        best=module.best,
+        steps=steps,
+        seconds=time.monotonic() - begin,
+    )
 
 
 def _trainer(
@@ -326,11 +338,17 @@ def check_resumable(checkpoint: Checkpoint, config: TrainConfig, world: int) -> 
 
 def _already_done(checkpoint: Checkpoint, run: RunDirectory, output: Output) -> TrainResult:
     header = checkpoint.header
-    if header.evaluation is None or header.best is None:
+    if header.evaluation is None:
         raise CheckpointError(f"{checkpoint.path} says its run is complete but holds no result; train again")
     output.line(f"{run.path} is complete: nothing to resume")
-    steps = header.position.step
-    return TrainResult(run=run.path, evaluation=header.evaluation, best=header.best, steps=steps, seconds=0.0)
+    return TrainResult(
+        run=run.path,
+        images=header.evaluated,
+        evaluation=header.evaluation,
+        best=header.best,
+        steps=header.position.step,
+        seconds=0.0,
+    )
 
 
 def _environment(config: TrainConfig, place: Processes) -> dict[str, object]:
