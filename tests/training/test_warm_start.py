@@ -1,9 +1,11 @@
 """Networks of few states that start from float ones."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from small_runs import Silent, elsewhere, entries
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +14,7 @@ from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError, ConfigError
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import BatchNorm, Norm, NormActivation, QuantConfig, QuantConv2d, Quantizer
+from maqd.training.config import InitConfig, TrainConfig
 from maqd.training.warm_start import fitted_scale, quantization_error, reestimate_statistics, warm_start
 
 FOUR = Quantizer(states=States(count=4, signed=False))
@@ -138,3 +141,24 @@ def test_batches_are_needed() -> None:
         warm_start(network, network.state_dict(), [])
     with pytest.raises(ConfigError, match="got none"):
         reestimate_statistics(nn.Sequential(QuantConv2d(1, 1, 1)), [])
+
+
+def test_a_run_starts_from_another(config: TrainConfig, run: Silent) -> None:
+    floats = replace(elsewhere(config, "float"), model=replace(config.model, quant=float_quant()))
+    run(floats)
+    started = replace(config, epochs=1, init=InitConfig(run=floats.run, batches=2))
+    run(started)
+    cold = replace(elsewhere(config, "cold"), epochs=1)
+    run(cold)
+    first, without = (entries(c, "train")[0]["loss"] for c in (started, cold))
+    assert first < without
+    assert "starting from" in run.text.getvalue()
+    run(replace(started, epochs=2), resume=True)
+    assert run.text.getvalue().count("starting from") == 1
+
+
+def test_a_run_does_not_start_from_another_width(config: TrainConfig, run: Silent) -> None:
+    wide = replace(elsewhere(config, "wide"), epochs=1, model=replace(config.model, width=0.5))
+    run(wide)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: the float network does not fit: .*architecture and width"):
+        run(replace(config, init=InitConfig(run=wide.run)))

@@ -111,6 +111,23 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """What a run starts from.
+
+    Args:
+        run: Directory of a float run of the same architecture and width, or a checkpoint: its weights are the first
+            ones, fitted to the states of this run (`maqd.training.warm_start`). null starts from random weights.
+        batches: Training batches that the fit and the first running statistics are taken from.
+    """
+
+    run: str | None = None
+    batches: int = 8
+
+    def __post_init__(self) -> None:
+        _require(self.batches >= 1, "init.batches", "at least 1", self.batches)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A training run.
 
@@ -126,6 +143,7 @@ class TrainConfig:
         data: The data set.
         optim: Optimizer and schedule.
         compute: Devices and precision.
+        init: What the weights start from.
     """
 
     seed: int = 0
@@ -138,6 +156,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    init: InitConfig = field(default_factory=InitConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", "in 0 .. 2**63 - 1", self.seed)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 
 import maqd
-from maqd.data import open_data
+from maqd.data import Data, open_data
 from maqd.errors import CheckpointError, ConfigError, NonFiniteError
 from maqd.models import build_model
 from maqd.settings.training import Device, TrainConfig
@@ -44,6 +45,7 @@ from maqd.training.module import TrainingModule
 from maqd.training.nonfinite import all_finite, locate_nonfinite
 from maqd.training.progress import Output, ProgressCallback
 from maqd.training.run_directory import RunDirectory, locked
+from maqd.training.warm_start import warm_start
 
 RESUMABLE_CHANGES = (
     "run",
@@ -199,6 +201,9 @@ def _train(
         check_tensors(checkpoint.path, network.state_dict(), checkpoint.trained_state())
         start = checkpoint.header.position
         output.line(f"resuming {run.path} after step {start.step}")
+    elif config.init.run is not None:
+        start_from(config, network, data)
+        output.line(f"starting from {config.init.run}")
     module = TrainingModule(
         config,
         network,
@@ -229,6 +234,21 @@ def _train(
         steps=steps,
         seconds=time.monotonic() - begin,
     )
+
+
+def start_from(config: TrainConfig, network: torch.nn.Module, data: Data) -> None:
+    """Give a network the weights that `config.init` names, fitted to its states.
+
+    Raises:
+        CheckpointError: They cannot be read, or belong to another network.
+    """
+    path = Path(str(config.init.run))
+    checkpoint = read_checkpoint(RunDirectory(path).last if path.is_dir() else path)
+    batches = (images for images, _ in islice(data.train_loader(), config.init.batches))
+    try:
+        network.load_state_dict(warm_start(network, checkpoint.network_state(), batches))
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
 
 
 def _trainer(
