@@ -35,6 +35,7 @@ ALLOWED = {
     "lowering": {"nn", "runtime", "graph", "numerics", "settings"},
     "training": {"models", "data", "nn", "settings", "numerics", "io"},
     "report": {"nn", "settings", "numerics"},
+    "experiment": set(),
     "cli": {
         "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "training", "report",
         "settings", "numerics", "io",

@@ -14,7 +14,7 @@ from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError, ConfigError
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import BatchNorm, Norm, NormActivation, QuantConfig, QuantConv2d, Quantizer
-from maqd.training.config import InitConfig, TrainConfig
+from maqd.settings.training import InitConfig, TrainConfig
 from maqd.training.warm_start import fitted_scale, quantization_error, reestimate_statistics, warm_start
 
 FOUR = Quantizer(states=States(count=4, signed=False))

@@ -1,0 +1,242 @@
+"""Results of training runs as JSON lines: one run a line, only ever added to, safe for many writers.
+
+A file is UTF-8 text; each line MUST be one JSON object with the fields of `Row` and end in a line feed. A writer that
+was killed may leave a last line without one: a reader passes over it, and the next writer removes it. Anything else
+that is no row is an error. Rows are never changed; a run that was repeated adds a second row.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from maqd.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Not on Windows: there, only one process may write at a time.
+    fcntl = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What was trained, whatever the seed.
+
+    Args:
+        network: Short name of the network.
+        schedule: Short name of the length of training, which counts every phase and teacher.
+        method: Short name of the method; "float" for a network without quantization.
+        weight_states: M_w of the hidden layers; None in float.
+        act_states: M_a; None in float.
+    """
+
+    network: str
+    schedule: str
+    method: str
+    weight_states: int | None = None
+    act_states: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in a flat table: NET_SCHEDULE_METHOD, and _wWaA if it is quantized."""
+        states = "" if self.act_states is None else f"_w{self.weight_states}a{self.act_states}"
+        return f"{self.network}_{self.schedule}_{self.method}{states}"
+
+    @property
+    def reference(self) -> "Case":
+        """The float network of the same schedule."""
+        return Case(network=self.network, schedule=self.schedule, method="float")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run and what it came to.
+
+    Args:
+        case: What was trained.
+        seed: Of initialization, shuffling and augmentation.
+        images: Which were evaluated: "test", or "validation" for held-out training images.
+        correct: Images classified correctly.
+        total: Images.
+        config: Plain trees of the configurations, one for each phase in order, without paths.
+        revision: Of the source, as `git describe --always --dirty` says it.
+        versions: Of what computed: "python", "torch", "maqd".
+        machine: Its processor.
+        seconds: Wall time of all phases.
+    """
+
+    case: Case
+    seed: int
+    images: str
+    correct: int
+    total: int
+    config: tuple[Mapping[str, Any], ...]
+    revision: str
+    versions: Mapping[str, str]
+    machine: str
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Percent of the images classified correctly."""
+        return 100 * self.correct / self.total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The rows of one case.
+
+    Args:
+        case: What was trained.
+        mean: Of the accuracies, percent.
+        spread: Their sample standard deviation, percent; 0 for one seed.
+        seeds: How many.
+        gap: Mean of the float network of the same network and schedule minus this one's, percent; None if there is
+            none, or this is it.
+    """
+
+    case: Case
+    mean: float
+    spread: float
+    seeds: int
+    gap: float | None
+
+
+def append(path: Path, row: Row) -> None:
+    """Add a row to a file, which is made if it is missing. Any number of processes may do so at once.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    line = json.dumps(dataclasses.asdict(row), sort_keys=True).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file, _locked(file):
+            _remove_torn_line(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}; pass another file") from error
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file in order; none if it is missing. A last line that is cut short is passed over.
+
+    Raises:
+        DataError: A line is no row; the message names it.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    # What follows the last line feed is empty, or was cut short.
+    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], 1)]
+
+
+def select(rows: Iterable[Row], case: Case, *, images: str = "test") -> list[Row]:
+    """The rows of an case, the last one of each seed, by seed."""
+    found = {row.seed: row for row in rows if row.case == case and row.images == images}
+    return [found[seed] for seed in sorted(found)]
+
+
+def summarize(rows: Iterable[Row]) -> list[Summary]:
+    """Mean, spread and gap of every case measured on the test set, in the order in which cases first occur."""
+    rows = list(rows)
+    cases = list(dict.fromkeys(row.case for row in rows if row.images == "test"))
+    means = {case: statistics.fmean(row.accuracy for row in select(rows, case)) for case in cases}
+    summaries = []
+    for case in cases:
+        accuracies = [row.accuracy for row in select(rows, case)]
+        reference = means.get(case.reference) if case != case.reference else None
+        summaries.append(
+            Summary(
+                case=case,
+                mean=means[case],
+                spread=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+                seeds=len(accuracies),
+                gap=None if reference is None else reference - means[case],
+            )
+        )
+    return summaries
+
+
+def figures(summaries: Iterable[Summary]) -> dict[str, float]:
+    """The flat table that scripts read: KEY_accuracy, KEY_spread, KEY_seeds and KEY_gap, in percent."""
+    table: dict[str, float] = {}
+    for summary in summaries:
+        key = summary.case.key
+        table[f"{key}_accuracy"] = round(summary.mean, 3)
+        table[f"{key}_spread"] = round(summary.spread, 3)
+        table[f"{key}_seeds"] = summary.seeds
+        if summary.gap is not None:
+            table[f"{key}_gap"] = round(summary.gap, 3)
+    return table
+
+
+@contextlib.contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _remove_torn_line(file: BinaryIO) -> None:
+    # Its writer is gone: it would hold the lock.
+    end = file.seek(0, os.SEEK_END)
+    tail = b""
+    start = end
+    while start and b"\n" not in tail:
+        start = max(0, start - 65536)
+        file.seek(start)
+        tail = file.read(end - start)
+    whole = start + tail.rfind(b"\n") + 1
+    if whole < end:
+        file.truncate(whole)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "images": (str,),
+    "correct": (int,),
+    "total": (int,),
+    "config": (list,),
+    "revision": (str,),
+    "versions": (dict,),
+    "machine": (str,),
+    "seconds": (int, float),
+}
+
+
+def _no_row(where: str, what: object) -> DataError:
+    return DataError(f"{where} is no row of results: {what}; restore the file, its lines must not be edited")
+
+
+def _parse(line: bytes, where: str) -> Row:
+    try:
+        tree = json.loads(line)
+    except ValueError as error:
+        raise _no_row(where, error) from error
+    if not isinstance(tree, dict) or tree.keys() != {"case", *_TYPES}:
+        raise _no_row(where, f"its fields are {sorted(tree) if isinstance(tree, dict) else tree!r}")
+    for name, types in _TYPES.items():
+        if type(tree[name]) not in types:
+            raise _no_row(where, f"{name} is {tree[name]!r}")
+    if not 0 <= tree["correct"] <= tree["total"] or not tree["total"]:
+        raise _no_row(where, f"{tree['correct']} of {tree['total']} images")
+    try:
+        case = Case(**tree.pop("case"))
+    except TypeError as error:
+        raise _no_row(where, error) from error
+    return Row(case=case, **{**tree, "config": tuple(tree["config"])})
