@@ -1,108 +1,42 @@
-"""Building quantized layers from a configuration, and networks by name."""
+"""Networks by name."""
 
-import math
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
-from maqd.errors import ConfigError
-from maqd.nn import MaxPool2d, NormActivation, QuantConfig, QuantConv2d, Quantizer, QuantLinear, make_norm
-from maqd.numerics.states import Grid, States
-from maqd.settings.quantization import UNCHANGED
+from maqd.models.preact_resnet import PreActResNet, ResNetPlan
+from maqd.models.strided import StridedCNN, StridedPlan
+from maqd.models.vgg import VGG, VGGPlan
+from maqd.nn.factory import LayerFactory
+from maqd.settings.model import Architecture, ModelConfig
+
+_NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
+    Architecture.VGG11: partial(VGG, VGGPlan.VGG11),
+    Architecture.VGG16: partial(VGG, VGGPlan.VGG16),
+    Architecture.VGG19: partial(VGG, VGGPlan.VGG19),
+    Architecture.VGG_NARROW: partial(VGG, VGGPlan.NARROW),
+    Architecture.DIGITS: partial(VGG, VGGPlan.DIGITS),
+    Architecture.MICRO: partial(StridedCNN, StridedPlan.MICRO),
+    Architecture.PREACT_RESNET18: partial(PreActResNet, ResNetPlan.RESNET18),
+    Architecture.PREACT_RESNET34: partial(PreActResNet, ResNetPlan.RESNET34),
+    Architecture.PREACT_RESNET50: partial(PreActResNet, ResNetPlan.RESNET50),
+    Architecture.PREACT_RESNET_NARROW: partial(PreActResNet, ResNetPlan.NARROW),
+    Architecture.PREACT_RESNET8: partial(PreActResNet, ResNetPlan.RESNET8),
+    Architecture.PREACT_RESNET20: partial(PreActResNet, ResNetPlan.RESNET20),
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerFactory:
-    """Makes the layers of one network; each asks for its states under its own dotted name.
+def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    """The network of a configuration: uint8 N x in_channels x image_size x image_size -> logits N x num_classes.
 
-    Args:
-        quant: The network's quantization.
+    Raises:
+        ConfigError: An image too small for the network, or states that do not fit exact accumulation.
     """
-
-    quant: QuantConfig
-
-    def weight_states(self, name: str) -> int | None:
-        """M_w of the layer `name` after overrides."""
-        states = self.quant.weight_states
-        for override in self.quant.overrides:
-            if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
-                states = override.weight_states
-        return states
-
-    def quantizer(self, name: str) -> Quantizer | None:
-        """The activation `name` after overrides; None for ReLU."""
-        states = self.quant.act_states
-        for override in self.quant.overrides:
-            if override.act_states != UNCHANGED and fnmatchcase(name, override.pattern):
-                states = override.act_states
-        if states is None:
-            return None
-        return Quantizer(
-            states=States(count=states, signed=False), step=self.quant.act_step, surrogate=self.quant.surrogate
-        )
-
-    def conv(
-        self, name: str, inputs: int, outputs: int, kernel: int, grid: Grid | None, *, stride: int = 1, gain: float = 1
-    ) -> QuantConv2d:
-        """A convolution that keeps the image's size but for its stride."""
-        return QuantConv2d(
-            inputs,
-            outputs,
-            kernel,
-            stride=stride,
-            padding=(kernel - 1) // 2,
-            states=self.weight_states(name),
-            step=self.quant.weight_step,
-            input_grid=grid,
-            gain=gain,
-        )
-
-    def activation(self, name: str, channels: int) -> NormActivation:
-        """Normalization and activation."""
-        norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
-        return NormActivation(norm, self.quantizer(name))
-
-    def head(self, name: str, inputs: int, classes: int, grid: Grid | None, *, positions: int = 1) -> QuantLinear:
-        """The classifier: integer logits with a bias on their grid.
-
-        Standardized weights cannot grow, so the scale that the loss needs is built in: a sum over `positions` divided
-        by their number varies by up to its root less than what it sums.
-        """
-        return QuantLinear(
-            inputs,
-            classes,
-            bias=True,
-            states=self.weight_states(name),
-            step=self.quant.weight_step,
-            input_grid=grid,
-            gain=math.sqrt(positions),
-        )
-
-
-def grid_of(activation: NormActivation) -> Grid | None:
-    """Where an activation's output lies, None in float."""
-    return None if activation.quantizer is None else activation.quantizer.grid
-
-
-class ConvBlock(nn.Module):
-    """Convolution, normalization, activation, and max pooling if asked for.
-
-    N x I x H x W -> N x O x H/stride/pool x W/stride/pool.
-    """
-
-    def __init__(self, conv: QuantConv2d, act: NormActivation, pool: MaxPool2d | None = None) -> None:
-        super().__init__()
-        self.conv = conv
-        self.act = act
-        self.pool = nn.Identity() if pool is None else pool
-
-    def forward(self, x):
-        return self.pool(self.act(self.conv(x)))
-
-
-def scaled(width: int, multiplier: float) -> int:
-    """A layer's width under the network's multiplier."""
-    if not multiplier > 0:
-        raise ConfigError(f"the width multiplier must be positive, got {multiplier!r}")
-    return max(1, round(width * multiplier))
+    return _NETWORKS[config.architecture](
+        LayerFactory(quant=config.quant),
+        width=config.width,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        image_size=image_size,
+    )

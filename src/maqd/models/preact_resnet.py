@@ -5,8 +5,9 @@ from enum import Enum
 
 from torch import Tensor, nn
 
-from maqd.models.build import LayerFactory, grid_of, scaled
+from maqd.models.blocks import scaled
 from maqd.nn import GlobalSumPool, IntegerInput, MaxPool2d
+from maqd.nn.factory import LayerFactory, grid_of
 
 LARGE_IMAGE = 96
 """Images from this size on get the usual 7x7 stem with stride 2 and a max pooling."""

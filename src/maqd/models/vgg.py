@@ -5,8 +5,9 @@ from enum import Enum
 from torch import Tensor, nn
 
 from maqd.errors import ConfigError
-from maqd.models.build import ConvBlock, LayerFactory, grid_of, scaled
+from maqd.models.blocks import ConvBlock, scaled
 from maqd.nn import GlobalSumPool, IntegerInput, MaxPool2d
+from maqd.nn.factory import LayerFactory, grid_of
 
 
 class VGGPlan(Enum):

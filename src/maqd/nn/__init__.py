@@ -1,7 +1,9 @@
 """Layers, quantizers and normalizations of MaQD networks, in PyTorch."""
 
 from maqd.nn.activation import NormActivation, QuantActivation
-from maqd.nn.layers import IntegerInput, QuantConv1d, QuantConv2d, QuantLinear
+from maqd.nn.factory import LayerFactory, grid_of
+from maqd.nn.inputs import IntegerInput
+from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
 from maqd.settings.quantization import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
@@ -12,6 +14,7 @@ __all__ = [
     "GlobalSumPool",
     "IntegerInput",
     "LayerBatchNorm",
+    "LayerFactory",
     "LayerNorm",
     "LevelledLayerBatchNorm",
     "MaxPool2d",
@@ -27,5 +30,6 @@ __all__ = [
     "QuantLinear",
     "Quantizer",
     "Surrogate",
+    "grid_of",
     "make_norm",
 ]

@@ -1,4 +1,4 @@
-"""Layers whose weights have a few states: convolutions, linear maps, the integer input."""
+"""Layers whose weights have a few states: convolutions and linear maps."""
 
 import math
 from collections.abc import Hashable
@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maqd.errors import ConfigError, DataError
+from maqd.errors import ConfigError
 from maqd.nn.folding import Folded, versions
 from maqd.nn.functional import quantize_bias, quantize_weight, weight_codes
 from maqd.numerics.limits import EXACT_LIMIT
-from maqd.numerics.states import PIXELS, Grid, States, gaussian_step
+from maqd.numerics.states import Grid, States, gaussian_step
 
 UNIT_INPUT = Grid(low=0, high=1, exponent=0)
 """What a layer assumes of its input when it is not told."""
@@ -266,24 +266,3 @@ class QuantLinear(_QuantLayer):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self._describe_states()}"
-
-
-class IntegerInput(nn.Module):
-    """Takes uint8 images into the network: (pixel - 128) * 2**-6, integers from the first layer on.
-
-    Padding of the first convolution is code 0, the middle grey.
-    """
-
-    grid = PIXELS
-
-    def forward(self, x: Tensor) -> Tensor:
-        """uint8 N x C x H x W -> float32 of the same shape and memory format.
-
-        Raises:
-            DataError: x is not uint8.
-        """
-        if x.dtype != torch.uint8:
-            raise DataError(
-                f"the input layer takes uint8 pixels 0..255, got {x.dtype}; do not scale or normalize images before"
-            )
-        return (x.float() - 128) * PIXELS.unit

@@ -1,0 +1,84 @@
+"""Makes the layers of a network from its configuration, by name."""
+
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from maqd.nn.activation import NormActivation
+from maqd.nn.layers import QuantConv2d, QuantLinear
+from maqd.nn.norm import make_norm
+from maqd.numerics.states import Grid, States
+from maqd.settings.quantization import UNCHANGED, QuantConfig, Quantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFactory:
+    """Makes the layers of one network; each asks for its states under its own dotted name.
+
+    Args:
+        quant: The network's quantization.
+    """
+
+    quant: QuantConfig
+
+    def weight_states(self, name: str) -> int | None:
+        """M_w of the layer `name` after overrides."""
+        states = self.quant.weight_states
+        for override in self.quant.overrides:
+            if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
+                states = override.weight_states
+        return states
+
+    def quantizer(self, name: str) -> Quantizer | None:
+        """The activation `name` after overrides; None for ReLU."""
+        states = self.quant.act_states
+        for override in self.quant.overrides:
+            if override.act_states != UNCHANGED and fnmatchcase(name, override.pattern):
+                states = override.act_states
+        if states is None:
+            return None
+        return Quantizer(
+            states=States(count=states, signed=False), step=self.quant.act_step, surrogate=self.quant.surrogate
+        )
+
+    def conv(
+        self, name: str, inputs: int, outputs: int, kernel: int, grid: Grid | None, *, stride: int = 1, gain: float = 1
+    ) -> QuantConv2d:
+        """A convolution that keeps the image's size but for its stride."""
+        return QuantConv2d(
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=(kernel - 1) // 2,
+            states=self.weight_states(name),
+            step=self.quant.weight_step,
+            input_grid=grid,
+            gain=gain,
+        )
+
+    def activation(self, name: str, channels: int) -> NormActivation:
+        """Normalization and activation."""
+        norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
+        return NormActivation(norm, self.quantizer(name))
+
+    def head(self, name: str, inputs: int, classes: int, grid: Grid | None, *, positions: int = 1) -> QuantLinear:
+        """The classifier: integer logits with a bias on their grid.
+
+        Standardized weights cannot grow, so the scale that the loss needs is built in: a sum over `positions` divided
+        by their number varies by up to its root less than what it sums.
+        """
+        return QuantLinear(
+            inputs,
+            classes,
+            bias=True,
+            states=self.weight_states(name),
+            step=self.quant.weight_step,
+            input_grid=grid,
+            gain=math.sqrt(positions),
+        )
+
+
+def grid_of(activation: NormActivation) -> Grid | None:
+    """Where an activation's output lies, None in float."""
+    return None if activation.quantizer is None else activation.quantizer.grid
