@@ -7,8 +7,9 @@ from pathlib import Path
 import maqd
 from maqd import __version__
 from maqd.errors import ExportError
-from maqd.export.c99.layers import Layers, Traced, element
+from maqd.export.c99.layers import write_layers
 from maqd.export.c99.program import Program
+from maqd.export.c99.text import Traced, Writer, element
 from maqd.graph import Graph, container
 
 
@@ -57,12 +58,12 @@ def write_source(program: Program, prefix: str) -> Source:
     Raises:
         ExportError: A number does not fit.
     """
-    layers = Layers(program, prefix)
+    writer, functions = write_layers(program, prefix)
     return Source(
-        header=_header(program, prefix, layers.tables.bytes),
-        code=_code(program, prefix, layers),
-        table_bytes=layers.tables.bytes,
-        traced=tuple(layers.traced),
+        header=_header(program, prefix, writer.tables.bytes),
+        code=_code(program, prefix, writer, functions),
+        table_bytes=writer.tables.bytes,
+        traced=tuple(writer.traced),
     )
 
 
@@ -123,7 +124,7 @@ LINKAGE = """#if defined(__GNUC__)
 #endif"""
 
 
-def _code(program: Program, name: str, layers: Layers) -> str:
+def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> str:
     upper, result = name.upper(), program.stored(program.plan.result)
     plain = kernels("c99/kernels.c").replace('#include "kernels.h"\n', "")
     plain = plain.replace('#include "kernels_element.h"\n', kernels("c99/kernels_element.h"))
@@ -139,19 +140,19 @@ def _code(program: Program, name: str, layers: Layers) -> str:
         kernels("c99/kernels.h"),
         plain,
         f"/* ---- the network {'-' * 102} */",
-        _tracing(name) if layers.traced else "",
-        *layers.tables.texts,
-        f"typedef char {name}_tables_are_as_large_as_stated[{' + '.join(layers.tables.sizes) or 0} == "
+        _tracing(name) if writer.traced else "",
+        *writer.tables.texts,
+        f"typedef char {name}_tables_are_as_large_as_stated[{' + '.join(writer.tables.sizes) or 0} == "
         f"{upper}_TABLE_BYTES ? 1 : -1];\n"
         f"typedef char {name}_arena_is_whole_words[{upper}_ARENA_BYTES % 4 == 0 ? 1 : -1];",
-        *layers.shared.values(),
-        *layers.functions,
+        *writer.shared.values(),
+        *functions,
         f"""int {name}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *memory) {{
     maqd_word *const arena = memory;
     if (image == NULL || logits == NULL || memory == NULL) return 1;
 {calls}
     MAQD_LAYER({len(program.operations)})
-    maqd_widen({layers.at(result)}, {element(result)}, {result.size * 8 // result.bits}, logits);
+    maqd_widen({writer.at(result)}, {element(result)}, {result.size * 8 // result.bits}, logits);
     return 0;
 }}
 

@@ -1,0 +1,248 @@
+"""Text of convolutions: by events, and with the plain kernels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.export.c99.activations import PixelActivation, pixel_activation
+from maqd.export.c99.program import Codes, EventConv, Pass, PlainConv, Strategy
+from maqd.export.c99.text import Traced, Writer, brackets, codes_struct, element, tensor_struct
+
+FUSED_LEVELS = 3
+"""Most thresholds that are compared in code for each output apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """An activation that passes compute themselves.
+
+    Args:
+        codes: Where its result goes.
+        thresholds: int64, outputs x levels.
+    """
+
+    codes: Codes
+    thresholds: NDArray[np.int64]
+
+    def arguments(self, index: int, done: int, part: Pass) -> str:
+        """What a pass needs to know: thresholds, word and bit of its first output."""
+        first = f"({done} + p * {part.outputs})" if len(part.data) > 1 else str(done)
+        pixel = f"(maqd_word *)codes + (row * {self.codes.columns} + column) * {self.codes.pixel_bytes // 4}"
+        return (
+            f",\n                thresholds{index} + {first} * {self.thresholds.shape[1]}, "
+            f"{pixel} + {first} * {self.codes.bits} / 32, {first} * {self.codes.bits} % 32"
+        )
+
+
+def events(w: Writer, index: int, conv: EventConv) -> list[str]:
+    step, rows = conv.step, conv.rows
+    x, out = w.program.stored(step.links.inputs[0]), step.links.outputs[0]
+    outputs, _, high, wide = step.weight.shape
+    states = step.weight.states
+    if conv.whole:  # the pixels in a row, one after the other
+        seen = f"{{1, {x.pixels}, {x.channels}, {x.bits}, {x.zero}}}"
+        window = (1, 1, 1, 1, 0, 0, 1, 1)
+    else:
+        seen = codes_struct(x)
+        window = (high, wide, *step.stride, *step.padding, *step.dilation)
+    geometry = (seen, *window, states.low, states.spacing)
+    w.tables.declare(f"static const maqd_events g{index} = {brackets((*geometry, rows.capacity, rows.largest))};")
+    fused = _fused_activation(w, conv)
+    if fused is not None:
+        _, width = w.tables.narrowest(f"thresholds{index}", fused.thresholds, (16, 32))
+        settings = (fused.thresholds.shape[1], int(width == 32), fused.codes.bits, 1, 0)
+        w.tables.declare(f"static const maqd_steps s{index} = {brackets(settings)};")
+    tables = [
+        w.tables.add(f"weights{index}{letter}", f"uint{8 * element_bytes(conv, part)}_t", weights(conv, part))
+        for letter, part in zip("ab", conv.passes, strict=False)
+    ]
+    lines = [
+        f"    const void *const x = {w.at(x)};",
+        w.sums(index),
+        f"    maqd_list lists[{conv.lists}];",
+        *([] if fused is None else [f"    void *const codes = {w.at(fused.codes)};"]),
+    ]
+    if conv.whole:
+        return [
+            *lines,
+            f"    lists[0].first = (uint16_t *)(void *)(sums + {outputs});",
+            f"    for (int32_t o = 0; o < {outputs}; o++) sums[o] = 0;",
+            f"    for (int32_t j = 0; j < {x.pixels}; j++) {{",
+            f"        {_kernel(w, 'gather', index, conv)}x, 0, j, lists);",
+            "        if (lists[0].last == lists[0].first) continue;",
+            *_passes(w, index, conv, tables, "0"),
+            "    }",
+            *_finish(w, index, conv, "    ", "0"),
+        ]
+    return [
+        *lines,
+        "    int32_t slot = 0;",
+        f"    for (int32_t i = 0; i < {conv.lists}; i++)",
+        f"        lists[i].first = (uint16_t *)(void *)(sums + {outputs}) + i * {conv.list_bytes // 2};",
+        f"    for (int32_t row = 0; row < {out.rows}; row++)",
+        f"        for (int32_t column = 0; column < {out.columns}; column++) {{",
+        f"            {_kernel(w, 'slide', index, conv)}x, row, column, lists, &slot);",
+        *("    " + line for line in _passes(w, index, conv, tables, "slot")),
+        *_finish(w, index, conv, "            ", f"(row * {out.columns} + column)"),
+        "        }",
+    ]
+
+
+def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
+    """A call up to its first argument of gather or slide, which layers with the same inputs can share."""
+    rows = rows_struct(conv)
+    if not w.sharing:
+        return f"maqd_{what}(&g{index}, &(const maqd_rows){rows}, "
+    bits = w.program.stored(conv.step.links.inputs[0]).bits
+    name = f"{what}_{bits}_{int(conv.rows.ones)}"
+    more = ", int32_t *slot" if what == "slide" else ""
+    w.share(
+        name,
+        f"MAQD_SHARED void {name}(const maqd_events *g, const void *x, int32_t row, int32_t column,\n"
+        f"        maqd_list *lists"
+        f"{more}) {{\n    static const maqd_rows w = {rows};\n"
+        f"    maqd_{what}(g, &w, x, row, column, lists{', slot' if more else ''});\n}}",
+    )
+    return f"{name}(&g{index}, "
+
+
+def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str) -> list[str]:
+    """Calls of all passes. They are functions of their own: the fewer variables, the more stay in registers."""
+    lines, done, fused = [], 0, _fused_activation(w, conv)
+    for name, part in zip(tables, conv.passes, strict=True):
+        count, _, column_rows, size = part.data.shape
+        each = element_bytes(conv, part)
+        step = part.data[0].size // each
+        sums, weights = f"sums + {done}", name
+        if count > 1:
+            sums, weights = f"{sums} + p * {part.outputs}", f"{weights} + p * {step}"
+            lines.append(f"        for (int32_t p = 0; p < {count}; p++)")
+        if conv.whole:
+            weights += f" + j * {column_rows * size // each}"
+        call = f"{_pass_function(w, index, conv, part)}lists, {slot}, {weights}, {sums}"
+        if fused is not None:
+            call += fused.arguments(index, done, part)
+        lines.append(f"        {'    ' if count > 1 else ''}{call});")
+        done += count * part.outputs
+    return lines
+
+
+def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
+    """A call of a pass up to its first argument."""
+    rows, columns = conv.rows, 1 if conv.whole else conv.step.weight.shape[3]
+    column_bytes, accumulate = part.data.shape[2] * part.bytes, int(conv.whole)
+    form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{int(rows.trits)}_{part.bytes}_{part.outputs}_{accumulate}"
+    name = f"pass_{form}" if w.sharing else f"pass{index}_{part.outputs}"
+    variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, " if w.sharing else ""
+    g, wide, step = ("g", "columns", "column_bytes") if w.sharing else (f"&g{index}", columns, column_bytes)
+    store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
+    more, lines = "", []
+    if rows.lane == 16 and not accumulate:
+        lines.append(f"for (int32_t o = 0; o < {part.outputs}; o++) y[o] = 0;")
+    lines.append(
+        f"maqd_events_pass({g}, &w, lists, slot, {wide}, weights, {part.bytes}, {step}, {part.outputs}, y, &s);"
+    )
+    if _fused_activation(w, conv) is None:
+        lines.append(store)
+    else:
+        more = ",\n        const void *thresholds, maqd_word *codes, int32_t shift"
+        lines.append(f"maqd_events_codes({g}, &w, &s, {part.outputs}, y, &s{index}, thresholds, codes, shift);")
+        lines += ["#ifdef MAQD_TRACE", store, "#else", "(void)y;", "#endif"]
+    body = "\n".join(line if line.startswith("#") else f"    {line}" for line in lines)
+    w.share(
+        name,
+        f"MAQD_SHARED void {name}({variables}const maqd_list *lists, int32_t slot,\n"
+        f"        const void *weights, int32_t *y{more}) {{\n"
+        f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
+    )
+    return f"{name}(&g{index}, {columns}, {column_bytes}, " if w.sharing else f"{name}("
+
+
+def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
+    """The activation, if passes compute the codes of their sums, with code for each output apart."""
+    step, thresholds = conv.step, conv.thresholds
+    if (
+        w.program.strategy is not Strategy.FAST
+        or step.codes is None
+        or thresholds is None
+        or thresholds.shape[1] > FUSED_LEVELS
+        or any(one is not None for one in (step.raw, conv.bias, conv.signs))
+        or len(step.links.inputs) > 1
+        or conv.whole
+    ):
+        return None
+    codes = w.program.stored(step.codes)
+    return Fused(codes=codes, thresholds=thresholds) if codes.packed else None
+
+
+def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pixel: str) -> list[str]:
+    """What follows the sums of a pixel: bias, addend, storing, activation."""
+    step, stored = conv.step, w.program.stored
+    outputs, lines = step.weight.shape[0], []
+    if conv.bias is not None and isinstance(conv, EventConv):
+        bias = w.tables.add(f"bias{index}", "int32_t", conv.bias)
+        lines.append(f"for (int32_t o = 0; o < {outputs}; o++) sums[o] += {bias}[o];")
+    if len(step.links.inputs) > 1:
+        addend = stored(step.links.inputs[1])
+        lines += [
+            f"maqd_add_shifted(sums, {step.shift}, {w.read(addend, f'{pixel} * {outputs}')},",
+            f"                 {element(addend)}, {step.addend_shift}, {outputs});",
+        ]
+    if step.raw is not None:
+        raw = stored(step.raw)
+        lines.append(w.narrow(raw, outputs, w.write(raw, f"{pixel} * {outputs}")))
+    else:
+        lines += ["#ifdef MAQD_TRACE", f"{w.prefix}_trace({len(w.traced)}, sums, {outputs});", "#endif"]
+        folded = step.bias if conv.bias is None else None
+        w.traced.append(Traced(name=step.links.nodes[-2], flips=conv.flips, bias=folded))
+    fused = _fused_activation(w, conv) if isinstance(conv, EventConv) else None
+    if step.codes is not None and step.quantization is not None and fused is None:
+        codes = stored(step.codes)
+        how = PixelActivation(
+            quantization=step.quantization, thresholds=conv.thresholds, signs=conv.signs, reach=step.reach
+        )
+        to = f"(uint8_t *){w.at(codes)} + {pixel} * {codes.pixel_bytes}"
+        lines += pixel_activation(w, index, how, codes, to)
+    return [line if line.startswith("#") else indent + line for line in lines]
+
+
+def plain(w: Writer, index: int, conv: PlainConv) -> list[str]:
+    step = conv.step
+    x, out = w.program.stored(step.links.inputs[0]), step.links.outputs[0]
+    codes = step.weight.unpack()
+    outputs, inputs, high, wide = codes.shape
+    # O x I/g x rows x columns to rows x columns x groups x I/g x O/g
+    grouped = codes.reshape(step.groups, outputs // step.groups, inputs, high, wide).transpose(3, 4, 0, 2, 1)
+    kind, suffix = ("int8_t", "") if codes.dtype == np.int8 else ("int16_t", "_wide")
+    weights = w.tables.add(f"weights{index}", kind, np.ascontiguousarray(grouped))
+    bias = "NULL" if step.bias is None else w.tables.add(f"bias{index}", "int32_t", step.bias)
+    window = brackets((high, wide, *step.stride, *step.padding, *step.dilation))
+    settings = brackets((tensor_struct(x), out.rows, out.columns, outputs, step.groups, window))
+    return [
+        f"    static const maqd_conv conv = {settings};",
+        f"    int32_t *const row_sums = (int32_t *)(void *)(arena + {w.program.scratch[index] // 4});",
+        f"    for (int32_t row = 0; row < {out.rows}; row++) {{",
+        f"        maqd_conv_row{suffix}(&conv, {w.at(x)}, {weights}, {bias}, row, row_sums);",
+        f"        for (int32_t column = 0; column < {out.columns}; column++) {{",
+        f"            int32_t *const sums = row_sums + column * {outputs};",
+        *_finish(w, index, conv, "            ", f"(row * {out.columns} + column)"),
+        "        }",
+        "    }",
+    ]
+
+
+def rows_struct(conv: EventConv) -> str:
+    """A maqd_rows."""
+    rows = conv.rows
+    return brackets((rows.bits, rows.lane, int(rows.ones), "trits" if rows.trits else "NULL"))
+
+
+def element_bytes(conv: EventConv, part: Pass) -> int:
+    """Rows of weights are words if they are whole ones, else bytes."""
+    return 1 if conv.rows.trits or part.bytes % 4 else 4
+
+
+def weights(conv: EventConv, part: Pass) -> NDArray[np.integer]:
+    """Rows of weights as a table's elements."""
+    return part.data if element_bytes(conv, part) == 1 else part.data.view("<u4").astype(np.uint32)

@@ -1,0 +1,110 @@
+"""Text of steps without weights: activations, pooling, sums and moves."""
+
+from maqd.export.c99.activations import PixelActivation, pixel_activation
+from maqd.export.c99.program import Codes, channel_thresholds, turned_signs
+from maqd.export.c99.text import TYPES, Writer, brackets, codes_struct, element, tensor_struct
+from maqd.plan import AddStep, ConcatStep, PoolStep, QuantizeStep, SumStep, TransposeStep
+
+
+def activation(w: Writer, index: int, step: QuantizeStep) -> list[str]:
+    x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    axis, q = step.axis, step.quantization
+    length = axis.channels * axis.inner
+    lines = [
+        w.sums(index),
+        f"    for (int32_t i = 0; i < {axis.outer}; i++) {{",
+        f"        maqd_widen({w.read(x, f'i * {length}')}, {element(x)}, {length}, sums);",
+    ]
+    if axis.inner == 1 and y.bits <= 8:
+        interval = w.program.graph.types[w.program.graph[step.links.nodes[0]].inputs[0]].interval
+        how = PixelActivation(
+            quantization=q,
+            thresholds=channel_thresholds(q),
+            signs=turned_signs(q),
+            reach=max(-interval.lowest, interval.highest),
+        )
+        pixel = Codes(rows=1, columns=1, channels=length, bits=y.bits, zero=0, offset=y.offset)
+        to = f"(uint8_t *){w.at(y)} + i * {pixel.pixel_bytes}"
+        lines += ["        " + line for line in pixel_activation(w, index, how, pixel, to)]
+    else:
+        thresholds = w.tables.add(f"thresholds{index}", "int32_t", q.thresholds)
+        signs = w.tables.add(f"signs{index}", "int8_t", q.signs)
+        lines += [
+            f"        uint8_t *const indices = (uint8_t *)(sums + {length});",
+            f"        maqd_quantize(sums, 1, {axis.channels}, {axis.inner}, {thresholds}, {signs}, "
+            f"{len(q.thresholds)}, 1, 0, indices);",
+            f"        for (int32_t k = 0; k < {length}; k++)",
+            f"            sums[k] = {q.base - y.zero} + {q.spacing} * indices[k];",
+            f"        {w.narrow(y, length, w.write(y, f'i * {length}'))}",
+        ]
+    return [*lines, "    }"]
+
+
+def pooling(w: Writer, index: int, step: PoolStep | SumStep) -> list[str]:
+    x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    if isinstance(step, SumStep):
+        kernel, stride, padding, maximum = (x.rows, x.columns), (1, 1), (0, 0), False
+    else:
+        kernel, stride, padding, maximum = step.kernel, step.stride, step.padding, step.maximum
+    if x.packed:
+        numbers = ", ".join(map(str, (y.rows, y.columns, *kernel, *stride, *padding)))
+        return [
+            f"    static const maqd_codes x = {codes_struct(x)};",
+            f"    maqd_max_pool_fields(&x, {w.at(x)}, {numbers}, {w.at(y)});",
+        ]
+    row = y.columns * y.channels
+    to = w.write(y, f"row * {row}")
+    lines = [
+        *([] if maximum else [w.sums(index)]),
+        f"    static const maqd_tensor x = {tensor_struct(x)};",
+        f"    static const maqd_window window = {brackets((*kernel, *stride, *padding, 1, 1))};",
+        f"    for (int32_t row = 0; row < {y.rows}; row++) {{",
+    ]
+    if maximum:
+        lines.append(f"        maqd_max_pool_row(&x, &window, {w.at(x)}, {y.columns}, row, {to});")
+    else:
+        lines += [
+            f"        maqd_sum_pool_row(&x, &window, {w.at(x)}, {y.columns}, row, sums);",
+            f"        {w.narrow(y, row, to)}",
+        ]
+    return [*lines, "    }"]
+
+
+def addition(w: Writer, index: int, step: AddStep) -> list[str]:
+    y = w.program.stored(step.links.outputs[0])
+    row = y.columns * y.channels
+    lines = [
+        w.sums(index),
+        f"    for (int32_t row = 0; row < {y.rows}; row++) {{",
+        f"        for (int32_t i = 0; i < {row}; i++) sums[i] = 0;",
+    ]
+    for buffer, shift in zip(step.links.inputs, step.shifts, strict=True):
+        x = w.program.stored(buffer)
+        at = w.read(x, f"row * {row}")
+        lines.append(f"        maqd_add_shifted(sums, 0, {at}, {element(x)}, {shift}, {row});")
+    return [*lines, f"        {w.narrow(y, row, w.write(y, f'row * {row}'))}", "    }"]
+
+
+def concatenation(w: Writer, index: int, step: ConcatStep) -> list[str]:
+    y = w.program.stored(step.links.outputs[0])
+    lengths = [axis.channels * axis.inner for axis in step.axes]
+    lines = [
+        w.sums(index),
+        f"    {TYPES[y.bits]} *to = {w.at(y)};",
+        f"    for (int32_t i = 0; i < {step.axes[0].outer}; i++) {{",
+    ]
+    for buffer, shift, length in zip(step.links.inputs, step.shifts, lengths, strict=True):
+        x = w.program.stored(buffer)
+        at = w.read(x, f"i * {length}")
+        lines += [
+            f"        for (int32_t k = 0; k < {length}; k++) sums[k] = 0;",
+            f"        maqd_add_shifted(sums, 0, {at}, {element(x)}, {shift}, {length});",
+            f"        {w.narrow(y, length, 'to')}",
+            f"        to += {length};",
+        ]
+    return [*lines, "    }"]
+
+
+def transposition(w: Writer, step: TransposeStep) -> list[str]:
+    x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    return [f"    maqd_transpose({w.at(x)}, {step.height}, {step.width}, {x.bits // 8}, {w.at(y)});"]

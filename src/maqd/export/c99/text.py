@@ -1,0 +1,132 @@
+"""What the functions of a program are written with: names, places, initializers, tracing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.export.c99.program import Codes, Operation, Program, Strategy, step_of
+from maqd.export.c99.tables import Tables
+
+ELEMENTS = {8: "MAQD_U8", 16: "MAQD_I16", 32: "MAQD_I32"}
+TYPES = {8: "uint8_t", 16: "int16_t", 32: "int32_t"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """A tensor that programs compiled with MAQD_TRACE pass to `<prefix>_trace`.
+
+    Args:
+        name: Of the graph's tensor.
+        flips: What to multiply its channels by.
+        bias: What to add then.
+    """
+
+    name: str
+    flips: NDArray[np.int8] | None = None
+    bias: NDArray[np.int32] | None = None
+
+    def as_computed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The graph's tensor, N x channels x .., as the program has it."""
+        if self.bias is not None:
+            values = values - _column(self.bias, values)
+        return values if self.flips is None else values * _column(self.flips, values)
+
+    def as_in_graph(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The inverse."""
+        if self.flips is not None:
+            values = values * _column(self.flips, values)
+        return values if self.bias is None else values + _column(self.bias, values)
+
+
+def _column(channels: NDArray[np.signedinteger], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for each channel, which is dimension 1."""
+    return channels.astype(np.int64).reshape(-1, *[1] * (values.ndim - 2))
+
+
+class Writer:
+    """Collects what the functions of a program need.
+
+    Args:
+        program: Whose functions are written.
+        prefix: Of names that are visible outside.
+
+    Attributes:
+        tables: Constant tables and structs, in order.
+        shared: Functions that layers share, by name.
+        traced: What tracing passes on, in order.
+    """
+
+    def __init__(self, program: Program, prefix: str) -> None:
+        self.program = program
+        self.prefix = prefix
+        self.tables = Tables()
+        self.shared: dict[str, str] = {}
+        self.traced: list[Traced] = []
+
+    @property
+    def sharing(self) -> bool:
+        """Whether layers of the same kind share code."""
+        return self.program.strategy is Strategy.SIZE
+
+    def at(self, codes: Codes) -> str:
+        """Where a tensor begins."""
+        return "(const void *)image" if codes.offset is None else f"(void *)(arena + {codes.offset // 4})"
+
+    def read(self, codes: Codes, offset: str) -> str:
+        """Pointer to an element of a tensor."""
+        return f"(const {TYPES[codes.bits]} *){self.at(codes)} + {offset}"
+
+    def write(self, codes: Codes, offset: str) -> str:
+        """Pointer to an element of a tensor that is written."""
+        return f"({TYPES[codes.bits]} *){self.at(codes)} + {offset}"
+
+    def narrow(self, codes: Codes, count: int, to: str) -> str:
+        """Stores sums as elements of a tensor."""
+        return f"maqd_narrow(sums, {count}, {element(codes)}, {to});"
+
+    def sums(self, index: int) -> str:
+        """Declaration of an operation's scratch memory."""
+        return f"    int32_t *const sums = (int32_t *)(void *)(arena + {self.program.scratch[index] // 4});"
+
+    def share(self, name: str, text: str) -> str:
+        """A function beside those of the layers."""
+        self.shared[name] = text
+        return name
+
+    def trace(self, operation: Operation) -> list[str]:
+        """Passes on the graph's tensors that the operation has stored."""
+        plan, lines = self.program.plan, []
+        written = {buffer.storage for buffer in step_of(operation).links.outputs}
+        for name, (buffer, _) in plan.tensors.items():
+            if buffer.storage not in written or buffer.storage == plan.input.storage:
+                continue
+            codes = self.program.stored(buffer)
+            lines += [
+                "    {",
+                f"        static const maqd_codes traced = {codes_struct(codes)};",
+                f"        trace_codes({len(self.traced)}, &traced, {self.at(codes)});",
+                "    }",
+            ]
+            self.traced.append(Traced(name=name))
+        return ["#ifdef MAQD_TRACE", *lines, "#endif"] if lines else []
+
+
+def brackets(values: tuple[object, ...]) -> str:
+    """An initializer."""
+    return "{" + ", ".join(str(value) for value in values) + "}"
+
+
+def element(codes: Codes) -> str:
+    """Two arguments: how integers that are not packed are stored, and which one stands for 0."""
+    return f"{ELEMENTS[codes.bits]}, {codes.zero}"
+
+
+def codes_struct(codes: Codes) -> str:
+    """A maqd_codes."""
+    return brackets((codes.rows, codes.columns, codes.channels, codes.bits, codes.zero))
+
+
+def tensor_struct(codes: Codes) -> str:
+    """A maqd_tensor."""
+    return brackets((codes.rows, codes.columns, codes.channels, ELEMENTS[codes.bits], codes.zero))
