@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from graphs import every_node, images
 
+from maqd.bench import microcontroller
 from maqd.cli import main
 from maqd.errors import ExportError, MissingDependencyError
 from maqd.export.c99 import Strategy, Target, export_c99, program, save_c99
 from maqd.export.c99.project import STACK
 from maqd.graph import container
 from maqd.plan import Step, make_plan
-from maqd.runtime import c99, qemu
+from maqd.runtime import c99
 from maqd.runtime.c99 import WARNINGS, CEngine
 
 FILES = ["CMakeLists.txt", "Makefile", "README.md", "maqd_model.c", "maqd_model.h", "maqd_selftest.c"]
@@ -182,7 +183,7 @@ def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDependencyError, match=r"needs a compiler \(cc, gcc or clang\)"):
         CEngine(every_node())
     with pytest.raises(MissingDependencyError, match="needs arm-none-eabi-gcc; install gcc-arm-none-eabi and qemu"):
-        qemu.emulate(export_c99(every_node()), Target.CORTEX_M4)
+        microcontroller.emulate(export_c99(every_node()), Target.CORTEX_M4)
 
 
 # ---- microcontrollers -----------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     not all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))),
     reason="needs Debian's packages gcc-arm-none-eabi and qemu-system-arm",
 )
-@pytest.mark.parametrize("target", list(qemu.BOARDS))
+@pytest.mark.parametrize("target", list(microcontroller.BOARDS))
 def test_emulated_processors(target: Target, graph: Path, capsys) -> None:
     assert main(["bench", str(graph), "--target", target.value, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
