@@ -84,14 +84,18 @@ def cifar10(*, batch_size: int, samples: int | None) -> DataConfig:
     )
 
 
+FLOAT_VGG = {
+    epochs: Phase(name=f"vgg_narrow_float{epochs}", config=vgg_narrow(None, None, epochs=epochs, lr=2e-3))
+    for epochs in (4, 8)
+}
+
+
 def cases() -> dict[Case, tuple[Phase, ...]]:
-    """Everything that `--measure` can train, cheapest first."""
-    table: dict[Case, tuple[Phase, ...]] = {}
-    table[Case(network="vgg_narrow", schedule="short", method="float")] = (FLOAT_VGG,)
-    return table
-
-
-FLOAT_VGG = Phase(name="vgg_narrow_float4", config=vgg_narrow(None, None, epochs=4, lr=2e-3))
+    """Everything that `--measure` can train."""
+    return {
+        Case(network="vgg_narrow", schedule="short", method="float"): (FLOAT_VGG[4],),
+        Case(network="vgg_narrow", schedule="distilled", method="float"): (FLOAT_VGG[8],),
+    }
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
