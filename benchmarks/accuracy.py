@@ -84,18 +84,26 @@ def cifar10(*, batch_size: int, samples: int | None) -> DataConfig:
     )
 
 
-FLOAT_VGG = {
-    epochs: Phase(name=f"vgg_narrow_float{epochs}", config=vgg_narrow(None, None, epochs=epochs, lr=2e-3))
-    for epochs in (4, 8)
-}
+def float_vgg(epochs: int) -> Phase:
+    """A float narrow VGG: a reference, or what others start from."""
+    return Phase(name=f"vgg_narrow_float{epochs}", config=vgg_narrow(None, None, epochs=epochs, lr=2e-3))
+
+
+def started_vgg(weight: int, act: int, *, floats: int, epochs: int, lr: float = 4e-3) -> tuple[Phase, ...]:
+    """`floats` epochs in float, and the rest of `epochs` with few states; the learning rate has a cycle in each."""
+    config = vgg_narrow(weight, act, epochs=epochs - floats, lr=lr)
+    return (float_vgg(floats), Phase(name=f"vgg_narrow_w{weight}a{act}_{floats}of{epochs}", config=config))
 
 
 def cases() -> dict[Case, tuple[Phase, ...]]:
     """Everything that `--measure` can train."""
-    return {
-        Case(network="vgg_narrow", schedule="short", method="float"): (FLOAT_VGG[4],),
-        Case(network="vgg_narrow", schedule="distilled", method="float"): (FLOAT_VGG[8],),
-    }
+    table: dict[Case, tuple[Phase, ...]] = {}
+    for schedule, epochs in (("short", 4), ("distilled", 8)):
+        table[Case(network="vgg_narrow", schedule=schedule, method="float")] = (float_vgg(epochs),)
+        for weight, act in ((3, 4), (3, 2)):
+            case = Case(network="vgg_narrow", schedule=schedule, method="maqd", weight_states=weight, act_states=act)
+            table[case] = started_vgg(weight, act, floats=epochs // 4, epochs=epochs)
+    return table
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
@@ -173,7 +181,7 @@ def revision() -> str:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def table(summaries: list[Summary]) -> Iterator[str]:
+def tables(summaries: list[Summary]) -> Iterator[str]:
     """The lines of the page's tables, one for each network and schedule."""
     groups: dict[tuple[str, str], list[Summary]] = {}
     for summary in summaries:
@@ -266,12 +274,12 @@ def main() -> None:
 
     summaries = summarize(read(options.results))
     if options.table:
-        PAGE.write_text("\n".join([INTRODUCTION, *table(summaries)]).replace("\n\n\n", "\n\n") + "\n")
+        PAGE.write_text("\n".join([INTRODUCTION, *tables(summaries)]).replace("\n\n\n", "\n\n") + "\n")
         picture(summaries, PICTURE)
     if options.json:
         print(json.dumps(figures(summaries)))
     elif not options.table:
-        print("\n".join(table(summaries)))
+        print("\n".join(tables(summaries)))
 
 
 if __name__ == "__main__":
