@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: help setup demo test lint format clean sanitize fuzz
+.PHONY: help setup demo test test-all graphs lint format clean sanitize fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
-	@echo "make test   run the test suite"
+	@echo "make test   run the test suite, in under five minutes"
+	@echo "make test-all  the same with the long tests"
+	@echo "make graphs compare every engine and export on 1,000 random graphs"
 	@echo "make lint   ruff and pyright"
 	@echo "make sanitize  the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz   feed the file loader with mutated files for FUZZ_SECONDS (60)"
@@ -26,8 +28,16 @@ $(STAMP): pyproject.toml requirements/dev.lock $(NATIVE)
 demo: $(STAMP)
 	$(BIN)/maqd demo
 
+# Two processes; each takes tests from the other when it runs out of its own.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-all: $(STAMP)
+	MAQD_LONG=1 $(PYTEST)
+
+graphs: $(STAMP)
+	MAQD_GRAPHS=1000 $(PYTEST) -k random_graphs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

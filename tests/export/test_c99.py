@@ -1,14 +1,15 @@
 """Exported C programs against the interpreter: every tensor, on several compilers and processors."""
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from effort import GRAPHS, LONG, long
 from graphs import every_node, images, thresholds, weight
-from programs import Toolchain, random_graphs, run_selftests
+from programs import Toolchain, run_selftests
+from random_graphs import random_graphs
 
 from maqd.export.c99 import Strategy
 from maqd.graph import Add, Conv, Flatten, Graph, Input, Linear, Logits, MaxPool, Thresholds
@@ -17,12 +18,10 @@ from maqd.numerics.states import States
 from maqd.runtime.c99 import CEngine
 from maqd.runtime.verify import verify
 
-GRAPHS = int(os.environ.get("MAQD_C99_GRAPHS", "20"))
-"""Random graphs for each compiler."""
-
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 TOOLCHAINS = {
     "gcc -O0": Toolchain(compiler="gcc", flags=("-O0",)),
+    "gcc -O1": Toolchain(compiler="gcc", flags=("-O1",)),
     "gcc -O2": Toolchain(compiler="gcc", flags=("-O2",)),
     "gcc -Os": Toolchain(compiler="gcc", flags=("-Os",)),
     "gcc -O3 without clz": Toolchain(compiler="gcc", flags=("-O3", "-DMAQD_NO_CLZ")),
@@ -39,18 +38,17 @@ TOOLCHAINS = {
 }
 
 
-@pytest.fixture(scope="module")
-def random_ones() -> list[Graph]:
-    return random_graphs(GRAPHS)
+OFTEN = "gcc -O1"
+"""The toolchain of `make test`; the others belong to `make test-all`."""
 
 
-@pytest.mark.parametrize("name", TOOLCHAINS)
-def test_random_graphs(name: str, random_ones: list[Graph], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == OFTEN else long) for name in TOOLCHAINS])
+def test_random_graphs(name: str, tmp_path: Path) -> None:
     tools = TOOLCHAINS[name]
     for command in (tools.compiler, *tools.runner[:1]):
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed; .ci/run says what to install")
-    graphs = [every_node(seed) for seed in range(3)] + random_ones
+    graphs = [every_node(seed) for seed in range(3)] + list(random_graphs(GRAPHS))
     assert run_selftests(graphs, list(Strategy), tools, tmp_path) >= 0.9 * len(graphs)
 
 
@@ -98,7 +96,10 @@ def saturated(weight_states: int, act_states: int, channels: int, kernel: int, s
     )
 
 
-@pytest.mark.parametrize(("weight_states", "act_states"), [(2, 2), (3, 2), (3, 4), (4, 4), (5, 4), (3, 16), (16, 16)])
+LANES = [(3, 4), (16, 16)] + ([(2, 2), (3, 2), (4, 4), (5, 4), (3, 16)] if LONG else [])
+
+
+@pytest.mark.parametrize(("weight_states", "act_states"), LANES)
 def test_lanes_are_emptied_in_time(weight_states: int, act_states: int, tmp_path: Path) -> None:
     per_channel = (weight_states - 1) * (act_states - 1)
     graphs = [

@@ -24,9 +24,9 @@ from maqd.graph import (
     MaxPool,
     SumPool,
     Thresholds,
-    window_shape,
 )
 from maqd.graph.interpreter import compute, layers, run
+from maqd.graph.nodes.base import window_shape
 from maqd.numerics.states import States
 
 BOUNDED = settings(deadline=None, derandomize=True, database=None)

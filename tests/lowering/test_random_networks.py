@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import random_network
@@ -25,7 +26,7 @@ def hard_images(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("form", list(AffineForm))
 @settings(
-    max_examples=100,
+    max_examples=examples(100),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from effort import LONG, long
 from numpy.typing import NDArray
 from torch import nn
 
@@ -22,7 +23,7 @@ from maqd.runtime.verify import verify
 
 STATES = [(3, 4), (3, 2), (2, 2), (4, 3), (5, 8), (7, 16)]
 STEP = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}
-IMAGES = 1000
+IMAGES = 1000 if LONG else 100
 
 
 @pytest.fixture(autouse=True)
@@ -90,15 +91,21 @@ def test_digits(states: tuple[int, int]) -> None:
     compare(train(Architecture.DIGITS, states, 1.0, Norm.LBN, 8), 8, IMAGES)
 
 
-@pytest.mark.parametrize("states", [(3, 4), (7, 16)], ids=str)
 @pytest.mark.parametrize(
-    ("architecture", "norm"),
+    ("architecture", "norm", "states"),
     [
-        (Architecture.VGG16, Norm.BN),
-        (Architecture.PREACT_RESNET18, Norm.LEVELLED_LBN),
-        (Architecture.PREACT_RESNET50, Norm.LBN),
+        pytest.param(Architecture.VGG16, Norm.BN, (3, 4), id="vgg16-(3, 4)"),
+        pytest.param(Architecture.PREACT_RESNET_NARROW, Norm.LEVELLED_LBN, (7, 16), id="narrow resnet-(7, 16)"),
+        pytest.param(Architecture.VGG16, Norm.BN, (7, 16), marks=long, id="vgg16-(7, 16)"),
+        *(
+            pytest.param(architecture, norm, states, marks=long, id=f"{architecture.value}-{states}")
+            for architecture, norm in (
+                (Architecture.PREACT_RESNET18, Norm.LEVELLED_LBN),
+                (Architecture.PREACT_RESNET50, Norm.LBN),
+            )
+            for states in ((3, 4), (7, 16))
+        ),
     ],
-    ids=["vgg16", "resnet18", "resnet50"],
 )
 def test_deep_networks(architecture: Architecture, norm: Norm, states: tuple[int, int]) -> None:
     compare(train(architecture, states, 0.07, norm, 32), 32, 50)

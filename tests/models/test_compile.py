@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from effort import long
 from small_models import CLASSES, images, small, train_a_little
 from torch import nn
 
@@ -15,7 +16,10 @@ from maqd.nn import Norm
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 VGG, RESNET = Architecture.DIGITS, Architecture.PREACT_RESNET_NARROW  # the digits network is a VGG of four layers
-TRAINED = [(VGG, Norm.LBN), (VGG, Norm.BN), (VGG, Norm.LEVELLED_LBN), (RESNET, Norm.LBN)]
+TRAINED = [
+    (VGG, Norm.LEVELLED_LBN),
+    *(pytest.param(*case, marks=long) for case in ((VGG, Norm.LBN), (VGG, Norm.BN), (RESNET, Norm.LBN))),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from effort import examples, long
 
 ROOT = Path(__file__).parents[2]
 CROSS = ("aarch64-linux-gnu-g++", "qemu-aarch64")
 
 
-def compared(folder: Path, count: int, configuration: list[str], emulator: list[str]) -> str:
-    """What compare_kernels prints after so many convolutions."""
+def compared(name: str, count: int, configuration: list[str], emulator: list[str]) -> str:
+    """What compare_kernels prints for `count` convolutions; built in build/, so that a second run is short."""
+    folder = ROOT / "build" / name
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *configuration]
     run = [*emulator, str(folder / "compare_kernels"), str(count)]
     tools = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # cmake and ninja
@@ -24,14 +26,15 @@ def compared(folder: Path, count: int, configuration: list[str], emulator: list[
     return done.stdout
 
 
-def test_kernels_equal_scalar_ones(tmp_path: Path):
-    assert "no difference: " in compared(tmp_path, 2000, ["-DCMAKE_BUILD_TYPE=Release"], [])
+def test_kernels_equal_scalar_ones():
+    assert "no difference: " in compared("compare_kernels", examples(2000), ["-DCMAKE_BUILD_TYPE=Release"], [])
 
 
 @pytest.mark.skipif(
     not all(map(shutil.which, CROSS)), reason="needs Debian's packages g++-aarch64-linux-gnu and qemu-user"
 )
-def test_neon_kernels_equal_scalar_ones(tmp_path: Path):
+@long
+def test_neon_kernels_equal_scalar_ones():
     toolchain = f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'tests/csrc/aarch64.cmake'}"
-    printed = compared(tmp_path, 500, [toolchain], ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"])
+    printed = compared("compare_kernels_neon", 500, [toolchain], ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"])
     assert "no difference: neon scalar" in printed

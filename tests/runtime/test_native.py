@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from random_graphs import random_graph
+from effort import GRAPHS
+from random_graphs import random_graphs
 
 from maqd.graph import interpreter
 from maqd.runtime.native import Kernel, NativeEngine, isas
 from maqd.runtime.verify import verify
 
 CASES = [(isa, kernel) for isa in isas() for kernel in Kernel if isa != "scalar" or kernel is Kernel.AUTOMATIC]
+PARTS = 10
+"""Tests that the graphs are spread over."""
 
 
 def hard_images(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -20,19 +21,14 @@ def hard_images(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return images
 
 
-@pytest.mark.parametrize(("isa", "kernel"), CASES)
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(data=st.data())
-def test_every_tensor_of_random_graphs_is_the_same(isa: str, kernel: Kernel, data: st.DataObject):
-    graph = random_graph(data)
-    images = hard_images(graph.input.shape)
-    engine = NativeEngine(graph, isa=isa, kernel=kernel)
-    result = verify(graph, [engine], [images]).engines[0]
-    assert result.different == 0, f"{result.first}\n{graph}"
-    assert result.tensors >= len(graph.nodes) - 1
-    assert np.array_equal(engine.run(images), interpreter.run(graph, images))
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_tensor_of_random_graphs_is_the_same(part: int):
+    for graph in random_graphs(GRAPHS)[part::PARTS]:
+        images = hard_images(graph.input.shape)
+        engines = [NativeEngine(graph, isa=isa, kernel=kernel) for isa, kernel in CASES]
+        logits = interpreter.run(graph, images)
+        results = verify(graph, engines, [images]).engines
+        for case, engine, result in zip(CASES, engines, results, strict=True):
+            assert result.different == 0, f"{case}: {result.first}\n{graph}"
+            assert result.tensors >= len(graph.nodes) - 1, case
+            assert np.array_equal(engine.run(images), logits), case

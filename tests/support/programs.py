@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from random_graphs import random_graph
 
 from maqd.errors import EngineError
 from maqd.export.c99 import Strategy, export_c99
@@ -37,26 +34,6 @@ class Toolchain:
     compiler: str
     flags: tuple[str, ...]
     runner: tuple[str, ...] = ()
-
-
-def random_graphs(count: int) -> list[Graph]:
-    """The same graphs every time."""
-    found: list[Graph] = []
-
-    @settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(data=st.data())
-    def collect(data: st.DataObject) -> None:
-        found.append(random_graph(data))
-
-    collect()
-    return found[:count]
 
 
 def hard_images(graph: Graph) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Random integer graphs that are hard for an engine: ragged channels, strides, groups, extreme thresholds."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from maqd.errors import GraphError
@@ -222,3 +224,24 @@ def random_graph(data: st.DataObject) -> Graph:
         if prod(builder.types[end].shape) > 20000:
             break
     return builder.prune(builder.head(end))
+
+
+@cache
+def random_graphs(count: int) -> tuple[Graph, ...]:
+    """The same graphs every time, made once a process."""
+    found: list[Graph] = []
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=st.data())
+    def collect(data: st.DataObject) -> None:
+        found.append(random_graph(data))
+
+    collect()
+    return tuple(found[:count])

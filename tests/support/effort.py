@@ -1,0 +1,18 @@
+"""How much the tests do: `make test` takes minutes, `make test-all` (MAQD_LONG=1) whatever it needs."""
+
+import os
+
+import pytest
+
+LONG = bool(os.environ.get("MAQD_LONG"))
+
+GRAPHS = int(os.environ.get("MAQD_GRAPHS", "150"))
+"""Random graphs that every engine and export is compared on; `make graphs` takes 1,000."""
+
+long = pytest.mark.skipif(not LONG, reason="long: make test-all runs it")
+"""Marks a test that only `make test-all` runs."""
+
+
+def examples(count: int) -> int:
+    """How many examples of `count` a property is tried on: all in `make test-all`, a quarter otherwise."""
+    return count if LONG else max(10, count // 4)
