@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
 from maqd.experiment.results import Case, Row, Summary, append, figures, read, select, summarize
 from maqd.settings.data import AugmentConfig, DataConfig, Source
 from maqd.settings.model import Architecture, ModelConfig
+from maqd.settings.phases import Phase
 from maqd.settings.quantization import Norm, Override, QuantConfig
 from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
 
@@ -33,19 +33,6 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
 PAGE = ROOT / "docs" / "accuracy.md"
 PICTURE = ROOT / "docs" / "images" / "accuracy.png"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One run of a case.
-
-    Args:
-        name: Of its directory; cases whose phases have the same name share the run.
-        config: Without run, seed, data path and start.
-    """
-
-    name: str
-    config: TrainConfig
 
 
 # ---- what there is to measure ---------------------------------------------------------------------------------------
@@ -132,40 +119,34 @@ def measure(case: Case, phases: tuple[Phase, ...], seed: int, place: Place) -> R
     """Train the phases of a case one after another, or go on with them, and add its row."""
     from maqd.bench.timing import cpu_name
     from maqd.settings.tree import to_plain
+    from maqd.training.phases import train_phases
     from maqd.training.progress import Output
-    from maqd.training.run_directory import RunDirectory
-    from maqd.training.train import train
 
-    started: str | None = None
-    plain: list[dict[str, Any]] = []
-    seconds, result = 0.0, None
-    for phase in phases:
-        run = RunDirectory(place.runs / f"{phase.name}_s{seed}")
-        plain.append(to_plain(replace(phase.config, seed=seed)))
-        config = replace(
-            phase.config,
-            seed=seed,
-            run=str(run.path),
-            data=replace(phase.config.data, path=place.path, cache_dir=place.cache),
-            compute=replace(phase.config.compute, threads=place.threads),
-            init=replace(phase.config.init, run=started),
+    seeded = [replace(phase, config=replace(phase.config, seed=seed)) for phase in phases]
+    placed = [
+        Phase(
+            name=f"{phase.name}_s{seed}",
+            config=replace(
+                phase.config,
+                data=replace(phase.config.data, path=place.path, cache_dir=place.cache),
+                compute=replace(phase.config.compute, threads=place.threads),
+            ),
         )
-        result = train(config, resume=run.last.exists(), output=Output(sys.stderr), label=run.path.name)
-        seconds += result.seconds
-        started = str(run.path)
-    if result is None:
-        raise ValueError(f"{case.key} has no phase")
+        for phase in seeded
+    ]
+    results = train_phases(placed, place.runs, output=Output(sys.stderr))
+    evaluation = results[-1].evaluation
     row = Row(
         case=case,
         seed=seed,
-        images=result.images,
-        correct=result.evaluation.correct,
-        total=result.evaluation.total,
-        config=tuple(plain),
+        images=results[-1].images,
+        correct=evaluation.correct,
+        total=evaluation.total,
+        config=tuple(to_plain(phase.config) for phase in seeded),
         revision=revision(),
         versions={name: version(name) for name in ("torch", "maqd")},
         machine=cpu_name(),
-        seconds=round(seconds, 1),
+        seconds=round(sum(result.seconds for result in results), 1),
     )
     append(place.results, row)
     return row

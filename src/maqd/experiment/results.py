@@ -67,7 +67,7 @@ class Row:
         revision: Of the source, as `git describe --always --dirty` says it.
         versions: Of what computed: "python", "torch", "maqd".
         machine: Its processor.
-        seconds: Wall time of all phases.
+        seconds: Wall time of what was trained for it: phases that were there already took none.
     """
 
     case: Case
