@@ -45,7 +45,7 @@ class Board:
 
 BOARDS = {
     Target.CORTEX_M0PLUS: Board(
-        machine="microbit", flash=0, ram=0x20000000, flash_bytes=256 * 1024, ram_bytes=16 * 1024
+        machine="mps2-an385", flash=0, ram=0x20000000, flash_bytes=4 * 2**20, ram_bytes=4 * 2**20
     ),
     Target.CORTEX_M3: Board(machine="mps2-an385", flash=0, ram=0x20000000, flash_bytes=4 * 2**20, ram_bytes=4 * 2**20),
     Target.CORTEX_M4: Board(machine="mps2-an386", flash=0, ram=0x20000000, flash_bytes=4 * 2**20, ram_bytes=4 * 2**20),

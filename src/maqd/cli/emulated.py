@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from maqd.bench.microcontroller import emulate
 from maqd.cli.text import table
 from maqd.export.c99 import Strategy, Target, export_c99
-from maqd.export.c99.program import step_of
+from maqd.export.c99.operations import step_of
 from maqd.graph import Graph
 
 INT8_INSTRUCTIONS = {Target.CORTEX_M3: 2.8, Target.CORTEX_M4: 1.9, Target.CORTEX_M7: 1.9}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import ExportError
-from maqd.export.c99.program import Codes
+from maqd.export.c99.operations import Codes
 from maqd.export.c99.text import Writer, brackets
 from maqd.plan import Quantization
 

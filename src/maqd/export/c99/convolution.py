@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.export.c99.activations import PixelActivation, pixel_activation
-from maqd.export.c99.program import Codes, EventConv, Pass, PlainConv, Strategy
+from maqd.export.c99.operations import Codes, EventConv, Pass, PlainConv
+from maqd.export.c99.program import Strategy
 from maqd.export.c99.text import Traced, Writer, brackets, codes_struct, element, tensor_struct
 
 FUSED_LEVELS = 3

@@ -1,7 +1,8 @@
 """The functions of a program: one for each operation."""
 
 from maqd.export.c99 import convolution, steps
-from maqd.export.c99.program import TRITS, EventConv, Operation, PlainConv, Program, step_of
+from maqd.export.c99.operations import TRITS, EventConv, Operation, PlainConv, step_of
+from maqd.export.c99.program import Program
 from maqd.export.c99.text import Writer
 from maqd.plan import AddStep, ConcatStep, PoolStep, QuantizeStep, SumStep, TransposeStep
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from maqd import __version__
 from maqd.errors import ExportError
-from maqd.export.c99.program import EventConv, PlainConv, Program, Strategy, make_program, step_of
+from maqd.export.c99.operations import EventConv, PlainConv, step_of
+from maqd.export.c99.program import Program, Strategy, make_program
 from maqd.export.c99.selftest import make_vectors, write_selftest
 from maqd.export.c99.source import Source, model_hash, write_source
 from maqd.export.c99.targets import Target

@@ -1,7 +1,7 @@
 """Text of steps without weights: activations, pooling, sums and moves."""
 
 from maqd.export.c99.activations import PixelActivation, pixel_activation
-from maqd.export.c99.program import Codes, channel_thresholds, turned_signs
+from maqd.export.c99.operations import Codes, channel_thresholds, turned_signs
 from maqd.export.c99.text import TYPES, Writer, brackets, codes_struct, element, tensor_struct
 from maqd.plan import AddStep, ConcatStep, PoolStep, QuantizeStep, SumStep, TransposeStep
 

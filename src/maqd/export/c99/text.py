@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.export.c99.program import Codes, Operation, Program, Strategy, step_of
+from maqd.export.c99.operations import Codes, Operation, step_of
+from maqd.export.c99.program import Program, Strategy
 from maqd.export.c99.tables import Tables
 
 ELEMENTS = {8: "MAQD_U8", 16: "MAQD_I16", 32: "MAQD_I32"}

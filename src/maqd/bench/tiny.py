@@ -1,0 +1,192 @@
+"""The four networks of MLPerf Tiny, and a wide ResNet-8, as integer graphs with random weights.
+
+What a program costs depends on shapes, states and on how many activation codes are not 0, and on nothing that training
+would change; so nothing is trained. Thresholds are quantiles of the sums of random images, channel by channel, which
+gives every layer the density asked for.
+
+Shapes: Banbury et al., "MLPerf Tiny Benchmark", arXiv 2106.07597, and its reference networks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Logits, Node, Thresholds, interpreter
+from maqd.numerics.packing import PackedCodes
+from maqd.numerics.states import States
+
+DENSITIES = {2: 0.18, 4: 0.30, 8: 0.40, 16: 0.45}
+"""Share of codes that are not 0, by activation states; between the states thresholds divide it evenly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyStates:
+    """How many states a network has.
+
+    Args:
+        activations: Of activation codes: one of `DENSITIES`.
+        ends: Of the weights of the first and the last layer.
+        depthwise: Of the weights of depthwise layers.
+        weights: Of all other weights.
+    """
+
+    activations: int
+    ends: int = 15
+    depthwise: int = 3
+    weights: int = 3
+
+
+class _Builder:
+    """Adds nodes, and computes them on some images at once, so that thresholds can follow from sums."""
+
+    def __init__(self, shape: tuple[int, ...], images: int, states: TinyStates) -> None:
+        self.random = np.random.default_rng(0)
+        self.states = states
+        self.nodes: list[Node] = [Input(name="input", inputs=(), shape=shape)]
+        pixels = self.random.integers(0, 256, (images, *shape), dtype=np.int64)
+        self.values: dict[str, NDArray[np.int64]] = {"input": pixels - 128}
+
+    def add(self, node: Node) -> str:
+        """A node; its name."""
+        self.nodes.append(node)
+        self.values[node.name] = interpreter.compute(node, [self.values[name] for name in node.inputs])
+        return node.name
+
+    def weight(self, states: int, *shape: int) -> PackedCodes:
+        """Random codes: a unit Gaussian, rounded with the step that training would take to start with."""
+        kind = States(count=states, signed=True)
+        step = 1.2 if states == 3 else 6 / states
+        codes = np.clip(np.round(self.random.standard_normal(shape) / step), kind.low, kind.high)
+        return PackedCodes.pack(codes.astype(np.int64), kind)
+
+    def convolution(
+        self,
+        name: str,
+        source: str,
+        outputs: int,
+        *,
+        kernel: tuple[int, int] = (3, 3),
+        stride: int = 1,
+        padding: tuple[int, int] = (1, 1),
+        depthwise: bool = False,
+        first: bool = False,
+        exponent: int = 0,
+    ) -> str:
+        """A convolution; its name."""
+        channels = self.values[source].shape[1]
+        states = self.states.ends if first else self.states.depthwise if depthwise else self.states.weights
+        return self.add(
+            Conv(
+                name=name,
+                inputs=(source,),
+                weight=self.weight(states, outputs, 1 if depthwise else channels, *kernel),
+                exponent=exponent,
+                stride=(stride, stride),
+                padding=padding,
+                dilation=(1, 1),
+                groups=channels if depthwise else 1,
+            )
+        )
+
+    def linear(self, name: str, source: str, outputs: int, *, end: bool = False) -> str:
+        """A linear map; its name."""
+        states = self.states.ends if end else self.states.weights
+        inputs = self.values[source].shape[1]
+        return self.add(Linear(name=name, inputs=(source,), weight=self.weight(states, outputs, inputs), exponent=0))
+
+    def activation(self, source: str) -> str:
+        """An activation of the density asked for; its name."""
+        sums = self.values[source]
+        count = self.states.activations
+        shares = DENSITIES[count] * np.arange(count - 1, 0, -1) / (count - 1)
+        flat = np.moveaxis(sums, 1, 0).reshape(sums.shape[1], -1)
+        # Density is a share of x >= t: the quantile lies between two sums, and the larger one is the threshold.
+        cuts = np.quantile(flat, 1 - shares, axis=1, method="higher")
+        limit = np.abs(cuts).max() + 1
+        return self.add(
+            Thresholds(
+                name=f"{source}.act",
+                inputs=(source,),
+                axis=0,
+                states=States(count=count, signed=False),
+                step_exponent=0,
+                thresholds=cuts.astype(np.int16 if limit < 2**15 else np.int32),
+                signs=np.ones(sums.shape[1], np.int8),
+            )
+        )
+
+    def graph(self, source: str) -> Graph:
+        """The graph whose result a tensor is."""
+        return Graph(nodes=(*self.nodes, Logits(name="logits", inputs=(source,))))
+
+
+def resnet8(states: TinyStates, *, width: int = 16) -> Graph:
+    """Image classification: 32 x 32 x 3 -> 10."""
+    b = _Builder((3, 32, 32), 2, states)
+    x = b.activation(b.convolution("stem", "input", width, first=True))
+    for block, (outputs, stride) in enumerate(((width, 1), (2 * width, 2), (4 * width, 2))):
+        inner = b.activation(b.convolution(f"block{block}.first", x, outputs, stride=stride))
+        shortcut = x
+        if stride > 1:
+            shortcut = b.convolution(
+                f"block{block}.shortcut", x, outputs, kernel=(1, 1), stride=stride, padding=(0, 0), exponent=-1
+            )
+        second = b.convolution(f"block{block}.second", inner, outputs, exponent=-2)
+        total = b.add(Add(name=f"block{block}.sum", inputs=(second, shortcut), shifts=(0, 1 if stride > 1 else 2)))
+        x = b.activation(total)
+    return b.graph(b.linear("head", b.add(GlobalSum(name="pool", inputs=(x,), shift=0)), 10, end=True))
+
+
+def ds_cnn(states: TinyStates) -> Graph:
+    """Keyword spotting: 49 x 10 x 1 -> 12. The reference pads the first rows by 4 and 5; 5 and 5 give the same size."""
+    b = _Builder((1, 49, 10), 4, states)
+    x = b.activation(b.convolution("stem", "input", 64, kernel=(10, 4), stride=2, padding=(5, 1), first=True))
+    for block in range(4):
+        x = b.activation(b.convolution(f"block{block}.depthwise", x, 64, depthwise=True))
+        x = b.activation(b.convolution(f"block{block}.pointwise", x, 64, kernel=(1, 1), padding=(0, 0)))
+    return b.graph(b.linear("head", b.add(GlobalSum(name="pool", inputs=(x,), shift=0)), 12, end=True))
+
+
+def mobilenet(states: TinyStates) -> Graph:
+    """Visual wake words: 96 x 96 x 3 -> 2, MobileNetV1 of width 0.25."""
+    b = _Builder((3, 96, 96), 2, states)
+    x = b.activation(b.convolution("stem", "input", 8, stride=2, first=True))
+    layers = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1))
+    for block, (outputs, stride) in enumerate(layers):
+        inputs = b.values[x].shape[1]
+        x = b.activation(b.convolution(f"block{block}.depthwise", x, inputs, stride=stride, depthwise=True))
+        x = b.activation(b.convolution(f"block{block}.pointwise", x, outputs, kernel=(1, 1), padding=(0, 0)))
+    return b.graph(b.linear("head", b.add(GlobalSum(name="pool", inputs=(x,), shift=0)), 2, end=True))
+
+
+def autoencoder(states: TinyStates) -> Graph:
+    """Anomaly detection: 640 -> 640."""
+    b = _Builder((640,), 64, states)
+    x = "input"
+    for layer, outputs in enumerate((128, 128, 128, 128, 8, 128, 128, 128, 128)):
+        x = b.activation(b.linear(f"dense{layer}", x, outputs, end=layer == 0))
+    return b.graph(b.linear("head", x, 640, end=True))
+
+
+def tiny_network(name: str, *, activations: int, depthwise: int = 3) -> Graph:
+    """One of the benchmark's networks.
+
+    Args:
+        name: ic, ic26, kws, vww or ad.
+        activations: States of activation codes: one of `DENSITIES`.
+        depthwise: States of the weights of depthwise layers.
+
+    Raises:
+        KeyError: There is no such network.
+    """
+    states = TinyStates(activations=activations, depthwise=depthwise)
+    small = TinyStates(activations=activations, ends=3)
+    makers = {
+        "ic": lambda: resnet8(states),
+        "ic26": lambda: resnet8(states, width=26),
+        "kws": lambda: ds_cnn(states),
+        "vww": lambda: mobilenet(states),
+        "ad": lambda: autoencoder(small),
+    }
+    return makers[name]()

@@ -1,0 +1,207 @@
+"""What the functions of a program compute: the steps of a plan, and the kernels that were chosen for convolutions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.plan import (
+    AddStep,
+    ConcatStep,
+    ConvStep,
+    PoolStep,
+    Quantization,
+    QuantizeStep,
+    Step,
+    SumStep,
+    TransposeStep,
+)
+
+WORD = 4
+"""Bytes: the alignment of everything."""
+
+LANES = {8: 255, 16: 32767}
+"""Largest magnitude of the sum in a lane of so many bits; those of 16 bits hold signed sums."""
+
+REGISTERS = 8
+"""Registers of lanes in a pass."""
+
+
+TRITS = np.array([sum(n // 3**k % 3 << 2 * k for k in range(5)) for n in range(3**5)], np.uint16)
+"""The five fields of each byte of five weights in base 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes:
+    """How a tensor of one sample is stored.
+
+    Args:
+        rows, columns, channels: Its shape; the channels are innermost.
+        bits: 1, 2 or 4: fields of words; 8, 16 or 32: an integer each.
+        zero: The stored integer of value 0.
+        offset: Where in the arena, in bytes; None for the caller's image.
+    """
+
+    rows: int
+    columns: int
+    channels: int
+    bits: int
+    zero: int
+    offset: int | None
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is stored in fields."""
+        return self.bits < 8
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes from pixel to pixel."""
+        return -(-self.channels * self.bits // 32) * 4 if self.packed else self.channels * self.bits // 8
+
+    @property
+    def pixels(self) -> int:
+        """Rows x columns."""
+        return self.rows * self.columns
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.pixels * self.pixel_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFormat:
+    """How rows of weights are stored and computed with (`maqd_rows`).
+
+    Args:
+        bits: Of a field.
+        lane: Bits of a lane.
+        ones: Whether all values are 0 or 1.
+        trits: Whether five weights of three states share a byte.
+        capacity: Sum of |values| that a lane can take.
+        largest: No |value| is larger.
+    """
+
+    bits: int
+    lane: int
+    ones: bool
+    trits: bool
+    capacity: int
+    largest: int
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a full pass."""
+        return REGISTERS * 32 // self.lane
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """Some outputs of a convolution that are computed together.
+
+    Args:
+        outputs: How many.
+        data: Rows of weights as fields, count x columns x rows of a column x bytes: so many passes of the same shape.
+    """
+
+    outputs: int
+    data: NDArray[np.uint8]
+
+    @property
+    def bytes(self) -> int:
+        """Of a row."""
+        return self.data.shape[-1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventConv:
+    """A convolution by events.
+
+    Args:
+        step: What it computes.
+        whole: Whether the kernel is the whole map: then its columns are taken one after the other.
+        rows: Format of the weights.
+        passes: All outputs; one or two shapes.
+        flips: int8, outputs: 1, or -1 where the weights' signs are turned.
+        thresholds: int64, outputs x levels, on the sums as they are computed, or None.
+        bias: int32, what is added to the sums, or None.
+        signs: int8, outputs, what sums are multiplied by before they are compared, or None.
+        list_bytes: Of the events of one column of the kernel.
+    """
+
+    step: ConvStep
+    whole: bool
+    rows: RowFormat
+    passes: tuple[Pass, ...]
+    flips: NDArray[np.int8]
+    thresholds: NDArray[np.int64] | None
+    bias: NDArray[np.int32] | None
+    signs: NDArray[np.int8] | None
+    list_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the tables of weights."""
+        return sum(part.data.size for part in self.passes)
+
+    @property
+    def lists(self) -> int:
+        """How many columns are listed at once."""
+        return 1 if self.whole else (self.step.weight.shape[3] - 1) * self.step.dilation[1] + 1
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the sums of a pixel, then the lists."""
+        return self.step.weight.shape[0] * 4 + self.lists * self.list_bytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainConv:
+    """A convolution with the kernels of csrc/c99/kernels.h, a byte or two a weight; arguments as above."""
+
+    step: ConvStep
+    thresholds: NDArray[np.int64] | None
+    signs: NDArray[np.int8] | None
+
+    @property
+    def bias(self) -> NDArray[np.int32] | None:
+        """What is added to the sums."""
+        return self.step.bias
+
+    @property
+    def flips(self) -> NDArray[np.int8]:
+        """No weights are turned."""
+        return np.ones(self.step.weight.shape[0], np.int8)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the table of weights."""
+        return self.step.weight.unpack().nbytes
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the sums of a row."""
+        out = self.step.links.outputs[0]
+        return out.columns * out.channels * 4
+
+
+Operation = EventConv | PlainConv | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep
+"""What a function of the program computes."""
+
+
+def step_of(operation: Operation) -> Step:
+    """The step that an operation computes."""
+    return operation.step if isinstance(operation, EventConv | PlainConv) else operation
+
+
+def channel_thresholds(quantization: Quantization | None) -> NDArray[np.int64] | None:
+    """Channels x levels, or None where there are none or a fixed-point map replaces them."""
+    if quantization is None or quantization.affine is not None:
+        return None
+    return np.ascontiguousarray(quantization.thresholds.T, np.int64)
+
+
+def turned_signs(quantization: Quantization | None) -> NDArray[np.int8] | None:
+    """What sums are multiplied by before they are compared; None if that changes nothing."""
+    return None if quantization is None or (quantization.signs > 0).all() else quantization.signs
