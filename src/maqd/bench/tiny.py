@@ -101,8 +101,10 @@ class _Builder:
         count = self.states.activations
         shares = DENSITIES[count] * np.arange(count - 1, 0, -1) / (count - 1)
         flat = np.moveaxis(sums, 1, 0).reshape(sums.shape[1], -1)
-        # Density is a share of x >= t: the quantile lies between two sums, and the larger one is the threshold.
         cuts = np.quantile(flat, 1 - shares, axis=1, method="higher")
+        # Sums of few terms repeat: of a sum and the one above, the threshold that comes nearer.
+        below, above = ((flat >= cuts[..., None] + more).mean(2) for more in (0, 1))
+        cuts = np.where(np.abs(above - shares[:, None]) < np.abs(below - shares[:, None]), cuts + 1, cuts)
         limit = np.abs(cuts).max() + 1
         return self.add(
             Thresholds(

@@ -186,13 +186,58 @@ class PlainConv:
         return out.columns * out.channels * 4
 
 
-Operation = EventConv | PlainConv | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlaneConv:
+    """A depthwise convolution on bit planes, of fields to fields.
+
+    Args:
+        step: What it computes.
+        weights: int64, channels x rows x columns, signs turned as for `thresholds`.
+        thresholds: int64, channels x levels, on the sums of `weights`.
+    """
+
+    step: ConvStep
+    weights: NDArray[np.int64]
+    thresholds: NDArray[np.int64]
+
+    @property
+    def ring(self) -> int:
+        """Rows of planes that are there at once."""
+        return (self.step.weight.shape[2] - 1) * self.step.dilation[0] + 1
+
+    @property
+    def width(self) -> int:
+        """Columns of a row of planes: those that windows look at."""
+        out, step = self.step.links.outputs[0], self.step
+        return (out.columns - 1) * step.stride[1] + (step.weight.shape[3] - 1) * step.dilation[1] + 1
+
+    @property
+    def planes(self) -> int:
+        """Of activation codes."""
+        return self.step.links.inputs[0].highest.bit_length()
+
+    @property
+    def weight_bytes(self) -> int:
+        """About: of the table of weights."""
+        channels, high, wide = self.weights.shape
+        return -(-channels // 32) * 4 * high * wide * (1 + int(self.step.weight.states.high).bit_length())
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the ring."""
+        return -(-len(self.weights) // 32) * self.ring * self.width * self.planes * 4
+
+
+Weighted = EventConv | PlainConv | PlaneConv
+"""Convolutions."""
+
+Operation = Weighted | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep
 """What a function of the program computes."""
 
 
 def step_of(operation: Operation) -> Step:
     """The step that an operation computes."""
-    return operation.step if isinstance(operation, EventConv | PlainConv) else operation
+    return operation.step if isinstance(operation, Weighted) else operation
 
 
 def channel_thresholds(quantization: Quantization | None) -> NDArray[np.int64] | None:

@@ -22,6 +22,7 @@ from maqd.export.c99.operations import (
     Operation,
     Pass,
     PlainConv,
+    PlaneConv,
     RowFormat,
     channel_thresholds,
     step_of,
@@ -45,6 +46,9 @@ from maqd.plan import (
     make_plan,
 )
 from maqd.plan.arena import Arena, Lifetime, place
+
+PLANE_TAPS = 49
+"""Most positions of a window whose sum is written out."""
 
 
 class Strategy(enum.Enum):
@@ -103,7 +107,12 @@ def make_program(graph: Graph, strategy: Strategy) -> Program:
         smaller = tuple(_operation(step, trits=True) for step in plan.steps)
         if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
             operations = smaller
-    stored = _storages(plan, operations)
+    while True:  # a kernel on planes needs fields on both sides, or another one takes its place
+        stored = _storages(plan, operations)
+        chosen = tuple(_on_fields(one, stored) for one in operations)
+        if chosen == operations:
+            break
+        operations = chosen
     arena = _place(plan, operations, stored)
     offsets = arena.offsets
     image = plan.input.storage
@@ -136,12 +145,63 @@ def _operation(step: Step, *, trits: bool) -> Operation:
     raise ExportError(f"{', '.join(step.links.nodes)}: the C export does not know {type(step).__name__}")
 
 
-def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv:
+def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv | PlaneConv:
+    planes = _planes(step)
+    if planes is not None:
+        return planes
     rows = _row_format(step, trits=trits)
     if rows is None:
-        q = step.quantization
-        return PlainConv(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
+        return _plain_convolution(step)
     return _events(step, rows)
+
+
+def _planes(step: ConvStep) -> PlaneConv | None:
+    """A depthwise layer on planes; None if it is another one, or has numbers that planes cannot take."""
+    x, q, weight = step.links.inputs[0], step.quantization, step.weight
+    channels, inputs, high, wide = weight.shape
+    if (
+        inputs != 1
+        or step.groups != channels
+        or channels != x.channels
+        or len(step.links.inputs) > 1
+        or step.raw is not None
+        or step.codes is None
+        or q is None
+        or not _plain(q)
+        or x.zero != 0
+        or x.lowest < 0
+        or x.highest > 15
+        or step.codes.highest > 15
+        or _code_bits(x) != _code_bits(step.codes)
+        or weight.states.high > 15
+        or high * wide > PLANE_TAPS
+    ):
+        return None
+    signs = q.signs.astype(np.int64)
+    bias = 0 if step.bias is None else step.bias.astype(np.int64)
+    thresholds = q.thresholds.T.astype(np.int64) - (signs * bias)[:, None]
+    weights = weight.unpack().astype(np.int64)[:, 0] * signs[:, None, None]
+    return PlaneConv(step=step, weights=weights, thresholds=thresholds)
+
+
+def _code_bits(buffer: Buffer) -> int:
+    """Of a field that can hold a buffer's codes, which are not above 15."""
+    return next(bits for bits in (1, 2, 4) if buffer.highest < 2**bits)
+
+
+def _on_fields(operation: Operation, stored: list[Codes]) -> Operation:
+    """The operation, or the plain kernel instead of one on planes where tensors are no fields."""
+    if not isinstance(operation, PlaneConv):
+        return operation
+    links = operation.step.links
+    if all(stored[buffer.storage].packed for buffer in (*links.inputs, *links.outputs)):
+        return operation
+    return _plain_convolution(operation.step)
+
+
+def _plain_convolution(step: ConvStep) -> PlainConv:
+    q = step.quantization
+    return PlainConv(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
 
 
 def _row_format(step: ConvStep, *, trits: bool) -> RowFormat | None:
@@ -247,7 +307,7 @@ def _storages(plan: Plan, operations: tuple[Operation, ...]) -> list[Codes]:
             offset=None,
         )
         if storage in packed:
-            fields = replace(codes, bits=next(bits for bits in (1, 2, 4) if buffer.highest < 2**bits))
+            fields = replace(codes, bits=_code_bits(buffer))
             codes = fields if fields.size < codes.size else codes
         found.append(codes)
     return found
@@ -270,6 +330,8 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
             links = step_of(operation).links
             reads, writes = {b.storage for b in links.inputs}, {b.storage for b in links.outputs}
             match operation:
+                case PlaneConv():
+                    pass
                 case EventConv(step=step) | PlainConv(step=step):
                     wrong |= reads - ({links.inputs[0].storage} if isinstance(operation, EventConv) else set())
                     wrong |= {b.storage for b in links.inputs[1:]}
@@ -313,7 +375,7 @@ def _place(plan: Plan, operations: tuple[Operation, ...], stored: list[Codes]) -
 def _scratch(operation: Operation) -> int:
     """Bytes of an operation's scratch memory."""
     match operation:
-        case EventConv() | PlainConv():
+        case EventConv() | PlainConv() | PlaneConv():
             return operation.scratch
         case QuantizeStep(axis=axis):
             length = axis.channels * axis.inner

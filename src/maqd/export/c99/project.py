@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maqd import __version__
 from maqd.errors import ExportError
-from maqd.export.c99.operations import EventConv, PlainConv, step_of
+from maqd.export.c99.operations import Weighted, step_of
 from maqd.export.c99.program import Program, Strategy, make_program
 from maqd.export.c99.selftest import make_vectors, write_selftest
 from maqd.export.c99.source import Source, model_hash, write_source
@@ -127,7 +127,7 @@ def _check_memory(program: Program, source: Source, target: Target, flash: int |
     code, stack = CODE[0] + CODE[1] * len(program.operations), 2 * STACK
     missing = 0 if flash is None else source.table_bytes + code - flash
     if missing > 0:
-        weights = [one.weight_bytes if isinstance(one, EventConv | PlainConv) else 0 for one in program.operations]
+        weights = [one.weight_bytes if isinstance(one, Weighted) else 0 for one in program.operations]
         raise ExportError(
             f"{target.value} has {flash:,} bytes of flash; the network needs {source.table_bytes:,} for tables and "
             f"about {code:,} for code, {missing:,} too many. Most are the {max(weights):,} bytes of weights of "
