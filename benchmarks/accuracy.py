@@ -130,6 +130,7 @@ def measure(case: Case, phases: tuple[Phase, ...], seed: int, place: Place) -> R
                 phase.config,
                 data=replace(phase.config.data, path=place.path, cache_dir=place.cache),
                 compute=replace(phase.config.compute, threads=place.threads),
+                evaluate_every=phase.config.epochs,
             ),
         )
         for phase in seeded

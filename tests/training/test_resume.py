@@ -14,7 +14,7 @@ from maqd.errors import CheckpointError, ConfigError
 from maqd.settings.training import OptimConfig, Optimizer, Schedule, TrainConfig
 from maqd.training import train as training
 from maqd.training.checkpoint import read_checkpoint
-from maqd.training.interrupt import Interrupted
+from maqd.training.interrupt import Interrupted, StopCallback
 from maqd.training.module import TrainingModule
 
 
@@ -166,3 +166,41 @@ def test_another_configuration_is_refused(config: TrainConfig, run: Silent) -> N
         run(replace(config, model=replace(config.model, quant=quant)), resume=True)
     with pytest.raises(ConfigError, match=r"optim\.lr is 0\.004 there, 0\.1 here"):
         run(replace(config, optim=OptimConfig(lr=0.1)), resume=True)
+
+
+def test_epochs_that_are_not_evaluated_are_saved_and_resumed(config: TrainConfig, run: Silent) -> None:
+    config = replace(config, epochs=3, evaluate_every=3)
+    whole = elsewhere(config, "whole")
+    result = run(whole)
+    assert [entry["epoch"] for entry in entries(whole, "test")] == [3]
+    assert [entry["epoch"] for entry in entries(whole, "epoch")] == [1, 2]
+    assert run.text.getvalue().count("test ") == 1
+    run(replace(config, epochs=2, evaluate_every=5))
+    assert [entry["epoch"] for entry in entries(config, "test")] == [2]
+    every = elsewhere(config, "every")
+    run(replace(every, evaluate_every=1))
+    assert [entry["epoch"] for entry in entries(every, "test")] == [1, 2, 3]
+    # Evaluating changes nothing in training.
+    assert entries(every, "train") == entries(whole, "train")
+    assert entries(every, "test")[-1] == entries(whole, "test")[-1]
+    assert entries(whole, "test")[-1]["correct"] == result.evaluation.correct
+
+
+def test_a_run_stopped_after_an_epoch_without_evaluation_goes_on(config: TrainConfig, run: Silent) -> None:
+    config = replace(config, epochs=3, evaluate_every=3)
+    whole, parts = elsewhere(config, "whole"), elsewhere(config, "parts")
+    run(whole)
+
+    class StopError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopCallback, "on_train_epoch_end", stop)
+        with pytest.raises(StopError):
+            run(parts)
+    assert read_checkpoint(last(parts)).header.evaluation is None
+    run(parts, resume=True)
+    assert_same_run(whole, parts)

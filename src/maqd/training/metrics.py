@@ -198,6 +198,15 @@ class MetricsCallback(pl.Callback):
             )
         self._restart_clock()
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the loss of an epoch that is not evaluated."""
+        if pl_module.evaluates:
+            return
+        pl_module.train_loss = pl_module.epoch_losses.read()
+        if self.writer is not None:
+            position: Position = pl_module.position
+            self.writer.write("epoch", step=position.step, epoch=position.epoch, train_loss=pl_module.train_loss)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the result."""
         result: Evaluation = pl_module.evaluation

@@ -160,9 +160,14 @@ class TrainingModule(pl.LightningModule):
         current = self.trainer.current_epoch
         return EpochLoader(self._loaders[0], self.epoch, self.start.batch if current == 0 else 0)
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether the current epoch ends with an evaluation."""
+        return (self.epoch + 1) % self.config.evaluate_every == 0 or self.epoch + 1 >= self.config.epochs
+
     def val_dataloader(self) -> Any:
-        """What is evaluated after each epoch."""
-        return self._loaders[1]
+        """What is evaluated after the current epoch; Lightning asks at its end."""
+        return self._loaders[1] if self.evaluates else []
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule of the configuration."""

@@ -114,15 +114,23 @@ class ProgressCallback(pl.Callback):
         """Start the epoch's clock."""
         self._epoch_begin = time.monotonic()
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Print the line of an epoch that is not evaluated."""
+        if not pl_module.evaluates:
+            self._print_epoch(pl_module, "")
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the epoch's line."""
+        self._print_epoch(pl_module, f"{evaluated_images(pl_module.config)} {pl_module.evaluation}  ")
+
+    def _print_epoch(self, pl_module: Any, result: str) -> None:
         self._last_line = time.monotonic()
         epoch, epochs = pl_module.position.epoch, pl_module.config.epochs
         if epoch % self.epochs_per_line and epoch != epochs:
             return
         self.output.line(
             f"{self.label}epoch {epoch:>{len(str(epochs))}}/{epochs}  "
-            f"loss {pl_module.train_loss:.4f}  {evaluated_images(pl_module.config)} {pl_module.evaluation}  "
+            f"loss {pl_module.train_loss:.4f}  {result}"
             f"{time.monotonic() - self._epoch_begin:.1f} s"
         )
 

@@ -51,6 +51,7 @@ RESUMABLE_CHANGES = (
     "run",
     "epochs",
     "log_every",
+    "evaluate_every",
     "compute.",
     "data.path",
     "data.cache_dir",
@@ -91,6 +92,11 @@ class CheckpointCallback(pl.Callback):
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save an epoch that is not evaluated."""
+        if not pl_module.evaluates:
+            save(trainer, self.run.last)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save; the newest of equally good results is the best."""
