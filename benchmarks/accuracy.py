@@ -117,7 +117,7 @@ class Place:
 
 def measure(case: Case, phases: tuple[Phase, ...], seed: int, place: Place) -> Row:
     """Train the phases of a case one after another, or go on with them, and add its row."""
-    from maqd.bench.timing import cpu_name
+    from maqd.machine import cpu_name
     from maqd.settings.tree import to_plain
     from maqd.training.phases import train_phases
     from maqd.training.progress import Output

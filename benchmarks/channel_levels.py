@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from harness import machine, print_json, print_machine
 from maqd.data import open_data
 from maqd.nn import NormActivation
-from maqd.training.checkpoint import load_network
+from maqd.training.runs import load_network
 
 
 @dataclass(frozen=True, kw_only=True)

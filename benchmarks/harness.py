@@ -1,38 +1,33 @@
 """What every benchmark shares: alternating repeats, ratios with their spread, the machine, one JSON object."""
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 
 import torch
 
-from maqd.bench.timing import Spread, cpu_name, spread
+from maqd.bench.timing import Spread, spread
+from maqd.machine import Machine
+from maqd.machine import machine as here
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where a figure was measured."""
+class TorchMachine(Machine):
+    """Where a figure was measured with PyTorch."""
 
-    cpu: str
     threads: int
-    python: str
     torch: str
-    maqd: str
     device: str
 
 
-def machine(device: torch.device | None = None) -> Machine:
+def machine(device: torch.device | None = None) -> TorchMachine:
     """This machine; `device` adds the name of an accelerator."""
     cuda = device is not None and device.type == "cuda"
-    return Machine(
-        cpu=cpu_name(),
+    return TorchMachine(
+        **asdict(here()),
         threads=torch.get_num_threads(),
-        python=platform.python_version(),
         torch=torch.__version__,
-        maqd=version("maqd"),
         device=torch.cuda.get_device_name(device) if cuda else "cpu",
     )
 

@@ -33,8 +33,8 @@ from maqd.graph import container
 from maqd.lowering import lower
 from maqd.models import Architecture
 from maqd.runtime.native import isas
-from maqd.training.checkpoint import load_network
 from maqd.training.progress import Output
+from maqd.training.runs import load_network
 from maqd.training.train import train
 from same_integers import Case, config
 
@@ -79,8 +79,8 @@ def make(case: Case, options: argparse.Namespace, folder: Path) -> tuple[Path, P
             output=Output(sys.stderr, silent=True),
         )
         network, header = load_network(run)
-        size = header.shape.image_size
-        example = torch.zeros(1, header.shape.in_channels, size, size, dtype=torch.uint8)
+        size = header.data.image_size
+        example = torch.zeros(1, header.data.in_channels, size, size, dtype=torch.uint8)
         container.save(lower(network, example).graph, file)
     return run, file
 

@@ -29,8 +29,8 @@ from maqd.nn import Norm, QuantConfig
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import verify
 from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
-from maqd.training.checkpoint import load_network
 from maqd.training.progress import Output
+from maqd.training.runs import load_network
 from maqd.training.train import train
 
 STATES = ((3, 4), (3, 2), (2, 2), (4, 3), (5, 8), (7, 16))
@@ -100,7 +100,7 @@ def compare(case: Case, options: argparse.Namespace, folder: Path) -> dict[str, 
     settings = config(case, options, run)
     result = train(settings, overwrite=True, output=Output(sys.stderr, silent=True))
     network, header = load_network(run)
-    shape = header.shape
+    shape = header.data
     example = torch.zeros(1, shape.in_channels, shape.image_size, shape.image_size, dtype=torch.uint8)
     lowered = lower(network, example)
     container.save(lowered.graph, file)

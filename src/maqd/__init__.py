@@ -14,12 +14,18 @@ if TYPE_CHECKING:
     from maqd.graph.container import save
     from maqd.lowering import lower
     from maqd.runtime import load
+    from maqd.training.runs import open_run
 
 __version__ = "0.1.0"
 
-__all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower", "save"]
+__all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower", "open_run", "save"]
 
-_HOMES = {"load": "maqd.runtime", "lower": "maqd.lowering", "save": "maqd.graph.container"}
+_HOMES = {
+    "load": "maqd.runtime",
+    "lower": "maqd.lowering",
+    "open_run": "maqd.training.runs",
+    "save": "maqd.graph.container",
+}
 """Functions that are imported when they are first used."""
 
 
@@ -27,3 +33,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'maqd' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

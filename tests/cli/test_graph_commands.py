@@ -21,9 +21,11 @@ from maqd.export.onnx.integer import INPUT
 from maqd.graph import Graph, Thresholds, container
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, QuantConfig
+from maqd.optional import remedy
 from maqd.settings.training import ComputeConfig, TrainConfig
-from maqd.training.checkpoint import KEY, load_network, read_checkpoint, write_run_file
+from maqd.training.checkpoint import KEY, read_checkpoint, write_run_file
 from maqd.training.progress import Output
+from maqd.training.runs import load_network
 from maqd.training.train import train
 
 Json = Callable[..., Any]
@@ -111,12 +113,11 @@ def test_lowering_is_deterministic(run: Path, graph: Path, tmp_path: Path) -> No
     assert (tmp_path / "m.maqd").read_bytes() == graph.read_bytes()
 
 
-def test_runs_without_class_names_lower_as_well(run: Path, tmp_path: Path) -> None:
+def test_runs_of_schema_1_lower_as_well(run: Path, tmp_path: Path) -> None:
     tree = dict(read_checkpoint(run / "checkpoints" / "last.ckpt").tree)
-    header = {
-        **tree[KEY],
-        "shape": {key: tree[KEY]["shape"][key] for key in ("in_channels", "image_size", "num_classes")},
-    }
+    info = tree[KEY]["data"]
+    shape = {key: info[key] for key in ("in_channels", "image_size", "num_classes")}
+    header = {**{key: value for key, value in tree[KEY].items() if key != "data"}, "schema": 1, "shape": shape}
     (tmp_path / "old" / "checkpoints").mkdir(parents=True)
 
     import torch
@@ -394,10 +395,10 @@ def test_numpy_alone_is_enough(graph: Path, digit: tuple[Path, np.ndarray], tmp_
 @pytest.mark.parametrize(
     ("arguments", "missing", "remedy"),
     [
-        (["export", "{graph}", "--to", "onnx", "-o", "{out}"], "onnx", 'pip install "maqd[onnx]"'),
-        (["verify", "{graph}", "--engines", "onnxruntime"], "onnxruntime", 'pip install "maqd[onnx]"'),
-        (["run", "{graph}", "{image}"], "PIL", 'pip install "maqd[train]"'),
-        (["lower", "{run}", "-o", "{out}"], "torch", 'pip install "maqd[train]"'),
+        (["export", "{graph}", "--to", "onnx", "-o", "{out}"], "onnx", remedy("onnx")),
+        (["verify", "{graph}", "--engines", "onnxruntime"], "onnxruntime", remedy("onnx")),
+        (["run", "{graph}", "{image}"], "PIL", remedy("PIL")),
+        (["lower", "{run}", "-o", "{out}"], "torch", remedy("torch")),
     ],
 )
 def test_missing_packages_are_named(

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sklearn.datasets import load_digits
 from maqd.data import AugmentConfig, DataConfig, Source, open_data
 from maqd.data import sources as sources_module
 from maqd.errors import ConfigError, DataError, MissingDependencyError
+from maqd.optional import remedy
 
 
 def all_images(loader):
@@ -483,7 +485,7 @@ def test_missing_dependency(parquet_config, tmp_path, monkeypatch, module, sourc
                 raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
-    with pytest.raises(MissingDependencyError, match=rf'needs {module}, .*pip install "maqd\[train\]"'):
+    with pytest.raises(MissingDependencyError, match=rf"needs {module}, .*; {re.escape(remedy(module))}"):
         open_data(
             parquet_config(source=source, path=parquet_config().path if source is Source.HUGGING_FACE else None), seed=0
         )

@@ -18,7 +18,8 @@ from small_runs import Silent, entries, full_disk, last, names
 from maqd.errors import CheckpointError
 from maqd.settings.training import TrainConfig
 from maqd.training import checkpoint as checkpoints
-from maqd.training.checkpoint import KEY, SCHEMA, load_network, read_checkpoint, write_run_file
+from maqd.training.checkpoint import KEY, SCHEMA, read_checkpoint, write_run_file
+from maqd.training.runs import load_network
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ from torch import nn
 from maqd.models import ModelConfig, build_model
 from maqd.settings.model import Architecture
 from maqd.settings.training import TrainConfig
-from maqd.training.checkpoint import load_network, read_checkpoint
+from maqd.training.checkpoint import read_checkpoint
 from maqd.training.ema import WeightAverage
+from maqd.training.runs import load_network
 
 
 def test_average_matches_the_formula() -> None:

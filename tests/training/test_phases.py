@@ -11,9 +11,9 @@ from maqd.errors import ConfigError
 from maqd.settings.phases import Phase
 from maqd.settings.quantization import Norm, QuantConfig
 from maqd.settings.training import InitConfig, TrainConfig
-from maqd.training.checkpoint import load_network
 from maqd.training.phases import train_phases
 from maqd.training.progress import Output
+from maqd.training.runs import load_network
 
 SILENT = Output(silent=True)
 

@@ -1,7 +1,6 @@
 """Runtimes of others with a conventional network, to compare the engine's speed with."""
 
 import enum
-import importlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -9,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.bench.conventional import Precision, conventional_model
-from maqd.errors import MissingDependencyError
 from maqd.export.onnx.integer import INPUT
 from maqd.graph import Graph
+from maqd.optional import require
 
 
 class Runtime(enum.Enum):
@@ -41,12 +40,7 @@ class Peer(ABC):
         self.precision = precision
         self.threads = threads
         self.shape = (batch, *graph.input.shape)
-        try:
-            self._module = importlib.import_module(self.runtime.value)
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"this peer needs {self.runtime.value}, which is not installed; pip install {self.runtime.value}"
-            ) from error
+        self._module: Any = require(self.runtime.value, "this peer")
         self._open(conventional_model(graph, precision).SerializeToString())
 
     @property

@@ -1,13 +1,11 @@
-"""Measuring: repeats in alternation, medians with their spread, the machine."""
+"""Measuring: repeats in alternation, medians with their spread."""
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +91,6 @@ def _seconds(call: Callable[[], object], count: int) -> float:
 def ratios(ours: Sequence[float], peer: Sequence[float]) -> Spread:
     """How many times faster ours is: peer / ours of neighbouring repeats."""
     return spread([b / a for a, b in zip(ours, peer, strict=True)])
-
-
-def cpu_name() -> str:
-    """The processor, as far as the system says."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor() or platform.machine()
-    lines = info.read_text().splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = fields.get("model name", platform.machine())
-    return f"{name} (family {fields.get('cpu family')}, model {fields.get('model')})"
 
 
 @contextmanager

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from maqd.cli.options import UsageError
-from maqd.errors import MaqdError, MissingDependencyError
+from maqd.errors import MaqdError
+from maqd.machine import rank
+from maqd.optional import EXTRAS, remedy
 from maqd.settings.tree import unknown_key
 
 HELP = """\
@@ -28,20 +30,6 @@ commands:
 
 `maqd COMMAND --help` shows a command's options.
 """
-
-OPTIONAL = (
-    "torch",
-    "lightning",
-    "jsonargparse",
-    "yaml",
-    "rich",
-    "tensorboard",
-    "matplotlib",
-    "sklearn",
-    "PIL",
-    "datasets",
-)
-"""Modules that come with `maqd[train]`."""
 
 
 class Command(enum.Enum):
@@ -95,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MaqdError as error:
         return _fail(str(error), 1)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in OPTIONAL:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
-        return _fail(str(MissingDependencyError(f'{error.name} is not installed; pip install "maqd[train]"')), 1)
+        return _fail(f"maqd {given[0]} needs {error.name}, which is not installed; {remedy(str(error.name))}", 1)
     except BrokenPipeError:
         # Who reads our output has gone; Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,8 +108,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-    place = f"[process {rank}] " if rank else ""
+    place = f"[process {rank()}] " if rank() else ""
     print(f"maqd: error: {place}{' '.join(message.split())}", file=sys.stderr, flush=True)
     return status
 

@@ -1,88 +1,25 @@
 """`maqd bench`."""
 
 import json
-import platform
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd import __version__
-from maqd.bench.conventional import Precision
+from maqd.bench.latency import REPEATS, Result, installed_peers, latency
 from maqd.bench.microcontroller import BOARDS
-from maqd.bench.peers import PEERS, Peer
-from maqd.bench.timing import Spread, alternated, cpu_name, percentile, pinned, ratios, spread
+from maqd.bench.peers import Peer
+from maqd.bench.timing import pinned
 from maqd.cli.emulated import emulated
 from maqd.cli.options import Options, UsageError, take_prefixed
 from maqd.cli.text import Counter, table
 from maqd.cli.verify import test_images
-from maqd.errors import MissingDependencyError
 from maqd.export.c99 import Strategy, Target
 from maqd.graph import Graph, container
+from maqd.machine import machine
 from maqd.runtime.native import NativeEngine
-
-REPEATS = 31
-"""Turns of the engine and of each peer."""
-
-TURN = 0.03
-"""Seconds of a turn."""
-
-SECONDS = 1.0
-"""About how long single calls are measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Milliseconds of a call.
-
-    Args:
-        batch: Images of a call.
-        first: The first call.
-        cold: A call after the peers have had the caches, if there are any.
-        warm: A call after others of its own.
-        p50, p90, p99: Percentiles of single warm calls.
-        images_per_second: Throughput at the median.
-    """
-
-    batch: int
-    first: float
-    cold: Spread
-    warm: Spread
-    p50: float
-    p90: float
-    p99: float
-    images_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeerLatency:
-    """How a peer did in alternation with the engine.
-
-    Args:
-        name: Runtime and numbers.
-        version: Of the runtime.
-        cold, warm: Milliseconds of a call.
-        cold_times_faster, times_faster: The peer's time over the engine's, of neighbouring turns, cold and warm.
-    """
-
-    name: str
-    version: str
-    cold: Spread
-    warm: Spread
-    cold_times_faster: Spread
-    times_faster: Spread
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One batch size."""
-
-    engine: Latency
-    peers: tuple[PeerLatency, ...]
 
 
 def command(arguments: list[str]) -> int:
@@ -124,18 +61,16 @@ def command(arguments: list[str]) -> int:
         strategy = Strategy(options.strategy or Strategy.BALANCED.value)
         images = _images(graph, options.against, data, 1)
         return emulated(graph, Target(options.target), strategy, images, json_output=options.json)
-    images = _images(graph, options.against, data, max(batches))
+    images, here = _images(graph, options.against, data, max(batches)), machine()
     with pinned(options.threads) as processors:
         engine = NativeEngine(graph, threads=options.threads)
-        results = [_measure(engine, images, batch, peers=options.peers, repeats=options.repeats) for batch in batches]
+        results = [_measure(engine, images[:batch], peers=options.peers, repeats=options.repeats) for batch in batches]
         layers = engine.profile(images[:1])
     where = {
-        "cpu": cpu_name(),
+        **asdict(here),
         "threads": options.threads,
-        "processors": processors,
+        "pinned": processors,
         "isa": engine.isa,
-        "maqd": __version__,
-        "python": platform.python_version(),
         "images": "random" if options.against is None else str(options.against),
     }
     if options.json:
@@ -188,76 +123,23 @@ def _images(graph: Graph, run: Path | None, data: list[str], count: int) -> NDAr
     return np.resize(found, (count, *graph.input.shape))  # repeated where there are fewer
 
 
-def _measure(
-    engine: NativeEngine, images: NDArray[np.uint8], batch: int, *, peers: bool, repeats: int | None
-) -> Result:
-    mine = np.ascontiguousarray(images[:batch])
-    first = _milliseconds(lambda: engine.run(mine), 1)[0]
-    others = _peers(engine, batch) if peers else []
-    calls = [lambda: engine.run(mine), *(_call(peer, peer.input(mine)) for peer in others)]
-    counter = Counter(f"batch {batch}", sys.stderr)
-    count = repeats or REPEATS
+def _measure(engine: NativeEngine, images: NDArray[np.uint8], *, peers: bool, repeats: int | None) -> Result:
+    found: list[Peer] = []
+    if peers:
+        found, absent = installed_peers(engine.graph, threads=engine.threads, batch=len(images))
+        for error in absent:
+            print(f"maqd: {error}", file=sys.stderr)
+    counter, count = Counter(f"batch {len(images)}", sys.stderr), repeats or REPEATS
     try:
-        times = alternated(calls, repeats=count, seconds=TURN, progress=lambda done: counter.show(done, count))
+        return latency(
+            engine,
+            np.ascontiguousarray(images),
+            peers=found,
+            repeats=count,
+            progress=lambda done: counter.show(done, count),
+        )
     finally:
         counter.clear()
-    ours, *theirs = times
-    warm = _thousand(ours.warm)
-    singles = _milliseconds(calls[0], max(20, min(1000, int(1e3 * SECONDS / warm.median))))
-    return Result(
-        engine=Latency(
-            batch=batch,
-            first=first,
-            cold=_thousand(ours.cold),
-            warm=warm,
-            p50=percentile(singles, 50),
-            p90=percentile(singles, 90),
-            p99=percentile(singles, 99),
-            images_per_second=1e3 * batch / warm.median,
-        ),
-        peers=tuple(
-            PeerLatency(
-                name=peer.name,
-                version=peer.version,
-                cold=_thousand(times.cold),
-                warm=_thousand(times.warm),
-                cold_times_faster=ratios(ours.cold, times.cold),
-                times_faster=ratios(ours.warm, times.warm),
-            )
-            for peer, times in zip(others, theirs, strict=True)
-        ),
-    )
-
-
-def _milliseconds(call: Callable[[], object], count: int) -> list[float]:
-    """Single calls."""
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
-
-
-def _thousand(seconds: Sequence[float]) -> Spread:
-    return spread([1e3 * second for second in seconds])
-
-
-def _peers(engine: NativeEngine, batch: int) -> list[Peer]:
-    """Those that are installed."""
-    found: list[Peer] = []
-    for kind in PEERS:
-        for precision in (Precision.INT8, Precision.FLOAT):
-            try:
-                found.append(kind(engine.graph, precision, threads=engine.threads, batch=batch))
-            except MissingDependencyError as error:
-                print(f"maqd: {error}", file=sys.stderr)
-                break
-    return found
-
-
-def _call(peer: Peer, images: NDArray[np.generic]) -> Callable[[], object]:
-    return lambda: peer.run(images)
 
 
 def _print(engine: NativeEngine, results: list[Result], where: dict[str, object]) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from maqd.bench.conventional import Precision
 from maqd.bench.peers import OnnxRuntimePeer
@@ -24,11 +23,11 @@ from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
-from maqd.nn import Norm, NormActivation, QuantConfig, QuantLinear
+from maqd.nn import Norm, QuantConfig
+from maqd.report.picture import Portrait, draw
 from maqd.report.sparsity import (
     LayerActivations,
     LayerWeights,
-    activation_outputs,
     activations,
     nonzero_ratio,
     total_bytes,
@@ -38,9 +37,10 @@ from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import Engine, Verification, verify
 from maqd.settings.training import ComputeConfig, Device, OptimConfig, TrainConfig
-from maqd.training.checkpoint import Evaluation, load_network
+from maqd.training.checkpoint import Evaluation
 from maqd.training.interrupt import Interrupted
 from maqd.training.progress import Output
+from maqd.training.runs import open_run
 from maqd.training.train import train
 
 EPOCHS = 24
@@ -161,7 +161,7 @@ def command(arguments: Sequence[str]) -> int:
         output.line("stopped")
         return 128 + stop.signum
     picture = options.output / PICTURE
-    draw(rows, picture)
+    draw_rows(rows, picture)
     seconds = time.monotonic() - begin
     if options.json:
         found = [row.plain() for row in rows]
@@ -200,7 +200,7 @@ def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, se
     run = directory / contestant.name
     config = demo_config(contestant, run, epochs=epochs, seed=seed)
     result = train(config, overwrite=True, output=output, label=f"{contestant.title:<11}", epochs_per_line=4)
-    network, _ = load_network(run)
+    network = open_run(run).network
     data = open_data(config.data, seed=seed)
     images = (images for images, _ in data.test_loader())
     quantized = contestant.quant.weight_states is not None
@@ -317,132 +317,19 @@ def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output
         output.line(f"  microseconds an image, one thread: {times}")
 
 
-def montage(maps: Tensor, columns: int) -> Tensor:
-    """Feature maps C x H x W side by side with gaps of one pixel, which are NaN; float32."""
-    channels, height, width = maps.shape
-    rows = -(-channels // columns)
-    sheet = torch.full((rows * (height + 1) - 1, columns * (width + 1) - 1), float("nan"))
-    for index in range(channels):
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = maps[index]
-    return sheet
-
-
-def activation_codes(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """The integer activation codes of one image, C x H x W in float32, by layer.
-
-    Args:
-        network: A quantized network in evaluation mode.
-        image: uint8 1 x C x H x W.
-    """
-    modules = dict(network.named_modules())
-    codes: dict[str, Tensor] = {}
-    for name, output in activation_outputs(network, image).items():
-        module = modules[name]
-        if isinstance(module, NormActivation) and module.quantizer is not None:
-            codes[name] = output[0] / module.quantizer.step
-    return codes
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Save the picture: what a digit looks like inside a network of integers, and what that costs and saves."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    four = next(row for row in rows if row.contestant is FOUR)
-    network, header = load_network(four.run)
-    images, labels = next(iter(open_data(header.config.data, seed=0).test_loader()))
-    image, label = images[:1], int(labels[0])
-    codes = activation_codes(network, image)
-    with torch.no_grad():
-        logits = network(image)[0]
-    figure = Figure(figsize=(15, 8.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(
-        "A digit inside a network of integers: 3 weight states (-1, 0, 1), 4 activation states (0, 1, 2, 3)",
-        fontsize=14,
-    )
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    top, bottom = parts
-    axes: Any = top.subplots(1, 2 + len(codes), width_ratios=(0.8, *([1.2] * len(codes)), 0.8))
-    axes[0].imshow(image[0, 0].numpy(), cmap="gray")
-    axes[0].set_title(f"input: uint8 pixels\n(a {label})")
-    colors = mpl.colormaps["viridis"].resampled(4).with_extremes(bad="white")
-    mesh = None
-    for axis, (name, maps) in zip(axes[1:-1], codes.items(), strict=True):
-        channels = maps.shape[0]
-        mesh = axis.imshow(montage(maps, 4 if channels <= 16 else 8).numpy(), cmap=colors, vmin=-0.5, vmax=3.5)
-        ratio = float((maps != 0).float().mean())
-        axis.set_title(
-            f"{name.removesuffix('.act')}: {channels} maps {maps.shape[1]}x{maps.shape[2]}\n{ratio:.0%} non-zero"
+def draw_rows(rows: Sequence[Row], path: Path) -> None:
+    """Draw the networks of the table, the four-state one from inside."""
+    four = next(number for number, row in enumerate(rows) if row.contestant is FOUR)
+    run = open_run(rows[four].run)
+    images, labels = next(iter(open_data(run.config.data, seed=0).test_loader()))
+    portraits = [
+        Portrait(
+            title=row.contestant.title,
+            accuracy=row.evaluation.accuracy,
+            weights=row.weights,
+            activations=row.activations,
         )
-    for axis in axes[:-1]:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    if mesh is not None:
-        top.colorbar(mesh, ax=list(axes[1:-1]), ticks=range(4), shrink=0.6, label="activation code", location="left")
-    head = network.get_submodule("head")
-    unit = head.accumulator_unit if isinstance(head, QuantLinear) else 1.0
-    winner = int(logits.argmax())
-    axes[-1].barh(range(10), (logits / unit).tolist(), color=["C1" if i == winner else "C0" for i in range(10)])
-    axes[-1].set_yticks(range(10))
-    axes[-1].invert_yaxis()
-    axes[-1].set_title(f"integer logits:\nthe answer is {winner}")
-    left, middle, right = bottom.subplots(1, 3)
-    _draw_weights(left, four)
-    _draw_activity(middle, rows)
-    _draw_cost(right, rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
-def _draw_weights(axis: Any, row: Row) -> None:
-    network, _ = load_network(row.run)
-    modules = dict(network.named_modules())
-    base = [0.0] * len(row.weights)
-    names = [layer.name.removesuffix(".conv") for layer in row.weights]
-    for code, color in zip((-1, 0, 1), ("C3", "lightgray", "C0"), strict=True):
-        shares = []
-        for layer in row.weights:
-            module: Any = modules[layer.name]
-            shares.append(float((module.weight_codes() == code).float().mean()))
-        axis.bar(names, shares, bottom=base, color=color, label=f"{code:+d}" if code else "0")
-        base = [a + b for a, b in zip(base, shares, strict=True)]
-    for index, layer in enumerate(row.weights):
-        axis.text(index, 1.01, f"{layer.count:,}", ha="center", fontsize=9)
-    axis.set_ylim(0, 1.08)
-    axis.set_ylabel("share of the layer's weights")
-    axis.set_title(f"weight codes of {row.contestant.title}\n(0 costs no operation, +-1 no multiplication)")
-    axis.legend(title="code", loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _draw_activity(axis: Any, rows: Sequence[Row]) -> None:
-    names = [layer.name.removesuffix(".act") for layer in rows[0].activations]
-    width = 0.8 / len(rows)
-    for index, row in enumerate(rows):
-        ratios = [layer.nonzero / layer.count for layer in row.activations]
-        places = [place + (index - (len(rows) - 1) / 2) * width for place in range(len(names))]
-        axis.bar(places, ratios, width=width, label=row.contestant.title)
-    axis.set_xticks(range(len(names)), names)
-    axis.set_ylabel("non-zero activations")
-    axis.set_title("activity over the test set\n(with 2 states a network of single spikes)")
-    axis.margins(y=0.2)
-    axis.legend(ncols=len(rows), loc="upper center", fontsize=9)
-
-
-def _draw_cost(axis: Any, rows: Sequence[Row]) -> None:
-    # Networks with the same weights lie above each other: one label goes up, the other down.
-    for row, (offset, side) in zip(rows, (((-10, 0), "right"), ((10, 14), "left"), ((10, -14), "left")), strict=True):
-        size, accuracy = total_bytes(row.weights), 100 * row.evaluation.accuracy
-        axis.plot(size, accuracy, "o", markersize=10)
-        text = f"{row.contestant.title}\n{accuracy:.1f}%, {size:,.0f} bytes"
-        axis.annotate(
-            text, (size, accuracy), textcoords="offset points", xytext=offset, ha=side, va="center", fontsize=9
-        )
-    axis.set_xscale("log")
-    axis.margins(x=0.1, y=0.5)
-    axis.set_xlabel("bytes of weights")
-    axis.set_ylabel("test accuracy in %")
-    axis.set_title("what it costs and what it saves")
-    axis.grid(alpha=0.3)
+        for row in rows
+    ]
+    shown = portraits[four]
+    draw(path, portraits, shown=shown, network=run.network, image=images[:1], label=int(labels[0]))

@@ -15,7 +15,8 @@ def command(arguments: list[str]) -> int:
     from maqd.settings.training import EvalConfig
     from maqd.settings.tree import parse_member, to_plain
     from maqd.training.checkpoint import read_checkpoint
-    from maqd.training.evaluate import Which, checkpoint_path, evaluate_run
+    from maqd.training.evaluate import evaluate_run
+    from maqd.training.run_directory import Which, checkpoint_path
 
     flags = {
         "--checkpoint {last,best}": "Which checkpoint; the last one by default.",

@@ -34,12 +34,12 @@ def command(arguments: list[str]) -> int:
     import torch
 
     from maqd.lowering import lower
-    from maqd.training.checkpoint import load_network
-    from maqd.training.evaluate import Which, checkpoint_path
+    from maqd.training.run_directory import Which
+    from maqd.training.runs import open_run
 
-    network, header = load_network(checkpoint_path(options.run, Which(options.checkpoint)))
-    shape = header.shape
-    example = torch.zeros(1, shape.in_channels, shape.image_size, shape.image_size, dtype=torch.uint8)
+    run = open_run(options.run, checkpoint=Which(options.checkpoint))
+    network, info = run.network, run.header.data
+    example = torch.zeros(1, *info.shape, dtype=torch.uint8)
     counter = Counter("proving", sys.stderr)
     begin = time.monotonic()
     try:
@@ -47,7 +47,7 @@ def command(arguments: list[str]) -> int:
             network,
             example,
             affine=AffineForm(options.affine),
-            labels=shape.class_names,
+            labels=info.class_names,
             progress=lambda name, done, total: counter.show(done, total, name),
         )
     finally:

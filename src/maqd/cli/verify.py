@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -112,11 +112,11 @@ def _against(
 ) -> tuple[Engine, Iterator[NDArray[np.uint8]]]:
     """The network of a run, and its test images."""
     from maqd.lowering import TorchEngine
-    from maqd.training.checkpoint import load_network
-    from maqd.training.evaluate import Which, checkpoint_path
+    from maqd.training.run_directory import Which
+    from maqd.training.runs import open_run
 
-    network, _ = load_network(checkpoint_path(run, Which(checkpoint)))
-    return TorchEngine(network, graph), test_images(graph, run, options, count)
+    opened = open_run(run, checkpoint=Which(checkpoint))
+    return TorchEngine(opened.network, graph), test_images(graph, run, options, count)
 
 
 def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iterator[NDArray[np.uint8]]:
@@ -126,7 +126,7 @@ def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iter
         graph: What they must fit.
         run: Directory of the run.
         options: `--data.KEY VALUE` that replace the run's own.
-        count: At most so many.
+        count: At most this many.
 
     Yields:
         uint8, up to `BATCH` x the input's shape.
@@ -135,25 +135,16 @@ def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iter
         ConfigError: The images do not fit the graph.
     """
     from maqd.cli.arguments import parse
-    from maqd.data import open_data
     from maqd.settings.training import EvalConfig
     from maqd.settings.tree import to_plain
-    from maqd.training.checkpoint import load_network
-    from maqd.training.evaluate import Which, checkpoint_path
+    from maqd.training.runs import open_run
 
-    _, header = load_network(checkpoint_path(run, Which.LAST))
-    base = {"data": to_plain(header.config.data)}
-    parsed = parse(EvalConfig, options, bases=[base], flags={}, usage="maqd verify", description="")
-    opened = open_data(replace(parsed.data, eval_batch_size=BATCH), seed=header.config.seed)
-    shape = (opened.info.in_channels, opened.info.image_size, opened.info.image_size)
-    if shape != graph.input.shape:
+    opened = open_run(run)
+    if opened.header.data.shape != graph.input.shape:
         raise ConfigError(
-            f"{run}: its test images have shape {shape}, and the graph takes {graph.input.shape}; "
+            f"{run}: its test images have shape {opened.header.data.shape}, and the graph takes {graph.input.shape}; "
             "verify the graph that was lowered from this run"
         )
-    left = count
-    for images, _ in opened.test_loader():
-        if left <= 0:
-            return
-        yield images[:left].contiguous().numpy()
-        left -= len(images)
+    base = {"data": to_plain(opened.config.data)}
+    parsed = parse(EvalConfig, options, bases=[base], flags={}, usage="maqd verify", description="")
+    return opened.test_images(count, data=parsed.data, batch=BATCH)

@@ -30,6 +30,11 @@ class DataInfo:
     test_size: int
     validation_size: int = 0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image, C x H x W."""
+        return self.in_channels, self.image_size, self.image_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageArrays:

@@ -1,6 +1,5 @@
 """ONNX Runtime as an engine: the peer that everybody has."""
 
-import importlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.errors import MissingDependencyError
 from maqd.export.onnx.integer import INPUT, Profile, onnx_model
 from maqd.graph import Graph
 from maqd.graph.interpreter import check_images
+from maqd.optional import require
 
 
 class OnnxRuntime:
@@ -33,10 +32,7 @@ class OnnxRuntime:
         self.graph = graph
         self.profile = profile
         self.threads = threads
-        try:
-            self._runtime = importlib.import_module("onnxruntime")
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(f'this engine needs {error.name}; pip install "maqd[onnx]"') from error
+        self._runtime: Any = require("onnxruntime", "this engine")
 
     def _session(self, model: Any) -> Any:
         options = self._runtime.SessionOptions()

@@ -1,7 +1,7 @@
 """Checkpoints: what is in one, how it is written so that it cannot be lost, and how it is read back.
 
 A checkpoint is a Lightning checkpoint (a zip file of PyTorch's, readable with `weights_only=True`) with one more entry
-"maqd": the schema number, the configuration, the data set's shape, the position in the run and the last test result.
+"maqd": the schema number, the configuration, the data set's sizes, the position in the run and the last test result.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from maqd.data.arrays import DataInfo
 from maqd.errors import CheckpointError, ConfigError
 from maqd.io.files import write_atomically
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import differences, from_plain, to_plain
 from maqd.training.ema import CHECKPOINT_KEY as EMA_KEY
 
-SCHEMA = 1
-"""Version of the entry "maqd"; a reader refuses any other."""
+SCHEMA = 2
+"""Version of the entry "maqd". Schema 1 is translated when it is read, any other is refused."""
+
+SHAPE = ("in_channels", "image_size", "num_classes")
+"""What a network must have in common with its data."""
 
 KEY = "maqd"
 NETWORK_PREFIX = "network."
@@ -69,23 +73,6 @@ class Evaluation:
         return f"{100 * self.accuracy:.2f}% ({self.correct}/{self.total})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What a network must know about its data.
-
-    Args:
-        in_channels: Channels of an image.
-        image_size: Its height and width in pixels.
-        num_classes: Number of classes.
-        class_names: Their names; empty in a run that did not keep them.
-    """
-
-    in_channels: int
-    image_size: int
-    num_classes: int
-    class_names: tuple[str, ...] = ()
-
-
 def evaluated_images(config: TrainConfig) -> str:
     """The images that a run evaluates after each epoch: "validation" where some are held out, else "test"."""
     return "validation" if config.data.validation else "test"
@@ -97,7 +84,7 @@ class Header:
 
     Args:
         config: Configuration of the run.
-        shape: Shape of its data.
+        data: Sizes and classes of its data. Runs of schema 1 did not keep how many images there were: 0.
         processes: Number of processes that shared each epoch.
         position: Where it continues.
         evaluation: Result of the weights in this checkpoint, on the images that `evaluated` says; None in the middle of
@@ -107,7 +94,7 @@ class Header:
     """
 
     config: TrainConfig
-    shape: Shape
+    data: DataInfo
     processes: int
     position: Position
     evaluation: Evaluation | None
@@ -219,6 +206,11 @@ def read_header(path: Path, tree: object) -> Header:
         raise CheckpointError(f"{path} is no checkpoint of a maqd training run; pass one that `maqd train` wrote")
     entries = dict(tree[KEY])
     schema = entries.pop("schema", None)
+    if schema == 1:
+        shape = entries.pop("shape", None)
+        if isinstance(shape, Mapping):
+            entries["data"] = {"class_names": (), "train_size": 0, "test_size": 0, **shape}
+        schema = SCHEMA
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
         remedy = "use the newer version of maqd that wrote it" if newer else "train again"
@@ -229,7 +221,7 @@ def read_header(path: Path, tree: object) -> Header:
         raise CheckpointError(f"{path} has a header that does not fit schema {SCHEMA}: {error}") from error
 
 
-def check_same_run(checkpoint: Checkpoint, config: TrainConfig, shape: Shape) -> None:
+def check_same_run(checkpoint: Checkpoint, config: TrainConfig, info: DataInfo) -> None:
     """Check that a checkpoint can continue under a configuration.
 
     Raises:
@@ -238,7 +230,11 @@ def check_same_run(checkpoint: Checkpoint, config: TrainConfig, shape: Shape) ->
     stored = checkpoint.header
     changes = {
         **{f"model.{key}": pair for key, pair in _changes(stored.config.model, config.model).items()},
-        **_changes(replace(stored.shape, class_names=()), replace(shape, class_names=())),
+        **{
+            key: (getattr(stored.data, key), getattr(info, key))
+            for key in SHAPE
+            if getattr(stored.data, key) != getattr(info, key)
+        },
     }
     if changes:
         raise CheckpointError(
@@ -280,30 +276,6 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str
                 f"{path} belongs to another model: {name} is {there} there, {here} here; "
                 "use the version of maqd that wrote it or train again"
             )
-
-
-def load_network(path: Path) -> tuple[nn.Module, Header]:
-    """The network of a checkpoint, on the CPU, in evaluation mode, with the weights to deploy.
-
-    Args:
-        path: A checkpoint, or a run directory for its last checkpoint.
-
-    Raises:
-        CheckpointError: As `read_checkpoint` and `load_network_state`.
-    """
-    from maqd.models import build_model
-    from maqd.training.run_directory import RunDirectory
-
-    checkpoint = read_checkpoint(RunDirectory(path).last if path.is_dir() else path)
-    shape = checkpoint.header.shape
-    network = build_model(
-        checkpoint.header.config.model,
-        in_channels=shape.in_channels,
-        num_classes=shape.num_classes,
-        image_size=shape.image_size,
-    )
-    load_network_state(network, checkpoint)
-    return network.to(memory_format=torch.channels_last).eval(), checkpoint.header  # pyright: ignore[reportCallIssue]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -1,6 +1,5 @@
 """`evaluate_run`: the test accuracy of a checkpoint."""
 
-import enum
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,10 @@ from torch import nn
 from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError
 from maqd.settings.training import ComputeConfig
-from maqd.training.checkpoint import Evaluation, load_network
+from maqd.training.checkpoint import SHAPE, Evaluation
 from maqd.training.environment import device_of, resolve_compute
 from maqd.training.metrics import TestCounts
-from maqd.training.run_directory import RunDirectory
-
-
-class Which(enum.Enum):
-    """A checkpoint of a run."""
-
-    LAST = "last"
-    BEST = "best"
-    """Of those on held-out images."""
-
-
-def checkpoint_path(run: Path, which: Which) -> Path:
-    """The file of a checkpoint.
-
-    Raises:
-        CheckpointError: The directory is missing or is no run.
-    """
-    directory = RunDirectory(run)
-    path = directory.best if which is Which.BEST else directory.last
-    if not path.exists():
-        if which is Which.BEST and directory.last.exists():
-            raise CheckpointError(
-                f"{run} holds no best checkpoint: it was trained without held-out images; use its last checkpoint, or "
-                "train with --data.validation N"
-            )
-        what = "does not exist" if not run.exists() else f"holds no {which.value} checkpoint"
-        raise CheckpointError(f"{run} {what}; pass the directory of a run of `maqd train`")
-    return path
+from maqd.training.runs import load_network
 
 
 @torch.no_grad()
@@ -77,8 +49,7 @@ def evaluate_run(data_config: DataConfig, compute: ComputeConfig, path: Path) ->
         torch.set_num_threads(compute.threads)
     network, header = load_network(path)
     data = open_data(data_config, seed=header.config.seed)
-    found = (data.info.in_channels, data.info.image_size, data.info.num_classes)
-    stored = (header.shape.in_channels, header.shape.image_size, header.shape.num_classes)
+    found, stored = (tuple(getattr(info, name) for name in SHAPE) for info in (data.info, header.data))
     if found != stored:
         raise CheckpointError(
             f"{path} was trained on images with (channels, size, classes) = {stored}, the data has {found}; "

@@ -2,29 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maqd.data import DataInfo, TrainLoader
 from maqd.errors import NonFiniteError
 from maqd.settings.training import TrainConfig
-from maqd.training.checkpoint import KEY, Evaluation, Header, Position, Shape
+from maqd.training.checkpoint import KEY, Evaluation, Header, Position
 from maqd.training.metrics import LossWindow, TestCounts, distributed
 from maqd.training.nonfinite import locate_nonfinite
 from maqd.training.optim import build_optimizer, build_scheduler, learning_rate
-
-
-class TrainLoader(Protocol):
-    """Batches of a training set, a function of (seed, epoch, batch)."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-    def load_state_dict(self, state: dict[str, int], /) -> None:
-        """Continue at state["batch"] of state["epoch"]."""
-        ...
 
 
 class EpochLoader:
@@ -59,7 +50,7 @@ class TrainingModule(pl.LightningModule):
     Args:
         config: The run.
         network: uint8 N x C x H x W images -> float N x classes logits.
-        shape: Shape of the data.
+        info: Its data.
         train_loader: Training batches of this process.
         evaluation_loader: Batches of this process to evaluate after each epoch: held-out images, or the test set.
         start: Where the run starts or continues.
@@ -71,7 +62,7 @@ class TrainingModule(pl.LightningModule):
         config: TrainConfig,
         network: nn.Module,
         *,
-        shape: Shape,
+        info: DataInfo,
         train_loader: TrainLoader,
         evaluation_loader: Any,
         start: Position,
@@ -80,7 +71,7 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.network = network
-        self.shape = shape
+        self.info = info
         self.start = start
         self.best = best
         self.evaluation: Evaluation | None = None
@@ -148,7 +139,7 @@ class TrainingModule(pl.LightningModule):
         """What a checkpoint written now has to say."""
         return Header(
             config=self.config,
-            shape=self.shape,
+            data=self.info,
             processes=self.trainer.world_size,
             position=self.position,
             evaluation=self.evaluation,

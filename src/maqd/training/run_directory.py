@@ -1,6 +1,7 @@
 """The directory of a training run: where its files are, and who may write to it."""
 
 import contextlib
+import enum
 import os
 import shutil
 from collections.abc import Iterator
@@ -87,6 +88,33 @@ class RunDirectory:
             for leftover in (self.config, self.metrics):
                 leftover.unlink(missing_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
+
+
+class Which(enum.Enum):
+    """A checkpoint of a run."""
+
+    LAST = "last"
+    BEST = "best"
+    """Of those on held-out images."""
+
+
+def checkpoint_path(run: Path, which: Which) -> Path:
+    """The file of a checkpoint.
+
+    Raises:
+        CheckpointError: The directory is missing or is no run.
+    """
+    directory = RunDirectory(run)
+    path = directory.best if which is Which.BEST else directory.last
+    if not path.exists():
+        if which is Which.BEST and directory.last.exists():
+            raise CheckpointError(
+                f"{run} holds no best checkpoint: it was trained without held-out images; use its last checkpoint, or "
+                "train with --data.validation N"
+            )
+        what = "does not exist" if not run.exists() else f"holds no {which.value} checkpoint"
+        raise CheckpointError(f"{run} {what}; pass the directory of a run of `maqd train`")
+    return path
 
 
 @contextlib.contextmanager

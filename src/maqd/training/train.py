@@ -2,11 +2,10 @@
 
 import contextlib
 import logging
-import platform
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-import maqd
 from maqd.data import Data, open_data
 from maqd.errors import CheckpointError, ConfigError, NonFiniteError
+from maqd.machine import machine
 from maqd.models import build_model
 from maqd.settings.training import Device, TrainConfig
 from maqd.settings.tree import differences, to_plain
@@ -29,7 +28,6 @@ from maqd.training.checkpoint import (
     Checkpoint,
     Evaluation,
     Position,
-    Shape,
     check_same_run,
     check_tensors,
     describe,
@@ -191,19 +189,16 @@ def _train(
     if config.compute.threads is not None:
         torch.set_num_threads(config.compute.threads)
     data = open_data(config.data, seed=config.seed, rank=place.rank, world_size=place.world)
-    shape = Shape(
-        in_channels=data.info.in_channels,
-        image_size=data.info.image_size,
-        num_classes=data.info.num_classes,
-        class_names=data.info.class_names,
-    )
     torch.manual_seed(config.seed)
     network: Any = build_model(
-        config.model, in_channels=shape.in_channels, num_classes=shape.num_classes, image_size=shape.image_size
+        config.model,
+        in_channels=data.info.in_channels,
+        num_classes=data.info.num_classes,
+        image_size=data.info.image_size,
     ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     start = Position()
     if checkpoint is not None:
-        check_same_run(checkpoint, config, shape)
+        check_same_run(checkpoint, config, data.info)
         check_tensors(checkpoint.path, network.state_dict(), checkpoint.trained_state())
         start = checkpoint.header.position
         output.line(f"resuming {run.path} after step {start.step}")
@@ -213,7 +208,7 @@ def _train(
     module = TrainingModule(
         config,
         network,
-        shape=shape,
+        info=data.info,
         train_loader=data.train_loader(),
         evaluation_loader=data.validation_loader() or data.test_loader(),
         start=start,
@@ -339,7 +334,7 @@ def check_resumable(checkpoint: Checkpoint, config: TrainConfig, world: int) -> 
         CheckpointError: Its model is another.
         ConfigError: Options differ that would make it another run.
     """
-    check_same_run(checkpoint, config, checkpoint.header.shape)
+    check_same_run(checkpoint, config, checkpoint.header.data)
     changes = {
         key: pair
         for key, pair in differences(to_plain(checkpoint.header.config), to_plain(config)).items()
@@ -380,10 +375,8 @@ def _already_done(checkpoint: Checkpoint, run: RunDirectory, output: Output) -> 
 def _environment(config: TrainConfig, place: Processes) -> dict[str, object]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "maqd": maqd.__version__,
+        **asdict(machine()),
         "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
         "device": config.compute.device.value,
         "processes": place.world,
         "threads": torch.get_num_threads(),

@@ -4,7 +4,6 @@ docs/onnx.md says what is emitted.
 """
 
 import enum
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd import __version__
-from maqd.errors import ExportError, MissingDependencyError
+from maqd.errors import ExportError
 from maqd.graph import (
     Activation,
     Add,
@@ -38,6 +37,7 @@ from maqd.graph import (
 from maqd.io.files import write_atomically
 from maqd.numerics.limits import INT32_LIMIT
 from maqd.numerics.states import PIXELS
+from maqd.optional import require
 
 
 class Profile(enum.Enum):
@@ -75,10 +75,7 @@ def require_onnx() -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    try:
-        return importlib.import_module("onnx")
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(f'an export to ONNX needs {error.name}; pip install "maqd[onnx]"') from error
+    return require("onnx", "an export to ONNX")
 
 
 def save_onnx(graph: Graph, path: Path | str, profile: Profile = Profile.COMPATIBLE) -> None:
