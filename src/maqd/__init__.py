@@ -12,15 +12,16 @@ from maqd.numerics.states import Grid, States
 
 if TYPE_CHECKING:
     from maqd.graph.container import save
-    from maqd.lowering import lower
+    from maqd.lowering import check, lower
     from maqd.runtime import load
     from maqd.training.runs import open_run
 
 __version__ = "0.1.0"
 
-__all__ = ["Grid", "MaqdError", "States", "__version__", "load", "lower", "open_run", "save"]
+__all__ = ["Grid", "MaqdError", "States", "__version__", "check", "load", "lower", "open_run", "save"]
 
 _HOMES = {
+    "check": "maqd.lowering",
     "load": "maqd.runtime",
     "lower": "maqd.lowering",
     "open_run": "maqd.training.runs",

@@ -290,7 +290,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "normalization alone": (
         lambda: sequence(LayerBatchNorm(4)),
-        "^3: LayerBatchNorm alone leaves a float behind it; put it inside of NormActivation",
+        "^3: LayerBatchNorm alone leaves a float after it; put it inside of NormActivation",
     ),
     "PyTorch's normalization": (lambda: sequence(nn.BatchNorm2d(4)), "^3: BatchNorm2d alone leaves a float"),
     "float weights": (
@@ -313,24 +313,30 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "ceil mode": (lambda: sequence(nn.MaxPool2d(3, ceil_mode=True)), "^3: it pools with ceil_mode or dilation"),
     "dilated pooling": (lambda: sequence(nn.MaxPool2d(2, dilation=2)), "^3: it pools with ceil_mode or dilation"),
-    "adaptive to 3": (lambda: sequence(nn.AdaptiveAvgPool2d(3)), "^3: its windows for an output of 3 may differ"),
+    "adaptive to 3": (
+        lambda: sequence(nn.AdaptiveAvgPool2d(3)),
+        r"^3: its windows for an output .* differ in size",
+    ),
     "bias off the grid": (
         lambda: sequence(off_grid()),
         "^3: its bias is not on the grid of its accumulator; build the layer with the input_grid that its input has",
     ),
     "wrong channels": (
         lambda: sequence(NormActivation(BatchNorm(5), FOUR)),
-        r"^3: its normalization has 5 channels in dimension 1 and is given samples of shape \(4, 8, 8\)",
+        r"^3: BatchNorm expects 5 channels in dimension 1, got an input of shape \(N, 4, 8, 8\)",
     ),
-    "no input layer": (lambda: nn.Sequential(QuantConv2d(3, 4, 1)), "^0: it takes the raw pixels; put maqd.nn.Integer"),
-    "two input layers": (lambda: sequence(IntegerInput()), "^3: an input layer takes the raw pixels"),
+    "no input layer": (lambda: nn.Sequential(QuantConv2d(3, 4, 1)), "^0: it takes the raw input; put maqd.nn.Integer"),
+    "two input layers": (lambda: sequence(IntegerInput()), "^3: the input layer takes uint8 pixels"),
     "a constant": (lambda: Calls(lambda x: x + 1), "^add: it takes 1, which is no tensor of the network"),
     "a product": (lambda: Calls(lambda x: x * 2), "^mul: mul with 2 arguments is no operation of the integer graph"),
     "a function": (lambda: Calls(torch.relu), "^relu: relu with 1 arguments is no operation"),
     "a scaled sum": (lambda: Calls(lambda x: torch.add(x, x, alpha=2)), "^add: it scales a summand by 2; add without"),
-    "a view": (lambda: Calls(lambda x: x.view(-1, 256)), "^view: view with 3 arguments is no operation"),
-    "flatten of the batch": (lambda: Calls(lambda x: x.flatten()), "^flatten: it flattens dimensions 0 to -1; flatten"),
-    "flatten of a part": (lambda: Calls(lambda x: torch.flatten(x, 2)), "^flatten: it flattens dimensions 2 to -1"),
+    "a view of the batch": (lambda: Calls(lambda x: x.view(-1, 128)), "^view: it moves the batch, or mixes it"),
+    "flatten of the batch": (lambda: Calls(lambda x: x.flatten()), "^flatten: it moves the batch, or mixes it"),
+    "flatten of a part": (
+        lambda: Calls(lambda x: torch.flatten(x, 2)),
+        r"^flatten: it gives samples .* the shape",
+    ),
     "batches joined": (lambda: Calls(lambda x: torch.cat([x, x])), "^cat: it works along dimension 0 of 4"),
     "several results": (lambda: Calls(lambda x: (x, x)), "^output: the network must return one tensor"),
     "far too wide sum": (
@@ -361,7 +367,7 @@ def test_two_inputs_are_refused():
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return x + y
 
-    with pytest.raises(LoweringError, match=r"^y: a graph has one input"):
+    with pytest.raises(LoweringError, match=r"^y: forward\(\) takes 'y', for which there is no example"):
         lower(Two(), EXAMPLE)
 
 
@@ -370,7 +376,7 @@ def test_a_course_that_depends_on_the_data_is_refused():
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(LoweringError, match=r"^Branch cannot be traced: .*forward\(\) whose course does not depend"):
+    with pytest.raises(LoweringError, match=r"^Branch: it cannot be traced: .*forward.. whose course does not depend"):
         lower(Branch(), EXAMPLE)
 
 
@@ -398,7 +404,7 @@ def test_examples_must_be_batches_of_pixels(example: Tensor):
 
 
 def test_images_of_another_size_are_refused():
-    with pytest.raises(LoweringError, match=r"^3: linear node '3': a weight of \(2, 256\) does not fit"):
+    with pytest.raises(LoweringError, match=r"^3: PyTorch refuses it: .*\[N, 128\]"):
         lower(nn.Sequential(*stem()[:2], nn.Flatten(), QuantLinear(256, 2)), EXAMPLE[..., :4])
 
 

@@ -77,6 +77,11 @@ class NormActivation(Folded):
             device = self.norm.running_mean.device
             self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(self.quantizer))
 
+    def outline(self, x: Tensor) -> Tensor:
+        """What `forward` returns in evaluation for a tensor on the meta device: shape and dtype alone."""
+        self.norm.check_input(x)
+        return torch.empty_like(x, dtype=torch.float32)
+
     def forward(self, x: Tensor) -> Tensor:
         """The activation of the normalized x; x has its channels in `norm.channel_dim`."""
         norm, quantizer = self.norm, self.quantizer
@@ -91,7 +96,7 @@ class NormActivation(Folded):
         if not torch.compiler.is_compiling():
             self.fold()
         out = threshold_activation(norm.to_rows(x).float(), self.thresholds, self.signs, quantizer)
-        return out.movedim(-1, norm.channel_dim)
+        return norm.from_rows(out, x)
 
     def extra_repr(self) -> str:
         return describe(self.quantizer)

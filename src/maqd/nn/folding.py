@@ -29,9 +29,13 @@ class Folded(nn.Module):
         """Switches the mode; a change to evaluation folds anew."""
         super().train(mode)
         if not mode:
-            self._computed_from = None
-            self.fold()
+            self.refold()
         return self
+
+    def refold(self) -> None:
+        """Computes the integer form anew, whatever was seen of the parameters."""
+        self._computed_from = None
+        self.fold()
 
     def fold(self) -> None:
         """Computes the integer form, unless it is up to date."""
@@ -52,5 +56,4 @@ class Folded(nn.Module):
 
 def _refold(module: Folded, _: object) -> None:
     if not module.training:
-        module._computed_from = None
-        module.fold()
+        module.refold()

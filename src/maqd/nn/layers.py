@@ -1,6 +1,7 @@
 """Layers whose weights have a few states: convolutions and linear maps."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Hashable
 
 import torch
@@ -17,7 +18,7 @@ UNIT_INPUT = Grid(low=0, high=1, exponent=0)
 """What a layer assumes of its input when it is not told."""
 
 
-class _QuantLayer(Folded):
+class QuantLayer(Folded):
     """What convolutions and linear layers share: a weight of a few states, and a bias on the accumulator's grid.
 
     Training quantizes the weight in every step (`quantize_weight`). Evaluation uses codes computed once, in float64
@@ -105,9 +106,9 @@ class _QuantLayer(Folded):
         if self.exponent is None:
             return
         codes = self.weight_codes().to(self.weight.device, torch.float32)
-        self.eval_weight = codes * math.ldexp(1.0, self.exponent)
-        if self.weight.ndim == 4:
-            self.eval_weight = self.eval_weight.contiguous(memory_format=torch.channels_last)
+        # With the strides of the weight: they decide the memory format of the output, as in training.
+        self.eval_weight = torch.empty_like(self.weight, dtype=torch.float32)
+        self.eval_weight.copy_(codes * math.ldexp(1.0, self.exponent))
         if self.bias is not None:
             self.eval_bias = quantize_bias(self.bias, self.accumulator_unit)
             largest = self.largest_product_sum + float(self.eval_bias.abs().max()) / self.accumulator_unit
@@ -136,8 +137,14 @@ class _QuantLayer(Folded):
             with torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
                 return self._apply_weight(x.float(), self.eval_weight, bias)
 
+    def outline(self, x: Tensor) -> Tensor:
+        """What `forward` returns in evaluation for a tensor on the meta device: shape and dtype alone."""
+        bias = None if self.bias is None else torch.empty_like(self.bias, dtype=torch.float32, device="meta")
+        return self._apply_weight(x.float(), torch.empty_like(self.weight, dtype=torch.float32, device="meta"), bias)
+
+    @abstractmethod
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The linear operation itself."""
 
     def _describe_states(self) -> str:
         return "float" if self.states is None else f"states={self.states.count}, step={self.step:.4g}"
@@ -151,7 +158,7 @@ def _whole_numbers(name: str, value: int | tuple[int, ...], dims: int, least: in
     return values
 
 
-class _QuantConv(_QuantLayer):
+class _QuantConv(QuantLayer):
     """Convolutions of any number of spatial dimensions; the arguments are documented in `QuantConv2d`."""
 
     dims: int
@@ -235,7 +242,7 @@ class QuantConv1d(_QuantConv):
         return F.conv1d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class QuantLinear(_QuantLayer):
+class QuantLinear(QuantLayer):
     """Linear map with weights of M_w states: ... x I -> ... x O. With a bias it is a network's integer head.
 
     Its outputs are integers times `accumulator_unit`; the bias lies on the same grid, so argmax needs no float.

@@ -60,6 +60,11 @@ class Normalization(nn.Module):
         """A view of x with the channel dimension last; contiguous where x is channels_last in memory."""
         return x.movedim(self.channel_dim, -1)
 
+    def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `to_rows`, with the strides of `like` where that is contiguous: `view` then works on it."""
+        out = rows.movedim(-1, self.channel_dim)
+        return out.contiguous() if like.is_contiguous() else out
+
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, channel_dim={self.channel_dim}"
 
@@ -116,7 +121,7 @@ class FoldableNorm(Normalization):
         y = (self.to_rows(x).double() - mean) * rstd
         if self.weight is not None and self.bias is not None:
             y = y * self.weight.double() + self.bias.double()
-        return y.movedim(-1, self.channel_dim).to(x.dtype)
+        return self.from_rows(y, x).to(x.dtype)
 
     def normalize(self, x: Tensor, quantizer: Quantizer | None) -> Tensor:
         """Batch statistics, normalization and the quantizer (if any) as one operation; updates the running values."""
@@ -131,7 +136,7 @@ class FoldableNorm(Normalization):
         with torch.no_grad():
             statistics = self.update(*channel_moments(rows, group), group)
         out = norm_act(rows, self.weight, self.bias, statistics, quantizer)
-        return out.movedim(-1, self.channel_dim)
+        return self.from_rows(out, x)
 
     @abstractmethod
     def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
@@ -303,7 +308,7 @@ class LayerNorm(Normalization):
         y = self.to_rows((wide - mean) * torch.rsqrt(variance + self.eps))
         if self.weight is not None and self.bias is not None:
             y = y * self.weight + self.bias
-        return y.movedim(-1, self.channel_dim).to(x.dtype)
+        return self.from_rows(y, x).to(x.dtype)
 
 
 def make_norm(kind: Norm, num_features: int, *, affine: Affine = Affine.CHANNEL, channel_dim: int = 1) -> Normalization:

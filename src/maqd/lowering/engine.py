@@ -1,0 +1,88 @@
+"""PyTorch as an engine: the network itself, call by call, as integers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from maqd.errors import LoweringError
+from maqd.graph import Graph, TensorType
+from maqd.graph.interpreter import check_images
+from maqd.nn.folding import Folded
+from maqd.nn.tracing import Traced, changes_its_input, evaluation, plain, trace
+
+
+class TorchEngine:
+    """The network itself in evaluation mode, to compare engines with.
+
+    Its modules' training modes and the caller's grad mode are left as they are.
+
+    Args:
+        model: The network that was lowered.
+        graph: Its graph.
+    """
+
+    name = "pytorch"
+
+    def __init__(self, model: nn.Module, graph: Graph) -> None:
+        self.graph = graph
+        self.model = plain(model)
+        self.traced = trace(self.model, (torch.zeros(1, *graph.input.shape, dtype=torch.uint8),))
+        for module in self.model.modules():
+            if isinstance(module, Folded):
+                module.refold()
+        self.device = next((value.device for value in model.parameters()), torch.device("cpu"))
+
+    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Every tensor of the graph that the network computes.
+
+        Args:
+            images: uint8, N x the input's shape.
+
+        Yields:
+            Name and codes, int64, N x the tensor's shape.
+
+        Raises:
+            EngineError: The images have another type or shape.
+            LoweringError: A value is no multiple of its tensor's unit: this is not the network that was lowered.
+        """
+        check_images(self.graph, images)
+        types = self.graph.types
+        run = _Recorder(self.traced, types)
+        with evaluation(self.model), torch.no_grad():  # left before anything is yielded
+            result = run.run(torch.from_numpy(images).to(self.device))
+        for name, value in run.values.items():
+            yield name, _codes(name, value, types[name])
+        logits = self.graph.logits.name
+        yield logits, _codes(logits, result, types[logits])
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the calls of a network and keeps the tensors that a graph has."""
+
+    def __init__(self, traced: Traced, types: dict[str, TensorType]) -> None:
+        super().__init__(traced.model)
+        self.values: dict[str, Tensor] = {}
+        self._names = {node: name for node, name in traced.names.items() if name in types}
+        # A call that changes its input would change what was recorded of it.
+        self._copies = any(changes_its_input(traced.model, node) for node in traced.names)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self._names and isinstance(result, Tensor):
+            self.values[self._names[n]] = result.clone() if self._copies else result
+        return result
+
+
+def _codes(name: str, value: Tensor, kind: TensorType) -> NDArray[np.int64]:
+    scaled = np.ldexp(value.detach().cpu().double().numpy(), -kind.exponent)
+    codes = scaled.astype(np.int64)
+    if not np.array_equal(codes, scaled) or codes[0].size != kind.size:
+        raise LoweringError(
+            f"{name}: PyTorch computes {tuple(value.shape)} values that are not multiples of 2^{kind.exponent} of "
+            f"shape {kind.shape}; compare with the network that was lowered"
+        )
+    return codes.reshape(len(codes), *kind.shape)

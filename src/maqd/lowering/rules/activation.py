@@ -1,0 +1,95 @@
+"""Normalization and quantizer in one."""
+
+import math
+
+import numpy as np
+
+from maqd.graph import channel_interval
+from maqd.graph.proof import Evaluated, candidate
+from maqd.lowering.builder import Codes, Raw, Rules, Step
+from maqd.nn import NormActivation, QuantActivation
+from maqd.nn.norm import FoldableNorm
+from maqd.numerics.fixedpoint import activation_cuts
+from maqd.numerics.states import power_of_two_exponent
+from maqd.settings.quantization import Quantizer
+
+
+def quant_activation(step: Step, x: Codes | Raw, module: QuantActivation) -> Codes:
+    """`QuantActivation`: the same step function in every channel."""
+    source, quantizer = step.codes(x), _quantizer(step, module)
+    channels = source.type.shape[0]
+    cuts = activation_cuts(quantizer.states, quantizer.step).astype(np.float32)
+    evaluated = _evaluated(
+        source,
+        quantizer,
+        0,
+        (np.repeat(cuts[:, None], channels, 1), np.ones(channels, np.float32)),
+        (np.ones(channels), np.zeros(channels), np.zeros(channels)),
+    )
+    return _put(step, source, 0, evaluated)
+
+
+def norm_activation(step: Step, x: Codes | Raw, module: NormActivation) -> Codes:
+    """`NormActivation`: a step function for each channel, as evaluation computes it."""
+    source, quantizer, norm = step.codes(x), _quantizer(step, module), module.norm
+    if not isinstance(norm, FoldableNorm):
+        step.refuse(
+            f"{type(norm).__name__} takes its statistics from each sample at inference and cannot be folded",
+            "train with LayerBatchNorm or BatchNorm",
+        )
+    axis = norm.channel_dim - 1 if norm.channel_dim > 0 else len(source.type.shape) + norm.channel_dim
+    module.refold()
+    integers = (module.thresholds.cpu().numpy(), module.signs.cpu().numpy())
+    return _put(step, source, axis, _evaluated(source, quantizer, axis, integers, norm.affine_map()))
+
+
+def _quantizer(step: Step, module: NormActivation | QuantActivation) -> Quantizer:
+    if module.quantizer is None:
+        step.refuse("it is a ReLU in float", "give it a quantizer and train again")
+    return module.quantizer
+
+
+def _evaluated(
+    source: Codes,
+    quantizer: Quantizer,
+    axis: int,
+    integers: tuple[np.ndarray, np.ndarray],
+    affine_map: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> Evaluated:
+    """What PyTorch evaluates.
+
+    Args:
+        source: The input.
+        quantizer: Of the activation.
+        axis: The channels' dimension in a sample.
+        integers: Thresholds (M-1) x C, and signs.
+        affine_map: Gain, mean and bias of each channel.
+    """
+    gain, mean, bias = affine_map
+    return Evaluated(
+        states=quantizer.states,
+        step_exponent=power_of_two_exponent(quantizer.step, "the activation step"),
+        thresholds=integers[0],
+        signs=integers[1],
+        exponent=source.type.exponent,
+        interval=channel_interval(source.type, axis),
+        scale=gain / quantizer.step * math.ldexp(1.0, source.type.exponent),
+        offset=(bias - gain * mean) / quantizer.step + quantizer.states.origin + 0.5,
+    )
+
+
+def _put(step: Step, source: Codes, axis: int, evaluated: Evaluated) -> Codes:
+    if not source.known:
+        return step.on_grid(evaluated.states.grid(evaluated.step_exponent))
+    found = candidate(step.name, source.source, axis, evaluated, step.builder.affine)
+    if found is None:
+        step.refuse(
+            "no fixed-point map whose products fit 64 bits equals it on every accumulator value",
+            "lower with thresholds (auto chooses them where needed)",
+        )
+    result = step.put(found.node, source)
+    step.builder.candidates.append(found)
+    return result
+
+
+RULES = Rules(modules={NormActivation: norm_activation, QuantActivation: quant_activation}, functions={})
