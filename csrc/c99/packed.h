@@ -474,16 +474,37 @@ MAQD_INLINE void maqd_max_pool_fields(const maqd_codes *x, const void *from, int
         }
 }
 
-/* Values of `count` fields. */
-MAQD_INLINE void maqd_unpack_fields(const void *x, int32_t bits, int32_t count, int32_t *y) {
-    const maqd_word *p = (const maqd_word *)x;
-    uint32_t word = 0;
-    for (int32_t i = 0, at = 32; i < count; i++, at += bits) {
-        if (at == 32) {
-            word = *p++;
-            at = 0;
+/* y = (y << shift) + (fields << x_shift), for `count` fields; shifts are 0 .. 31. */
+MAQD_INLINE void maqd_add_fields(int32_t *y, int32_t shift, const maqd_word *x, int32_t bits, int32_t x_shift,
+                                 int32_t count) {
+    const uint32_t mask = ((uint32_t)1 << bits) - 1u;
+    const int32_t each = 32 / bits;
+    for (int32_t done = 0; done < count; done += each) {
+        uint32_t word = *x++;
+        for (int32_t *const end = y + (count - done < each ? count - done : each); y != end; y++, word >>= bits)
+            *y = (int32_t)(((uint32_t)*y << shift) + ((word & mask) << x_shift));
+    }
+}
+
+/* Sums of fields over all pixels, for each channel: fields 8 bits apart are added at once.
+ *
+ *   y  int32_t [channels] */
+MAQD_INLINE void maqd_sum_fields(const maqd_codes *x, const void *from, int32_t *y) {
+    const int32_t words = maqd_pixel_words(x), pixels = x->rows * x->columns, bits = x->bits, each = 32 / bits;
+    const int32_t most = 255 / ((1 << bits) - 1); /* pixels whose sums fit 8 bits */
+    const uint32_t mask = (((uint32_t)1 << bits) - 1u) * 0x01010101u;
+    for (int32_t c = 0; c < x->channels; c++) y[c] = 0;
+    for (int32_t k = 0; k < words; k++) {
+        const maqd_word *p = (const maqd_word *)from + k;
+        for (int32_t left = pixels; left > 0;) {
+            uint32_t lanes[8] = {0};
+            for (int32_t n = left < most ? left : most; n > 0; n--, left--, p += words) {
+                const uint32_t v = *p;
+                for (int32_t i = 0; i < 8 / bits; i++) lanes[i] += (v >> (i * bits)) & mask;
+            }
+            for (int32_t i = 0; i < each && k * each + i < x->channels; i++)
+                y[k * each + i] += (int32_t)((lanes[i % (8 / bits)] >> (i / (8 / bits) * 8)) & 0xffu);
         }
-        y[i] = (int32_t)((word >> at) & ((1u << bits) - 1u));
     }
 }
 

@@ -186,10 +186,16 @@ def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pix
         lines.append(f"for (int32_t o = 0; o < {outputs}; o++) sums[o] += {bias}[o];")
     if len(step.links.inputs) > 1:
         addend = stored(step.links.inputs[1])
-        lines += [
-            f"maqd_add_shifted(sums, {step.shift}, {w.read(addend, f'{pixel} * {outputs}')},",
-            f"                 {element(addend)}, {step.addend_shift}, {outputs});",
-        ]
+        if addend.packed:
+            place = f"(const maqd_word *){w.at(addend)} + {pixel} * {addend.pixel_bytes // 4}"
+            lines.append(
+                f"maqd_add_fields(sums, {step.shift}, {place}, {addend.bits}, {step.addend_shift}, {outputs});"
+            )
+        else:
+            lines += [
+                f"maqd_add_shifted(sums, {step.shift}, {w.read(addend, f'{pixel} * {outputs}')},",
+                f"                 {element(addend)}, {step.addend_shift}, {outputs});",
+            ]
     if step.raw is not None:
         raw = stored(step.raw)
         lines.append(w.narrow(raw, outputs, w.write(raw, f"{pixel} * {outputs}")))

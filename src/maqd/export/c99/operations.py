@@ -228,7 +228,76 @@ class PlaneConv:
         return -(-len(self.weights) // 32) * self.ring * self.width * self.planes * 4
 
 
-Weighted = EventConv | PlainConv | PlaneConv
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelConv:
+    """A convolution of the image, two outputs in a word, to fields.
+
+    Args:
+        step: What it computes.
+        weights: int64, outputs x window rows x (window columns x channels), signs turned as for `thresholds`.
+        thresholds: int64, outputs x levels, on sums of weights and pixels as they are stored.
+    """
+
+    step: ConvStep
+    weights: NDArray[np.int64]
+    thresholds: NDArray[np.int64]
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the output."""
+        return len(self.weights)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """What sums begin with, so that none is ever negative."""
+        return 255 * np.maximum(-self.weights, 0).sum((1, 2))
+
+    @property
+    def highest(self) -> int:
+        """No sum is larger then."""
+        return 255 * int(np.abs(self.weights).sum((1, 2)).max())
+
+    @property
+    def paired(self) -> bool:
+        """Whether two sums can be compared at once: with few thresholds, below 2^15."""
+        return self.highest < 2**15 and self.thresholds.shape[1] <= 3
+
+    @property
+    def ring(self) -> int:
+        """Rows of the image that are there at once."""
+        return (self.step.weight.shape[2] - 1) * self.step.dilation[0] + 1
+
+    @property
+    def width(self) -> int:
+        """Pixels of such a row: those that windows look at."""
+        return (self.step.links.outputs[0].columns - 1) * self.step.stride[1] + self.step.weight.shape[3]
+
+    def passes(self, bits: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        """For fields of so many bits: the word of each pass, and the pairs of outputs of its words of sums.
+
+        An output that there is not is -1.
+        """
+        each, found = 32 // bits, []
+        for word in range(-(-self.outputs // each)):
+            first, count = word * each, min(each, self.outputs - word * each)
+            half = -(-count // 2)
+            pairs = [(first + k, first + half + k if half + k < count else -1) for k in range(half)]
+            found += [(word, pairs[start : start + 4]) for start in range(0, half, 4)]
+        widest = max(len(pairs) for _, pairs in found)
+        return [(word, pairs + [(-1, -1)] * (widest - len(pairs))) for word, pairs in found]
+
+    @property
+    def weight_bytes(self) -> int:
+        """About: of the table of weights."""
+        return self.weights.size * 2
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the ring."""
+        return -(-self.ring * self.width * self.step.links.inputs[0].channels // WORD) * WORD
+
+
+Weighted = EventConv | PlainConv | PlaneConv | PixelConv
 """Convolutions."""
 
 Operation = Weighted | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep

@@ -21,6 +21,7 @@ from maqd.export.c99.operations import (
     EventConv,
     Operation,
     Pass,
+    PixelConv,
     PlainConv,
     PlaneConv,
     RowFormat,
@@ -49,6 +50,10 @@ from maqd.plan.arena import Arena, Lifetime, place
 
 PLANE_TAPS = 49
 """Most positions of a window whose sum is written out."""
+
+
+PIXEL_TAPS = 256
+"""Most weights of an output in a first layer on pixels, which takes two bytes for each."""
 
 
 class Strategy(enum.Enum):
@@ -103,6 +108,8 @@ def make_program(graph: Graph, strategy: Strategy) -> Program:
     """
     plan = make_plan(graph)
     operations = tuple(_operation(step, trits=False) for step in plan.steps)
+    if strategy is not Strategy.SIZE:
+        operations = tuple(_first(one, plan.input.storage) for one in operations)
     if strategy is Strategy.SIZE:
         smaller = tuple(_operation(step, trits=True) for step in plan.steps)
         if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
@@ -146,9 +153,10 @@ def _operation(step: Step, *, trits: bool) -> Operation:
 
 
 def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv | PlaneConv:
-    planes = _planes(step)
-    if planes is not None:
-        return planes
+    return _planes(step) or _by_events(step, trits=trits)
+
+
+def _by_events(step: ConvStep, *, trits: bool) -> EventConv | PlainConv:
     rows = _row_format(step, trits=trits)
     if rows is None:
         return _plain_convolution(step)
@@ -184,19 +192,49 @@ def _planes(step: ConvStep) -> PlaneConv | None:
     return PlaneConv(step=step, weights=weights, thresholds=thresholds)
 
 
+def _first(operation: Operation, image: int) -> Operation:
+    """The operation, or the kernel on pixels where that can compute it from the image."""
+    if not isinstance(operation, EventConv) or operation.step.links.inputs[0].storage != image:
+        return operation
+    step, q = operation.step, operation.step.quantization
+    x, (outputs, inputs, high, wide) = step.links.inputs[0], step.weight.shape
+    if (
+        x.element is not Element.U8
+        or len(step.links.inputs) > 1
+        or step.raw is not None
+        or step.codes is None
+        or step.codes.highest > 15
+        or q is None
+        or not _plain(q)
+        or step.dilation[1] != 1
+        or inputs * high * wide > PIXEL_TAPS
+    ):
+        return operation
+    signs = q.signs.astype(np.int64)
+    weights = step.weight.unpack().astype(np.int64) * signs[:, None, None, None]
+    weights = weights.transpose(0, 2, 3, 1).reshape(outputs, high, wide * inputs)
+    bias = 0 if step.bias is None else signs * step.bias
+    thresholds = q.thresholds.T.astype(np.int64) - np.broadcast_to(bias, outputs)[:, None]
+    found = PixelConv(step=step, weights=weights, thresholds=thresholds + x.zero * weights.sum((1, 2))[:, None])
+    return found if found.highest < 2**16 else operation
+
+
 def _code_bits(buffer: Buffer) -> int:
     """Of a field that can hold a buffer's codes, which are not above 15."""
     return next(bits for bits in (1, 2, 4) if buffer.highest < 2**bits)
 
 
 def _on_fields(operation: Operation, stored: list[Codes]) -> Operation:
-    """The operation, or the plain kernel instead of one on planes where tensors are no fields."""
-    if not isinstance(operation, PlaneConv):
-        return operation
-    links = operation.step.links
-    if all(stored[buffer.storage].packed for buffer in (*links.inputs, *links.outputs)):
-        return operation
-    return _plain_convolution(operation.step)
+    """The operation, or another kernel instead of one that needs fields where tensors are none."""
+    match operation:
+        case PlaneConv(step=step):
+            links = step.links
+            fits = all(stored[buffer.storage].packed for buffer in (*links.inputs, *links.outputs))
+            return operation if fits else _plain_convolution(step)
+        case PixelConv(step=step):
+            fits = stored[step.links.outputs[0].storage].packed
+            return operation if fits else _by_events(step, trits=False)
+    return operation
 
 
 def _plain_convolution(step: ConvStep) -> PlainConv:
@@ -330,15 +368,16 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
             links = step_of(operation).links
             reads, writes = {b.storage for b in links.inputs}, {b.storage for b in links.outputs}
             match operation:
-                case PlaneConv():
+                case PlaneConv() | PixelConv():
                     pass
                 case EventConv(step=step) | PlainConv(step=step):
-                    wrong |= reads - ({links.inputs[0].storage} if isinstance(operation, EventConv) else set())
-                    wrong |= {b.storage for b in links.inputs[1:]}
+                    wrong |= set() if isinstance(operation, EventConv) else {links.inputs[0].storage}
                     fits = step.codes is not None and _plain(step.quantization)
                     wrong |= writes - ({step.codes.storage} if step.codes is not None and fits else set())
                 case QuantizeStep(quantization=quantization, axis=axis):
                     wrong |= reads if axis.inner == 1 and _plain(quantization) else reads | writes
+                case SumStep():
+                    wrong |= writes
                 case PoolStep(maximum=True):
                     if not reads | writes <= found:
                         wrong |= reads | writes
@@ -375,7 +414,7 @@ def _place(plan: Plan, operations: tuple[Operation, ...], stored: list[Codes]) -
 def _scratch(operation: Operation) -> int:
     """Bytes of an operation's scratch memory."""
     match operation:
-        case EventConv() | PlainConv() | PlaneConv():
+        case EventConv() | PlainConv() | PlaneConv() | PixelConv():
             return operation.scratch
         case QuantizeStep(axis=axis):
             length = axis.channels * axis.inner

@@ -46,6 +46,13 @@ def pooling(w: Writer, index: int, step: PoolStep | SumStep) -> list[str]:
         kernel, stride, padding, maximum = (x.rows, x.columns), (1, 1), (0, 0), False
     else:
         kernel, stride, padding, maximum = step.kernel, step.stride, step.padding, step.maximum
+    if x.packed and isinstance(step, SumStep):
+        return [
+            w.sums(index),
+            f"    static const maqd_codes x = {codes_struct(x)};",
+            f"    maqd_sum_fields(&x, {w.at(x)}, sums);",
+            f"    {w.narrow(y, y.channels, w.write(y, '0'))}",
+        ]
     if x.packed:
         numbers = ", ".join(map(str, (y.rows, y.columns, *kernel, *stride, *padding)))
         return [
