@@ -2,7 +2,7 @@
 
     python benchmarks/microcontroller.py --path DIR [--keep DIR] [--targets cortex-m3 cortex-m4 cortex-m7] [--json]
 
-Trains configs/cifar10_micro_w3a4.yaml, cifar10_micro_w3a2.yaml and digits_tiny.yaml (a run that is there in DIR of
+Trains the recipes cifar10-micro-w3a4, cifar10-micro-w3a2 and digits-tiny-w3a4 (a run that is there in DIR of
 --keep is used again), lowers them, and counts what each strategy executes in QEMU on a test image.
 
 The yardstick of the CIFAR-10 network is CMSIS-NN in 8 bits on a network of the same shapes (32 x 32 x 3; convolutions
@@ -22,8 +22,7 @@ from typing import Any
 
 from maqd.export.c99 import Strategy, Target
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-NETWORKS = {"w3a4": "cifar10_micro_w3a4", "w3a2": "cifar10_micro_w3a2", "digits": "digits_tiny"}
+NETWORKS = {"w3a4": "cifar10-micro-w3a4", "w3a2": "cifar10-micro-w3a2", "digits": "digits-tiny-w3a4"}
 TARGETS = (
     Target.CORTEX_M0PLUS,
     Target.CORTEX_M3,
@@ -50,7 +49,7 @@ def make(name: str, folder: Path, data: list[str]) -> tuple[Path, Path]:
     """A trained run and its graph."""
     run, graph = folder / name, folder / f"{name}.maqd"
     if not graph.exists():
-        maqd("train", "--config", CONFIGS / f"{NETWORKS[name]}.yaml", "--run", run, "--overwrite", "--json", *data)
+        maqd("train", NETWORKS[name], "--run", run, "--overwrite", "--json", *data)
         maqd("lower", run, "-o", graph, "--json")
     return run, graph
 

@@ -1,8 +1,8 @@
-"""Accuracy of configurations over several seeds: a distribution, with machine and time.
+"""Accuracy of recipes over several seeds: a distribution, with machine and time.
 
-    python benchmarks/short_schedule.py --path DIR [--configs NAME[:NORM] ...] [--seeds 3] [--json]
+    python benchmarks/short_schedule.py --path DIR [--recipes NAME[:NORM] ...] [--seeds 3] [--json]
 
-Trains each configuration of configs/, with another normalization (lbn, levelled_lbn, bn) if asked, with each seed
+Trains each recipe at its CPU budget, with another normalization (lbn, levelled_lbn, bn) if asked, with each seed
 through the same code as `maqd train`, evaluates the exact integer function on the whole test set, and prints the test
 accuracies in percent with their mean and standard deviation. `--append FILE` adds one JSON line per run as it ends,
 and skips the runs that FILE already holds.
@@ -19,28 +19,25 @@ from pathlib import Path
 import torch
 
 from harness import machine, print_json, print_machine
-from maqd.cli.arguments import read_yaml
-from maqd.nn import Norm
-from maqd.settings.training import TrainConfig
-from maqd.settings.tree import from_plain
+from maqd.recipes import Budget, recipe
+from maqd.settings.quantization import Norm
 from maqd.training.progress import Output
 from maqd.training.train import train
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-DEFAULT = tuple(f"cifar10_vgg16_{states}_cpu" for states in ("float", "w3a4", "w3a2"))
+DEFAULT = tuple(f"cifar10-vgg16-{states}" for states in ("float", "w3a4", "w3a2"))
 
 
 def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: int, runs: Path) -> dict[str, object]:
     """One training: its accuracy and what produced it."""
-    file, _, norm = name.partition(":")
-    config = from_plain(TrainConfig, read_yaml(CONFIGS / f"{file}.yaml", TrainConfig))
+    known, _, norm = name.partition(":")
+    config = recipe(known).variant(Budget.CPU).config
     if norm:
         quant = replace(config.model.quant, norm=Norm(norm))
         config = replace(config, model=replace(config.model, quant=quant))
     config = replace(
         config,
         seed=seed,
-        run=str(runs / f"{file}_{norm or 'as_is'}_seed{seed}"),
+        run=str(runs / f"{known}_{norm or 'as_is'}_seed{seed}"),
         data=replace(config.data, path=path, cache_dir=cache),
         compute=replace(config.compute, threads=threads),
     )
@@ -58,11 +55,11 @@ def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: i
 
 
 def main() -> None:
-    """Trains all configurations with all seeds."""
+    """Trains all recipes with all seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", help="directory of the data set")
     parser.add_argument("--cache-dir", help="directory of decoded data sets")
-    parser.add_argument("--configs", nargs="+", default=list(DEFAULT), help="NAME or NAME:NORM, in configs/")
+    parser.add_argument("--recipes", nargs="+", default=list(DEFAULT), help="NAME or NAME:NORM, of `maqd recipes`")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, help="keep the run directories here")
@@ -76,7 +73,7 @@ def main() -> None:
         lines = [json.loads(line) for line in options.append.read_text().splitlines()]
         done = {(line["config"], line["seed"]): line for line in lines}
     figures: dict[str, object] = {"seeds": options.seeds}
-    for name in options.configs:
+    for name in options.recipes:
         accuracies = []
         for seed in range(options.seeds):
             line = done.get((name, seed))

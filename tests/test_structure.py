@@ -24,6 +24,7 @@ ALLOWED = {
     "io": set(),
     "numerics": set(),
     "settings": {"numerics"},
+    "recipes": {"settings", "numerics"},
     "graph": {"numerics", "io"},
     "plan": {"graph", "numerics"},
     "export": {"plan", "graph", "numerics", "io"},
@@ -38,7 +39,7 @@ ALLOWED = {
     "experiment": set(),
     "cli": {
         "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "training", "report",
-        "settings", "numerics", "io",
+        "recipes", "settings", "numerics", "io",
     },
 }  # fmt: skip
 """The rooms of the package and which others each may import, at any depth of its code."""

@@ -10,7 +10,6 @@ EXTRAS = {
     "PIL": "images",
     "torch": "train",
     "lightning": "train",
-    "jsonargparse": "train",
     "yaml": "train",
     "rich": "train",
     "tensorboard": "train",

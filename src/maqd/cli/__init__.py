@@ -19,13 +19,14 @@ Very low-bit neural networks, trained in PyTorch and run as the same integers ev
 
 commands:
   demo    train the digits networks, print a table, save a picture
-  train   train a network from a YAML configuration into a run directory
+  train   train a network from a recipe or a YAML file into a run directory
   eval    repeat the test accuracy of a run
   lower   turn a run into an integer graph, a .maqd file, with proof
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
   run     classify images
   info    print its layers, states, bytes and multiplications
   export  write it as ONNX, QONNX or a C99 program
+  recipes list the recipes that `maqd train` knows
   bench   measure the native engine, beside other runtimes, or the C program on a microcontroller
 
 `maqd COMMAND --help` shows a command's options.
@@ -43,6 +44,7 @@ class Command(enum.Enum):
     RUN = "run"
     INFO = "info"
     EXPORT = "export"
+    RECIPES = "recipes"
     BENCH = "bench"
 
 
@@ -55,6 +57,7 @@ _MODULES = {
     Command.RUN: "maqd.cli.run",
     Command.INFO: "maqd.cli.info",
     Command.EXPORT: "maqd.cli.export",
+    Command.RECIPES: "maqd.cli.recipes",
     Command.BENCH: "maqd.cli.bench",
 }
 """Where each command is; imported when it is asked for, so that those without PyTorch need none."""
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(name: str, arguments: list[str]) -> int:
     commands = {command.value: command for command in Command}
     if name not in commands:
-        return _fail(unknown_key(name, list(commands)).replace("option", "command", 1), 2)
+        return _fail(unknown_key(name, list(commands), what="command"), 2)
     try:
         return importlib.import_module(_MODULES[commands[name]]).command(arguments)
     except UsageError as error:

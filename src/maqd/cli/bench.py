@@ -12,14 +12,16 @@ from maqd.bench.latency import REPEATS, Result, installed_peers, latency
 from maqd.bench.microcontroller import BOARDS
 from maqd.bench.peers import Peer
 from maqd.bench.timing import pinned
+from maqd.cli.arguments import take_settings
 from maqd.cli.emulated import emulated
-from maqd.cli.options import Options, UsageError, take_prefixed
+from maqd.cli.options import Options, UsageError
 from maqd.cli.text import Counter, table
 from maqd.cli.verify import test_images
 from maqd.export.c99 import Strategy, Target
 from maqd.graph import Graph, container
 from maqd.machine import machine
 from maqd.runtime.native import NativeEngine
+from maqd.settings.training import EvalConfig
 
 
 def command(arguments: list[str]) -> int:
@@ -47,11 +49,11 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("--against", metavar="RUN", type=Path, help="use the test images of this run; random ones else")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    data = take_prefixed(arguments, "--data.")
+    data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)
     batches = _batches(options.batch)
     if data and options.against is None:
-        raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
+        raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
     if options.repeats is not None and options.repeats < 2:
         raise UsageError(f"--repeats must be at least 2, got {options.repeats}")
     if options.strategy is not None and options.target is None:
@@ -116,7 +118,7 @@ def _batches(text: str) -> list[int]:
     return batches
 
 
-def _images(graph: Graph, run: Path | None, data: list[str], count: int) -> NDArray[np.uint8]:
+def _images(graph: Graph, run: Path | None, data: list[tuple[str, str]], count: int) -> NDArray[np.uint8]:
     if run is None:
         return np.random.default_rng(0).integers(0, 256, (count, *graph.input.shape), dtype=np.uint8)
     found = np.concatenate(list(test_images(graph, run, data, count)))

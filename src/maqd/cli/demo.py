@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from maqd.bench.conventional import Precision
 from maqd.bench.peers import OnnxRuntimePeer
 from maqd.bench.timing import alternated, spread
 from maqd.cli.options import Options
-from maqd.data import Data, DataConfig, Source, open_data
+from maqd.data import Data, open_data
 from maqd.errors import MissingDependencyError
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
-from maqd.models import Architecture, ModelConfig
-from maqd.nn import Norm, QuantConfig
+from maqd.recipes import recipe
 from maqd.report.picture import Portrait, draw
 from maqd.report.sparsity import (
     LayerActivations,
@@ -36,14 +35,13 @@ from maqd.report.sparsity import (
 from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import Engine, Verification, verify
-from maqd.settings.training import ComputeConfig, Device, OptimConfig, TrainConfig
+from maqd.settings.training import TrainConfig
 from maqd.training.checkpoint import Evaluation
 from maqd.training.interrupt import Interrupted
 from maqd.training.progress import Output
 from maqd.training.runs import open_run
 from maqd.training.train import train
 
-EPOCHS = 24
 PICTURE = "maqd_demo.png"
 
 
@@ -54,21 +52,22 @@ class Contestant:
     Args:
         name: Its run directory.
         title: Its name in the table.
-        quant: How it is quantized.
+        recipe: How it is trained.
     """
 
     name: str
     title: str
-    quant: QuantConfig
+    recipe: str
+
+    @property
+    def config(self) -> TrainConfig:
+        """Its run."""
+        return recipe(self.recipe).variant().config
 
 
-FLOAT = Contestant(
-    name="float",
-    title="float",
-    quant=QuantConfig(weight_states=None, act_states=None, norm=Norm.BN),
-)
-FOUR = Contestant(name="w3a4", title="M_w=3 M_a=4", quant=QuantConfig(weight_states=3, act_states=4, act_step=1.0))
-TWO = Contestant(name="w3a2", title="M_w=3 M_a=2", quant=QuantConfig(weight_states=3, act_states=2, act_step=2.0))
+FLOAT = Contestant(name="float", title="float", recipe="digits-float")
+FOUR = Contestant(name="w3a4", title="M_w=3 M_a=4", recipe="digits-w3a4")
+TWO = Contestant(name="w3a2", title="M_w=3 M_a=2", recipe="digits-w3a2")
 CONTESTANTS = (FLOAT, FOUR, TWO)
 
 
@@ -131,8 +130,8 @@ class Row:
             **({} if self.integers is None else self.integers.plain()),
             "name": self.contestant.name,
             "run": str(self.run),
-            "weight_states": self.contestant.quant.weight_states,
-            "act_states": self.contestant.quant.act_states,
+            "weight_states": self.contestant.config.model.quant.weight_states,
+            "act_states": self.contestant.config.model.quant.act_states,
             "test_accuracy": self.evaluation.accuracy,
             **asdict(self.evaluation),
             "nonzero_weights": nonzero_ratio(self.weights),
@@ -146,7 +145,7 @@ def command(arguments: Sequence[str]) -> int:
     """Run `maqd demo` with these options; the exit status."""
     parser = Options(usage="maqd demo [--output DIR] [--epochs N] [--seed N] [--json]", description=__doc__ or "")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="directory of runs, files and picture (demo)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs of each network ({EPOCHS})")
+    parser.add_argument("--epochs", type=int, default=FLOAT.config.epochs, help="epochs of each network")
     parser.add_argument("--seed", type=int, default=0, help="seed (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     options = parser.read(arguments)
@@ -172,21 +171,6 @@ def command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def demo_config(contestant: Contestant, run: Path, *, epochs: int, seed: int) -> TrainConfig:
-    """The training run of a network of the demo."""
-    return TrainConfig(
-        seed=seed,
-        run=str(run),
-        epochs=epochs,
-        log_every=10,
-        model=ModelConfig(architecture=Architecture.DIGITS, quant=contestant.quant),
-        data=DataConfig(source=Source.DIGITS, batch_size=64),
-        optim=OptimConfig(lr=4e-3),
-        # Images of 8 x 8 pixels are too little work for a second thread.
-        compute=ComputeConfig(device=Device.CPU, threads=1),
-    )
-
-
 def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, seed: int, output: Output) -> Row:
     """Train a network of the demo and look at what it became.
 
@@ -198,12 +182,12 @@ def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, se
         output: Where progress goes.
     """
     run = directory / contestant.name
-    config = demo_config(contestant, run, epochs=epochs, seed=seed)
+    config = replace(contestant.config, run=str(run), epochs=epochs, seed=seed)
     result = train(config, overwrite=True, output=output, label=f"{contestant.title:<11}", epochs_per_line=4)
     network = open_run(run).network
     data = open_data(config.data, seed=seed)
     images = (images for images, _ in data.test_loader())
-    quantized = contestant.quant.weight_states is not None
+    quantized = config.model.quant.weight_states is not None
     return Row(
         contestant=contestant,
         run=run,

@@ -3,51 +3,37 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from maqd.cli.options import UsageError, take_flag, take_positional, take_values
-from maqd.errors import ConfigError
+from maqd.cli.arguments import configure, take_settings
+from maqd.cli.options import Options
+from maqd.settings.training import EvalConfig
+from maqd.settings.tree import dotted_keys, to_plain
 
 
 def command(arguments: list[str]) -> int:
     """Run `maqd eval`; the exit status."""
-    from maqd.cli.arguments import parse
-    from maqd.settings.training import EvalConfig
-    from maqd.settings.tree import parse_member, to_plain
-    from maqd.training.checkpoint import read_checkpoint
-    from maqd.training.evaluate import evaluate_run
-    from maqd.training.run_directory import Which, checkpoint_path
-
-    flags = {
-        "--checkpoint {last,best}": "Which checkpoint; the last one by default.",
-        "--json": "Print one JSON object.",
-    }
-    as_json = take_flag(arguments, "--json")
-    whiches = take_values(arguments, "--checkpoint")
-    try:
-        which = parse_member(Which, whiches[-1], "--checkpoint") if whiches else Which.LAST
-    except ConfigError as error:
-        raise UsageError(str(error)) from error
-    run = take_positional(arguments)
-    base: dict[str, Any] = {}
-    path = None
-    if run is not None:
-        path = checkpoint_path(Path(run), which)
-        header = read_checkpoint(path).header
-        base = {"data": to_plain(header.config.data), "compute": to_plain(header.config.compute)}
-    options = parse(
-        EvalConfig,
-        arguments,
-        bases=[base],
-        flags=flags,
+    parser = Options(
         usage="maqd eval RUN [--checkpoint {last,best}] [--json] [--data.KEY VALUE ...] [--compute.KEY VALUE ...]",
         description="Repeat the test accuracy of a run.",
+        known=list(dotted_keys(EvalConfig)),
     )
-    if path is None:
-        raise UsageError("eval needs the directory of a run")
-    result = evaluate_run(options.data, options.compute, path)
-    if as_json:
-        print(json.dumps({"run": run, "checkpoint": which.value, "test_accuracy": result.accuracy, **asdict(result)}))
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint (last)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    chosen = take_settings(arguments, EvalConfig)
+    options = parser.read(arguments)
+
+    from maqd.training.evaluate import evaluate_run
+    from maqd.training.run_directory import Which
+    from maqd.training.runs import open_run
+
+    run = open_run(options.run, checkpoint=Which(options.checkpoint))
+    base = {"data": to_plain(run.config.data), "compute": to_plain(run.config.compute)}
+    config = configure(EvalConfig, [base], chosen)
+    result = evaluate_run(config.data, config.compute, run)
+    if options.json:
+        found = {"run": str(run.path), "checkpoint": options.checkpoint, "test_accuracy": result.accuracy}
+        print(json.dumps({**found, **asdict(result)}))
     else:
-        print(f"test accuracy {result} in {run}")
+        print(f"test accuracy {result} in {run.path}")
     return 0

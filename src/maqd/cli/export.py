@@ -6,13 +6,15 @@ import json
 import re
 from pathlib import Path
 
-from maqd.cli.options import Options, UsageError, take_prefixed
+from maqd.cli.arguments import take_settings
+from maqd.cli.options import Options, UsageError
 from maqd.cli.verify import test_images
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
 from maqd.graph import Graph, container
+from maqd.settings.training import EvalConfig
 
 
 class Format(enum.Enum):
@@ -69,10 +71,10 @@ def command(arguments: list[str]) -> int:
         help="of C99: test images of this run for the self-test; random ones else",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    data = take_prefixed(arguments, "--data.")
+    data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)
     if data and options.against is None:
-        raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
+        raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
     kind = Format(options.to)
     for name, owner in BELONGS.items():
         if getattr(options, name) is not None and kind is not owner:
@@ -97,7 +99,7 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
-def _c99(graph: Graph, options: argparse.Namespace, data: list[str]) -> dict[str, object]:
+def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]]) -> dict[str, object]:
     images = None
     if options.against is not None:
         images = next(iter(test_images(graph, options.against, data, VECTORS)))

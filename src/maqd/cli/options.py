@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from maqd.settings.tree import unknown_key
 
@@ -17,10 +17,22 @@ class Options(argparse.ArgumentParser):
     Args:
         usage: First line of the help.
         description: The line under it.
+        epilog: Text below the options.
+        known: Further options of the command, which were taken out before; only for messages.
     """
 
-    def __init__(self, *, usage: str, description: str) -> None:
-        super().__init__(usage=usage, description=description, allow_abbrev=False)
+    def __init__(self, *, usage: str, description: str, epilog: str | None = None, known: Sequence[str] = ()) -> None:
+        self.flags: list[str] = []
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            usage=usage, description=description, epilog=epilog, allow_abbrev=False, formatter_class=formatter
+        )
+        self.known = known
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """As in the base class; notes the names for messages."""
+        self.flags += names
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
@@ -35,19 +47,12 @@ class Options(argparse.ArgumentParser):
         """
         options, unknown = self.parse_known_args(arguments)
         if unknown and unknown[0].startswith("-"):
-            known = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
-            raise UsageError(unknown_key(unknown[0].partition("=")[0], known))
+            key = unknown[0].partition("=")[0].lstrip("-")
+            own = [option for option in self.flags if option.startswith("--")]
+            raise UsageError(unknown_key(key, [*(option[2:] for option in own), *self.known], mark="--"))
         if unknown:
             raise UsageError(f"unexpected argument {unknown[0]!r}")
         return options
-
-
-def take_flag(arguments: list[str], flag: str) -> bool:
-    """Remove a flag without a value; whether it was there."""
-    found = flag in arguments
-    while flag in arguments:
-        arguments.remove(flag)
-    return found
 
 
 def take_values(arguments: list[str], option: str) -> list[str]:
@@ -71,26 +76,3 @@ def take_values(arguments: list[str], option: str) -> list[str]:
         else:
             index += 1
     return values
-
-
-def take_positional(arguments: list[str]) -> str | None:
-    """Remove the first argument that is neither an option nor its value, and return it."""
-    index = 0
-    while index < len(arguments):
-        if not arguments[index].startswith("-"):
-            return arguments.pop(index)
-        index += 1 if "=" in arguments[index] or arguments[index] in ("-h", "--help") else 2
-    return None
-
-
-def take_prefixed(arguments: list[str], prefix: str) -> list[str]:
-    """Remove all options that begin with `prefix`, with their values, and return them.
-
-    Raises:
-        UsageError: A value is missing.
-    """
-    taken: list[str] = []
-    for option in [argument.partition("=")[0] for argument in arguments if argument.startswith(prefix)]:
-        for value in take_values(arguments, option):
-            taken += [option, value]
-    return taken

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.cli.options import Options, UsageError, take_prefixed
+from maqd.cli.arguments import configure, take_settings
+from maqd.cli.options import Options, UsageError
 from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph, container
@@ -18,6 +19,8 @@ from maqd.runtime.native import NativeEngine
 from maqd.runtime.numpy import NumpyEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import Engine, verify
+from maqd.settings.training import EvalConfig
+from maqd.settings.tree import to_plain
 
 ENGINES = ("numpy", "native", "onnxruntime", "c")
 """Engines that need no run; "pytorch" is the run's own network."""
@@ -45,12 +48,12 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most so many images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    data = take_prefixed(arguments, "--data.")
+    data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)
     if options.images < 1:
         raise UsageError(f"--images must be at least 1, got {options.images}")
     if data and options.against is None:
-        raise UsageError(f"{data[0]} belongs to --against RUN: without a run the images are random")
+        raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
     graph = container.load(options.graph)
     engines = _engines(graph, options.engines)
     if options.against is None:
@@ -108,7 +111,7 @@ def _random(graph: Graph, count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _against(
-    graph: Graph, run: Path, checkpoint: str, options: list[str], count: int
+    graph: Graph, run: Path, checkpoint: str, options: list[tuple[str, str]], count: int
 ) -> tuple[Engine, Iterator[NDArray[np.uint8]]]:
     """The network of a run, and its test images."""
     from maqd.lowering import TorchEngine
@@ -119,13 +122,13 @@ def _against(
     return TorchEngine(opened.network, graph), test_images(graph, run, options, count)
 
 
-def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iterator[NDArray[np.uint8]]:
+def test_images(graph: Graph, run: Path, options: list[tuple[str, str]], count: int) -> Iterator[NDArray[np.uint8]]:
     """Test images of a run's data set.
 
     Args:
         graph: What they must fit.
         run: Directory of the run.
-        options: `--data.KEY VALUE` that replace the run's own.
+        options: Names and values that replace those of the run's own data.
         count: At most this many.
 
     Yields:
@@ -134,9 +137,6 @@ def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iter
     Raises:
         ConfigError: The images do not fit the graph.
     """
-    from maqd.cli.arguments import parse
-    from maqd.settings.training import EvalConfig
-    from maqd.settings.tree import to_plain
     from maqd.training.runs import open_run
 
     opened = open_run(run)
@@ -146,5 +146,5 @@ def test_images(graph: Graph, run: Path, options: list[str], count: int) -> Iter
             "verify the graph that was lowered from this run"
         )
     base = {"data": to_plain(opened.config.data)}
-    parsed = parse(EvalConfig, options, bases=[base], flags={}, usage="maqd verify", description="")
+    parsed = configure(EvalConfig, [base], options)
     return opened.test_images(count, data=parsed.data, batch=BATCH)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import enum
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maqd.errors import ConfigError
+from maqd.optional import require
 
 T = TypeVar("T")
 
@@ -105,6 +107,122 @@ def dotted_keys(cls: type) -> Iterator[str]:
             yield from (f"{key}.{inner}" for inner in dotted_keys(typing.cast("type", hint)))
 
 
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain tree with the leaves of two; the second one's are taken where both have one."""
+    both = {key for key in first.keys() & second.keys() if isinstance(first[key], Mapping)}
+    both = {key for key in both if isinstance(second[key], Mapping)}
+    return {**first, **second, **{key: merged(first[key], second[key]) for key in both}}
+
+
+def read_tree(path: Path, cls: type) -> dict[str, Any]:
+    """The plain tree of a YAML file, its keys checked.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or has a key that the configuration `cls` lacks.
+    """
+    yaml = require("yaml", "reading configuration files")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}; pass a YAML file of options") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    tree = {} if tree is None else tree
+    check_keys(cls, tree, str(path))
+    return tree
+
+
+def parse_option(cls: type, key: str, text: str) -> dict[str, Any]:
+    """The plain tree of one option of the command line.
+
+    Args:
+        cls: The configuration.
+        key: Dotted name of the option, one of `dotted_keys(cls)`.
+        text: Its value: YAML, or plain text where the option is text; "null" for None.
+
+    Raises:
+        ConfigError: The value is not valid YAML.
+    """
+    yaml = require("yaml", "reading options")
+    kind: Any = cls
+    for part in key.split("."):
+        kind = typing.get_type_hints(kind)[part]
+    alternatives = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    try:
+        plain = str in alternatives and text != "null"
+        value: Any = text if plain else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{key} is not valid YAML: {' '.join(str(error).split())}") from error
+    *sections, leaf = key.split(".")
+    tree = {leaf: value}
+    for section in reversed(sections):
+        tree = {section: tree}
+    return tree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of a configuration, for its help.
+
+    Args:
+        key: Dotted name.
+        values: What it takes.
+        default: Its value if nothing is said, as YAML.
+        text: What it means.
+    """
+
+    key: str
+    values: str
+    default: str
+    text: str
+
+
+def options(cls: type, prefix: str = "") -> Iterator[Option]:
+    """Every option of a configuration but its sections, with what the docstrings say of it."""
+    texts = _arguments(cls.__doc__ or "")
+    for field in dataclasses.fields(cls):
+        hint, key = typing.get_type_hints(cls)[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint):
+            yield from options(typing.cast("type", hint), f"{key}.")
+            continue
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        yield Option(key=key, values=_values(hint), default=_shown(default), text=texts.get(field.name, ""))
+
+
+def _values(hint: Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return "|".join("null" if kind is type(None) else _values(kind) for kind in inner)
+    if origin in (list, tuple):
+        return "LIST"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "{" + ",".join(str(member.value) for member in hint) + "}"
+    return {int: "N", float: "X", bool: "{true,false}"}.get(hint, "TEXT")
+
+
+def _shown(value: object) -> str:
+    plain = to_plain(value)
+    return {None: "null", True: "true", False: "false"}.get(plain, str(plain)) if not isinstance(plain, list) else "[]"
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """The texts of a docstring's section "Args", by name; several names may share one."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    section = docstring.partition("Args:")[2]
+    for line in section.splitlines():
+        entry = re.fullmatch(r" {8}([a-z_0-9, ]+): (.*)", line)
+        if entry is not None:
+            names = entry[1].split(", ")
+            found |= dict.fromkeys(names, entry[2])
+        elif line.startswith(" " * 9):
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        elif line.strip():
+            break
+    return found
+
+
 def check_keys(cls: type, tree: object, source: str) -> None:
     """Check that a file's tree has only keys of a configuration.
 
@@ -127,8 +245,15 @@ def check_keys(cls: type, tree: object, source: str) -> None:
     check(tree, "")
 
 
-def unknown_key(key: str, valid: list[str]) -> str:
-    """One line that names an unknown key and the closest valid one."""
+def unknown_key(key: str, valid: list[str], *, mark: str = "", what: str = "option") -> str:
+    """One line that names an unknown key and the closest valid one.
+
+    Args:
+        key: The key, without the mark.
+        valid: All valid ones.
+        mark: Written before keys, such as "--".
+        what: What the keys are.
+    """
     # Most typos keep the section; a forgotten section shows as an equal last part.
     section, _, leaf = key.rpartition(".")
     same_leaf = [name for name in valid if name.rpartition(".")[2] == leaf]
@@ -139,7 +264,7 @@ def unknown_key(key: str, valid: list[str]) -> str:
         or difflib.get_close_matches(key, valid, n=1)
         or difflib.get_close_matches(key, siblings or valid, n=1, cutoff=0.0)
     )
-    return f"unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"unknown {what} {mark + key!r}" + (f"; did you mean {mark + close[0]!r}?" if close else "")
 
 
 def _hint(value: str, choices: list[str]) -> str:

@@ -1,7 +1,6 @@
 """`evaluate_run`: the test accuracy of a checkpoint."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from maqd.settings.training import ComputeConfig
 from maqd.training.checkpoint import SHAPE, Evaluation
 from maqd.training.environment import device_of, resolve_compute
 from maqd.training.metrics import TestCounts
-from maqd.training.runs import load_network
+from maqd.training.runs import Run
 
 
 @torch.no_grad()
@@ -32,13 +31,13 @@ def count(network: nn.Module, loader: Any, device: torch.device) -> Evaluation:
     return counts.read()
 
 
-def evaluate_run(data_config: DataConfig, compute: ComputeConfig, path: Path) -> Evaluation:
-    """The test accuracy of a checkpoint.
+def evaluate_run(data_config: DataConfig, compute: ComputeConfig, run: Run) -> Evaluation:
+    """The test accuracy of a run's checkpoint.
 
     Args:
         data_config: The data set.
         compute: Where to compute; a single process does it.
-        path: The checkpoint.
+        run: The run.
 
     Raises:
         CheckpointError: It is damaged, or its network does not fit the data.
@@ -47,13 +46,12 @@ def evaluate_run(data_config: DataConfig, compute: ComputeConfig, path: Path) ->
     compute = resolve_compute(replace(compute, devices=1, nodes=1))
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
-    network, header = load_network(path)
-    data = open_data(data_config, seed=header.config.seed)
-    found, stored = (tuple(getattr(info, name) for name in SHAPE) for info in (data.info, header.data))
+    data = open_data(data_config, seed=run.config.seed)
+    found, stored = (tuple(getattr(info, name) for name in SHAPE) for info in (data.info, run.header.data))
     if found != stored:
         raise CheckpointError(
-            f"{path} was trained on images with (channels, size, classes) = {stored}, the data has {found}; "
+            f"{run.path} was trained on images with (channels, size, classes) = {stored}, the data has {found}; "
             "pass the data it was trained on"
         )
     device = device_of(compute)
-    return count(network.to(device), data.test_loader(), device)
+    return count(run.network.to(device), data.test_loader(), device)

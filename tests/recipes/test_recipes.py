@@ -1,0 +1,85 @@
+"""The recipes: complete, named after what they are, and of networks that can be built and lowered."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from maqd.errors import ConfigError
+from maqd.export.c99 import Strategy, Target, export_c99
+from maqd.lowering import lower
+from maqd.models import build_model
+from maqd.recipes import RECIPES, Budget, recipe
+from maqd.settings.training import TrainConfig
+from maqd.settings.tree import from_plain, to_plain
+
+CIFAR = [
+    "-".join(parts)
+    for parts in product(
+        ("cifar10", "cifar100"), ("vgg16", "preact_resnet18"), ("float", "w3a4", "w3a2", "w2a2", "w5a8", "w7a16")
+    )
+]
+SMALL_DEVICES = {"cifar10-micro-w3a4": (3, 4), "cifar10-micro-w3a2": (3, 2), "digits-tiny-w3a4": (3, 4)}
+"""Recipes for microcontrollers, and their states."""
+VARIANTS = [(found.name, variant.budget) for found in RECIPES for variant in found.variants]
+
+
+def test_every_combination_has_a_recipe_and_no_name_is_used_twice():
+    names = [found.name for found in RECIPES]
+    assert len(names) == len(set(names))
+    assert {*CIFAR, *SMALL_DEVICES, "digits-float", "digits-w3a4", "digits-w3a2"} == set(names)
+    assert all({variant.budget for variant in recipe(name).variants} == set(Budget) for name in CIFAR)
+
+
+@pytest.mark.parametrize(("name", "budget"), VARIANTS)
+def test_recipe_is_what_its_name_says(name: str, budget: Budget):
+    config = recipe(name).variant(budget).config
+    data, *network, states = name.split("-")
+    quant = config.model.quant
+    assert config.data.source.value == data
+    architecture = config.model.architecture.value
+    assert {"vgg16": "vgg", "preact_resnet18": "preact", "micro": "micro"}.get(
+        "".join(network), "digits"
+    ) in architecture
+    assert states == ("float" if quant.weight_states is None else f"w{quant.weight_states}a{quant.act_states}")
+    assert (config.epochs == 200) == (budget is Budget.FULL)
+    assert config.run is None
+    assert from_plain(TrainConfig, to_plain(config)) == config
+
+
+def test_unknown_names_and_budgets_say_what_there_is():
+    with pytest.raises(ConfigError, match="unknown recipe 'cifar10-vgg-w3a4'; did you mean 'cifar10-vgg16-w3a4'"):
+        recipe("cifar10-vgg-w3a4")
+    with pytest.raises(ConfigError, match="digits-w3a4 has no budget full; use --budget cpu"):
+        recipe("digits-w3a4").variant(Budget.FULL)
+    assert recipe("cifar10-vgg16-w3a4").variant().budget is Budget.FULL
+
+
+@pytest.mark.parametrize("name", SMALL_DEVICES)
+def test_networks_for_small_devices_fit_them(name: str):
+    config = recipe(name).variant().config
+    torch.manual_seed(0)
+    channels, size = (1, 8) if name.startswith("digits") else (3, 32)
+    network = build_model(config.model, in_channels=channels, num_classes=10, image_size=size).eval()
+    quant = config.model.quant
+    assert (quant.weight_states, quant.act_states) == SMALL_DEVICES[name]
+    graph = lower(network, torch.zeros(1, channels, size, size, dtype=torch.uint8)).graph
+    target = Target.CORTEX_M0PLUS if name.startswith("digits") else Target.CORTEX_M4
+    exported = export_c99(graph, target=target, strategy=Strategy.FAST)  # refuses what is too large
+    macs = sum(graph.macs(node.name) for node in graph.nodes)
+    if name.startswith("digits"):
+        assert exported.table_bytes < 6000
+        assert exported.arena_bytes < 1000
+    else:
+        assert macs == 16 * 16 * 27 * 32 + 16 * 16 * 288 * 64 + 8 * 8 * 576 * 64 + 4096 * 10  # as measured elsewhere
+
+
+@pytest.mark.parametrize("name", [name for name in CIFAR if name.startswith("cifar10-")])
+def test_short_recipe_builds_a_network_that_classifies(name: str):
+    torch.manual_seed(0)
+    config = recipe(name).variant(Budget.CPU).config
+    model = build_model(config.model, in_channels=3, num_classes=10, image_size=32).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    logits = model(images)
+    assert logits.shape == (2, 10)
+    assert torch.isfinite(logits).all()
