@@ -163,7 +163,7 @@ def test_training_uses_quantized_weights_and_bias(kind: str, states: int):
     layer = KINDS[kind](states=states, bias=True, input_grid=FOUR)
     nn.init.normal_(layer.bias)
     x = codes(INPUTS[kind], FOUR).float() * FOUR.unit
-    weight = quantize_weight(layer.weight, layer.states, layer.step, 2.0**layer.exponent).detach()
+    weight = quantize_weight(layer.weight, layer.states, layer.quantizer.distance, 2.0**layer.exponent).detach()
     assert torch.equal(weight.double() / 2.0**layer.exponent, layer.weight_codes().double())  # no ties in this sample
     out = layer(x)
     assert torch.equal(out, layer.eval()(x))
@@ -202,7 +202,9 @@ def test_output_of_full_range_inputs_has_the_wanted_deviation(kind: str, states:
     """Up to the factor sqrt(2) of rounding the gain to a power of two."""
     layer = KINDS[kind](states=states, gain=gain, input_grid=FOUR)
     fan_in = layer.weight[0].numel()
-    scale = layer.accumulator_unit * layer.states.spacing / layer.step  # of a standardized weight times a code
+    scale = (
+        layer.accumulator_unit * layer.states.spacing / layer.quantizer.distance
+    )  # of a standardized weight times a code
     deviation = scale * math.sqrt(fan_in) * FOUR.magnitude
     assert gain / math.sqrt(2) <= deviation * (1 + 1e-12)
     assert deviation <= gain * math.sqrt(2) * (1 + 1e-12)

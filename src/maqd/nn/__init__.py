@@ -6,6 +6,7 @@ from maqd.nn.inputs import IntegerInput
 from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
+from maqd.nn.quantizers import RoundClip, WeightQuantizer
 from maqd.settings.quantization import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "Quantizer",
+    "RoundClip",
     "Surrogate",
+    "WeightQuantizer",
     "grid_of",
     "make_norm",
 ]

@@ -1,14 +1,21 @@
 """Makes the layers of a network from its configuration, by name."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from maqd.nn.activation import NormActivation
 from maqd.nn.layers import QuantConv2d, QuantLinear
 from maqd.nn.norm import make_norm
+from maqd.nn.quantizers import RoundClip, WeightQuantizer
 from maqd.numerics.states import Grid, States
 from maqd.settings.quantization import UNCHANGED, QuantConfig, Quantizer
+
+
+def round_clip(states: int, step: float | None) -> WeightQuantizer:
+    """MaQD's quantizer of weights."""
+    return RoundClip(states=States(count=states, signed=True), step=step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +24,11 @@ class LayerFactory:
 
     Args:
         quant: The network's quantization.
+        weights: Makes the quantizer of a layer's weights from M_w and the step.
     """
 
     quant: QuantConfig
+    weights: Callable[[int, float | None], WeightQuantizer] = round_clip
 
     def weight_states(self, name: str) -> int | None:
         """M_w of the layer `name` after overrides."""
@@ -28,6 +37,11 @@ class LayerFactory:
             if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
                 states = override.weight_states
         return states
+
+    def weight_quantizer(self, name: str) -> WeightQuantizer | None:
+        """How the weights of the layer `name` are quantized; None in float."""
+        states = self.weight_states(name)
+        return None if states is None else self.weights(states, self.quant.weight_step)
 
     def quantizer(self, name: str) -> Quantizer | None:
         """The activation `name` after overrides; None for ReLU."""
@@ -51,8 +65,7 @@ class LayerFactory:
             kernel,
             stride=stride,
             padding=(kernel - 1) // 2,
-            states=self.weight_states(name),
-            step=self.quant.weight_step,
+            states=self.weight_quantizer(name),
             input_grid=grid,
             gain=gain,
         )
@@ -72,8 +85,7 @@ class LayerFactory:
             inputs,
             classes,
             bias=True,
-            states=self.weight_states(name),
-            step=self.quant.weight_step,
+            states=self.weight_quantizer(name),
             input_grid=grid,
             gain=math.sqrt(positions),
         )

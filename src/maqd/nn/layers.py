@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from maqd.errors import ConfigError
 from maqd.nn.folding import Folded, versions
-from maqd.nn.functional import quantize_bias, quantize_weight, weight_codes
+from maqd.nn.functional import quantize_bias
+from maqd.nn.quantizers import RoundClip, WeightQuantizer
 from maqd.numerics.limits import EXACT_LIMIT
-from maqd.numerics.states import Grid, States, gaussian_step
+from maqd.numerics.states import Grid, States
 
 UNIT_INPUT = Grid(low=0, high=1, exponent=0)
 """What a layer assumes of its input when it is not told."""
@@ -21,28 +22,29 @@ UNIT_INPUT = Grid(low=0, high=1, exponent=0)
 class QuantLayer(Folded):
     """What convolutions and linear layers share: a weight of a few states, and a bias on the accumulator's grid.
 
-    Training quantizes the weight in every step (`quantize_weight`). Evaluation uses codes computed once, in float64
-    on the CPU (`weight_codes`), and accumulates in float32, where sums of codes are exact.
+    Training quantizes the weight in every step. Evaluation uses codes computed once, in float64 on the CPU, and
+    accumulates in float32, where sums of codes are exact.
 
     Args:
         shape: Of the weight: outputs first, then fan-in.
         bias: Whether to add a bias, rounded to the accumulator's unit.
-        states: M_w; None for a float layer without standardization.
-        step: Distance of neighbouring states, in standard deviations of a filter; None takes the best uniform step
-            for a unit Gaussian.
+        states: M_w, for MaQD's `RoundClip`; or another `WeightQuantizer`; None for a float layer.
+        step: Of `RoundClip`: distance of neighbouring states, in standard deviations of a filter; None takes the best
+            uniform step for a unit Gaussian.
         input_grid: Where the input lies: sets the power-of-two gain and the accumulator's unit.
         gain: Wanted standard deviation of the output for inputs that fill their range, up to a factor sqrt(2).
     """
 
     eval_weight: Tensor
     eval_bias: Tensor
+    learned: nn.ParameterList | None
 
     def __init__(
         self,
         shape: tuple[int, ...],
         *,
         bias: bool,
-        states: int | None,
+        states: int | WeightQuantizer | None,
         step: float | None,
         input_grid: Grid | None,
         gain: float,
@@ -50,9 +52,14 @@ class QuantLayer(Folded):
         super().__init__()
         if min(shape) < 1:
             raise ConfigError(f"{type(self).__name__} needs positive sizes, got a weight of shape {shape}")
-        if not 0 < gain < math.inf or (step is not None and not 0 < step < math.inf):
-            raise ConfigError(f"{type(self).__name__} needs finite gain > 0 and step > 0, got {gain} and {step}")
-        self.states = None if states is None else States(count=states, signed=True)
+        if not 0 < gain < math.inf:
+            raise ConfigError(f"{type(self).__name__} needs a finite gain > 0, got {gain}")
+        if isinstance(states, WeightQuantizer) and step is not None:
+            raise ConfigError(f"{type(self).__name__} takes a step beside a number of states; give it to {states}")
+        if states is None or isinstance(states, WeightQuantizer):
+            self.quantizer = states
+        else:
+            self.quantizer = RoundClip(states=States(count=states, signed=True), step=step)
         self.input_grid = UNIT_INPUT if input_grid is None else input_grid
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
@@ -61,20 +68,32 @@ class QuantLayer(Folded):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.register_buffer("eval_weight", torch.empty(0), persistent=False)
         self.register_buffer("eval_bias", torch.empty(0), persistent=False)
-        self.step = self.exponent = None
-        if self.states is None:
+        learned = () if self.quantizer is None else self.quantizer.initial(self.weight.detach())
+        self.learned = nn.ParameterList([nn.Parameter(value) for value in learned]) if learned else None
+        self.exponent = None
+        if self.quantizer is None:
             return
-        self.step = gaussian_step(self.states.count) if step is None else step
         fan_in = math.prod(shape[1:])
         scale = gain / (math.sqrt(fan_in) * self.input_grid.magnitude * self.input_grid.unit)
-        self.exponent = round(math.log2(scale * self.step / self.states.spacing))
-        largest = self.largest_product_sum = fan_in * self.states.high * self.input_grid.magnitude
+        self.exponent = round(math.log2(scale * self.quantizer.code_scale))
+        count, high = self.quantizer.states.count, self.quantizer.states.high
+        largest = self.largest_product_sum = fan_in * high * self.input_grid.magnitude
         if largest >= EXACT_LIMIT:
             raise ConfigError(
-                f"{type(self).__name__} with fan-in {fan_in}, {states} weight states and input codes up to "
+                f"{type(self).__name__} with fan-in {fan_in}, {count} weight states and input codes up to "
                 f"{self.input_grid.magnitude} can accumulate {largest} >= 2**24, which float32 does not hold exactly; "
                 "use fewer states or a smaller fan-in"
             )
+
+    @property
+    def states(self) -> States | None:
+        """The codes of the weights; None in float."""
+        return None if self.quantizer is None else self.quantizer.states
+
+    @property
+    def _learned(self) -> tuple[Tensor, ...]:
+        """What the quantizer learns beside the weights."""
+        return () if self.learned is None else tuple(self.learned)
 
     @property
     def accumulator_unit(self) -> float:
@@ -89,13 +108,14 @@ class QuantLayer(Folded):
         Raises:
             ConfigError: The weight is in float.
         """
-        if self.states is None or self.step is None:
+        if self.quantizer is None:
             raise ConfigError(f"{type(self).__name__} has float weights, and so no codes; set its states")
-        return weight_codes(self.weight, self.states, self.step)
+        with torch.no_grad():
+            return self.quantizer.codes(self.weight, self._learned)
 
     def state_key(self) -> Hashable:
-        """Of weight and bias, if they are quantized."""
-        return None if self.exponent is None else versions(self.weight, self.bias)
+        """Of weight, bias and what the quantizer learns, if they are quantized."""
+        return None if self.exponent is None else versions(self.weight, self.bias, *self._learned)
 
     def compute_integers(self) -> None:
         """The codes that evaluation uses.
@@ -120,11 +140,11 @@ class QuantLayer(Folded):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output; in evaluation exact integers times `accumulator_unit`, in float32."""
-        if self.states is None or self.step is None or self.exponent is None:
+        if self.quantizer is None or self.exponent is None:
             return self._apply_weight(x, self.weight, self.bias)
         if self.training:
             unit = math.ldexp(1.0, self.exponent)
-            weight = quantize_weight(self.weight, self.states, self.step, unit)
+            weight = self.quantizer.values(self.weight, unit, self._learned)
             bias = None if self.bias is None else quantize_bias(self.bias, self.accumulator_unit)
             return self._apply_weight(x, weight, bias)
         if not torch.compiler.is_compiling():
@@ -147,7 +167,7 @@ class QuantLayer(Folded):
         """The linear operation itself."""
 
     def _describe_states(self) -> str:
-        return "float" if self.states is None else f"states={self.states.count}, step={self.step:.4g}"
+        return "float" if self.quantizer is None else self.quantizer.describe()
 
 
 def _whole_numbers(name: str, value: int | tuple[int, ...], dims: int, least: int) -> tuple[int, ...]:
@@ -174,7 +194,7 @@ class _QuantConv(QuantLayer):
         groups: int = 1,
         bias: bool = False,
         *,
-        states: int | None = 3,
+        states: int | WeightQuantizer | None = 3,
         step: float | None = None,
         input_grid: Grid | None = None,
         gain: float = 1.0,
@@ -211,7 +231,7 @@ class QuantConv2d(_QuantConv):
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: As in `torch.nn.Conv2d`.
-        states: M_w >= 2, or None for float weights.
+        states: M_w >= 2; or a `WeightQuantizer` other than MaQD's; or None for float weights.
         step: Distance of neighbouring states in standard deviations; None: best uniform step for a Gaussian.
         input_grid: Where the input lies (`Quantizer.grid`, `maqd.numerics.states.PIXELS`); codes 0 and 1 by default.
         gain: Wanted standard deviation of the output for inputs that fill their range.
@@ -258,7 +278,7 @@ class QuantLinear(QuantLayer):
         out_features: int,
         bias: bool = False,
         *,
-        states: int | None = 3,
+        states: int | WeightQuantizer | None = 3,
         step: float | None = None,
         input_grid: Grid | None = None,
         gain: float = 1.0,

@@ -132,6 +132,8 @@ class Quantizer:
     surrogate: Surrogate = field(default_factory=Surrogate)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.states, States):
+            raise ConfigError(f"a quantizer needs States, got {self.states!r}; use States(count=M, signed=False)")
         power_of_two_exponent(self.step, "the activation step")
 
     @property
