@@ -44,5 +44,9 @@ class ExportError(MaqdError, ValueError):
     """An export format cannot express a graph."""
 
 
+class OutputError(MaqdError, ValueError):
+    """What a command is to write cannot be written, or would replace something else."""
+
+
 class EngineError(MaqdError, RuntimeError):
     """An engine is missing, or was given an input that the network does not take."""

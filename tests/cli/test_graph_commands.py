@@ -136,7 +136,7 @@ def test_lower_refuses(run: Path, tmp_path: Path, fails: Callable[..., str]) -> 
     )
     assert "invalid choice: 'float'" in fails("lower", run, "-o", "m", "--affine", "float", status=2)
     assert "does not exist" in fails("lower", tmp_path / "nothing", "-o", tmp_path / "m")
-    assert "No such file or directory" in fails("lower", run, "-o", tmp_path / "nowhere" / "m.maqd")
+    assert "does not exist; make it first" in fails("lower", run, "-o", tmp_path / "nowhere" / "m.maqd")
     ln = digits_run(tmp_path / "ln", norm=Norm.LN)
     message = fails("lower", ln, "-o", tmp_path / "m.maqd")
     assert "stem.act: LayerNorm takes its statistics from each sample" in message
@@ -329,7 +329,9 @@ def test_export_refuses(graph: Path, tmp_path: Path, fails: Callable[..., str]) 
     assert "--profile belongs to --to onnx" in fails(
         "export", graph, "--to", "qonnx", "-o", "m", "--profile", "compact", status=2
     )
-    assert "No such file" in fails("export", graph, "--to", "onnx", "-o", tmp_path / "nowhere" / "m.onnx")
+    assert "does not exist; make it first" in fails(
+        "export", graph, "--to", "onnx", "-o", tmp_path / "nowhere" / "m.onnx"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -441,3 +443,70 @@ def test_python_interface(run: Path, graph: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(first.run(images) * unit, network(torch.from_numpy(images)).numpy())
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         maqd.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# ---- outputs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "message"),
+    [
+        ("", 2, "must name a file or directory, got an empty text"),
+        (".", 1, "is a directory"),
+        ("nowhere/x", 1, "needs the directory nowhere, which does not exist; make it first"),
+        ("notes.txt", 1, "is another kind of file"),
+        ("last.ckpt", 1, "is a checkpoint"),
+        ("last.ckpt/x", 1, "which is a file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["lower", "onnx", "qonnx", "c99"])
+def test_outputs_are_refused_before_the_work(
+    run: Path,
+    graph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: Callable[..., str],
+    command: str,
+    output: str,
+    status: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(container, "load", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("maqd.lowering.lower", lambda *_: pytest.fail("the work was begun"))
+    Path("notes.txt").write_text("mine")
+    Path("last.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    arguments = ["lower", run] if command == "lower" else ["export", graph, "--to", command]
+    found = fails(*arguments, "-o", output, status=status)
+    if command == "c99" and output in ("notes.txt", "last.ckpt"):
+        message = "must be an empty or a new directory"
+    assert message in found
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "notes.txt"]
+
+
+def test_a_command_never_writes_over_its_own_input(
+    run: Path, graph: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    mine = tmp_path / "m.maqd"
+    mine.write_bytes(graph.read_bytes())
+    assert "is the input itself" in fails("export", mine, "--to", "onnx", "-o", mine)
+    assert "is a checkpoint" in fails("lower", run, "-o", run / "checkpoints" / "last.ckpt")
+    assert "is another kind of file" in fails("lower", run, "-o", run / "config.yaml")
+    assert "is the input itself" in fails("lower", run, "-o", run)
+    assert mine.read_bytes() == graph.read_bytes()
+
+
+def test_an_edited_configuration_is_not_ignored_in_silence(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    (copy / "checkpoints").mkdir(parents=True)
+    (copy / "checkpoints" / "last.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    text = (run / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text)
+    assert main(["eval", str(copy)]) == 0
+    assert capsys.readouterr().err == ""
+    (copy / "config.yaml").write_text(text.replace("act_states: 4", "act_states: 8"))
+    for command in (["eval", str(copy)], ["lower", str(copy), "-o", str(tmp_path / "m.maqd")]):
+        assert main(command) == 0
+        assert "the checkpoint says model.quant.act_states 4, the file 8" in capsys.readouterr().err

@@ -57,3 +57,15 @@ def test_phases_are_named_once(config: TrainConfig, tmp_path: Path) -> None:
 def test_a_phase_does_not_say_where_it_is(config: TrainConfig, change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="phase 'few' sets"):
         Phase(name="few", config=replace(config, **{"run": None, **change}))
+
+
+def test_a_phase_that_stopped_before_its_first_result_starts_anew(config: TrainConfig, tmp_path: Path) -> None:
+    first, second = phases(config)
+    whole = train_phases([first], tmp_path, output=SILENT)[0]
+    (whole.run / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"already holds a run without last\.ckpt"):
+        train_phases([first, second], tmp_path, output=SILENT)  # its results would be lost
+    metrics = whole.run / "metrics.jsonl"
+    kept = [line for line in metrics.read_text().splitlines() if '"event": "test"' not in line]
+    metrics.write_text("\n".join(kept))
+    assert train_phases([first], tmp_path, output=SILENT)[0].evaluation == whole.evaluation

@@ -1,15 +1,19 @@
 """Runs do not write over each other."""
 
 import os
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_runs import Silent, entries, last, names
+from small_runs import Silent, entries, full_disk, last, names
 
-from maqd.errors import CheckpointError, ConfigError
+from maqd.errors import CheckpointError, ConfigError, DataError
+from maqd.settings.data import DataConfig, Source
 from maqd.settings.training import TrainConfig
+from maqd.training import checkpoint as checkpoints
 from maqd.training.run_directory import RunDirectory, locked
 
 
@@ -74,3 +78,71 @@ def test_nothing_else_is_written(config: TrainConfig, run: Silent, monkeypatch: 
     run(config)
     assert names(where) == ["run"]
     assert names(where / "run") == [".lock", "checkpoints", "config.yaml", "metrics.jsonl", "tensorboard"]
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """All files below a directory but the lock."""
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+
+
+def test_a_run_whose_last_checkpoint_was_renamed_is_still_a_run(config: TrainConfig, run: Silent) -> None:
+    run(config)
+    last(config).rename(last(config).with_name("good.ckpt"))
+    before = files(Path(str(config.run)))
+    with pytest.raises(ConfigError, match=r"already holds a run without last\.ckpt \(config\.yaml is there\)"):
+        run(config)
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from; start it again with --overwrite"):
+        run(config, resume=True)
+    assert files(Path(str(config.run))) == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "checkpoints/mine.ckpt", "tensorboard/notes"])
+def test_a_directory_that_holds_any_part_of_a_run_is_left_alone(config: TrainConfig, run: Silent, name: str) -> None:
+    directory = Path(str(config.run))
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_text("mine: 1")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run(config)
+    with pytest.raises(ConfigError, match=r"no config\.yaml that maqd wrote: it is not replaced"):
+        run(config, overwrite=True)
+    assert files(directory) == {name: b"mine: 1"}
+
+
+def test_overwriting_removes_only_what_a_run_wrote(config: TrainConfig, run: Silent) -> None:
+    run(config)
+    directory = Path(str(config.run))
+    mine = {"checkpoints/good.ckpt": b"good", "tensorboard/notes.txt": b"notes", "notes.txt": b"mine"}
+    for name, content in mine.items():
+        (directory / name).write_bytes(content)
+    (directory / "checkpoints" / ".last.ckpt.1.2.tmp").write_bytes(b"of a killed process")
+    run(config, overwrite=True)
+    after = files(directory)
+    assert mine.items() <= after.items()
+    assert len(after) == len(mine) + 4  # last checkpoint, configuration, metrics, one log
+
+
+def test_a_run_that_cannot_start_replaces_none(config: TrainConfig, run: Silent, tmp_path: Path) -> None:
+    run(config)
+    before = files(Path(str(config.run)))
+    data = DataConfig(source=Source.IMAGE_FOLDER, path=str(tmp_path / "nothing"))
+    with pytest.raises(DataError):
+        run(replace(config, data=data), overwrite=True)
+    assert files(Path(str(config.run))) == before
+
+
+def test_a_full_disk_before_the_first_checkpoint_does_not_advise_resuming(
+    config: TrainConfig, run: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = checkpoints.write_run_file
+
+    def write(path: Path, data: bytes) -> None:
+        with full_disk(1000 if path.suffix == ".ckpt" else resource.RLIM_INFINITY):
+            original(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_run_file", write)
+        with pytest.raises(CheckpointError, match=r"free some space and start again with --overwrite$"):
+            run(config)
+    run(config, overwrite=True)
+    assert len(entries(config, "test")) == 2

@@ -14,7 +14,7 @@ from maqd.bench.peers import Peer
 from maqd.bench.timing import pinned
 from maqd.cli.arguments import take_settings
 from maqd.cli.emulated import emulated
-from maqd.cli.options import Options, UsageError
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import Counter, table
 from maqd.cli.verify import test_images
 from maqd.export.c99 import Strategy, Target
@@ -32,7 +32,7 @@ def command(arguments: list[str]) -> int:
         description="Measure the native engine: latency, throughput, each layer; with --peers beside other runtimes. "
         "With --target the exported C program on an emulated microcontroller.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--batch", metavar="N,..", default="1,64", help="images of a call (1,64)")
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of a call (1)")
     parser.add_argument("--repeats", metavar="N", type=int, help=f"turns of each ({REPEATS})")
@@ -47,7 +47,9 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--strategy", choices=[strategy.value for strategy in Strategy], help="of the C program (balanced)"
     )
-    parser.add_argument("--against", metavar="RUN", type=Path, help="use the test images of this run; random ones else")
+    parser.add_argument(
+        "--against", metavar="RUN", type=some_path, help="use the test images of this run; random ones else"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)

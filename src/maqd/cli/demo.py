@@ -16,11 +16,12 @@ from torch import nn
 from maqd.bench.conventional import Precision
 from maqd.bench.peers import OnnxRuntimePeer
 from maqd.bench.timing import alternated, spread
-from maqd.cli.options import Options
+from maqd.cli.options import Options, some_path
 from maqd.data import Data, open_data
 from maqd.errors import MissingDependencyError
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.graph import container
+from maqd.io.outputs import Artefact, check_output
 from maqd.lowering import TorchEngine, lower
 from maqd.recipes import recipe
 from maqd.report.picture import Portrait, draw
@@ -144,12 +145,20 @@ class Row:
 def command(arguments: Sequence[str]) -> int:
     """Run `maqd demo` with these options; the exit status."""
     parser = Options(usage="maqd demo [--output DIR] [--epochs N] [--seed N] [--json]", description=__doc__ or "")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="directory of runs, files and picture (demo)")
+    parser.add_argument(
+        "--output", type=some_path, default=Path("demo"), help="directory of runs, files and picture (demo)"
+    )
     parser.add_argument("--epochs", type=int, default=FLOAT.config.epochs, help="epochs of each network")
     parser.add_argument("--seed", type=int, default=0, help="seed (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     options = parser.read(arguments)
     output = Output(sys.stderr if options.json else sys.stdout)
+    picture = options.output / PICTURE
+    options.output.mkdir(parents=True, exist_ok=True)
+    check_output(picture, Artefact.PICTURE)
+    for contestant in CONTESTANTS:
+        check_output(options.output / f"{contestant.name}.maqd", Artefact.GRAPH)
+        check_output(options.output / f"{contestant.name}.onnx", Artefact.ONNX)
     begin = time.monotonic()
     try:
         rows = [
@@ -159,7 +168,6 @@ def command(arguments: Sequence[str]) -> int:
     except Interrupted as stop:
         output.line("stopped")
         return 128 + stop.signum
-    picture = options.output / PICTURE
     draw_rows(rows, picture)
     seconds = time.monotonic() - begin
     if options.json:

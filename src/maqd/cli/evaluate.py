@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 from maqd.cli.arguments import configure, take_settings
-from maqd.cli.options import Options
+from maqd.cli.options import Options, some_path
+from maqd.cli.text import note
 from maqd.settings.training import EvalConfig
 from maqd.settings.tree import dotted_keys, to_plain
 
@@ -17,7 +17,7 @@ def command(arguments: list[str]) -> int:
         description="Repeat the test accuracy of a run.",
         known=list(dotted_keys(EvalConfig)),
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("run", metavar="RUN", type=some_path, help="directory of a run")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint (last)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = take_settings(arguments, EvalConfig)
@@ -25,9 +25,11 @@ def command(arguments: list[str]) -> int:
 
     from maqd.training.evaluate import evaluate_run
     from maqd.training.run_directory import Which
-    from maqd.training.runs import open_run
+    from maqd.training.runs import edited_options, open_run
 
     run = open_run(options.run, checkpoint=Which(options.checkpoint))
+    if edits := edited_options(run.path, run.header):
+        note(edits)
     base = {"data": to_plain(run.config.data), "compute": to_plain(run.config.compute)}
     config = configure(EvalConfig, [base], chosen)
     result = evaluate_run(config.data, config.compute, run)

@@ -4,16 +4,16 @@ import argparse
 import enum
 import json
 import re
-from pathlib import Path
 
 from maqd.cli.arguments import take_settings
-from maqd.cli.options import Options, UsageError
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.verify import test_images
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
 from maqd.graph import Graph, container
+from maqd.io.outputs import Artefact, check_output
 from maqd.settings.training import EvalConfig
 
 
@@ -40,10 +40,15 @@ def command(arguments: list[str]) -> int:
         "--target NAME ... [--against RUN]] [--json] [--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--to", required=True, choices=[kind.value for kind in Format], help="the format")
     parser.add_argument(
-        "-o", "--output", metavar="PATH", required=True, type=Path, help="the file to write; of C99 a new directory"
+        "-o",
+        "--output",
+        metavar="PATH",
+        required=True,
+        type=some_path,
+        help="the file to write; of C99 a new directory",
     )
     parser.add_argument(
         "--profile",
@@ -67,7 +72,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--against",
         metavar="RUN",
-        type=Path,
+        type=some_path,
         help="of C99: test images of this run for the self-test; random ones else",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -79,6 +84,7 @@ def command(arguments: list[str]) -> int:
     for name, owner in BELONGS.items():
         if getattr(options, name) is not None and kind is not owner:
             raise UsageError(f"--{name} belongs to --to {owner.value}, not to --to {kind.value}")
+    check_output(options.output, Artefact.PROGRAM if kind is Format.C99 else Artefact.ONNX, inputs=[options.graph])
     graph = container.load(options.graph)
     match kind:
         case Format.ONNX:

@@ -2,9 +2,8 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
-from maqd.cli.options import Options
+from maqd.cli.options import Options, some_path
 from maqd.cli.text import table
 from maqd.graph import container
 from maqd.graph.summary import summarize
@@ -16,7 +15,7 @@ def command(arguments: list[str]) -> int:
         usage="maqd info GRAPH [--text] [--json]",
         description="Print the layers of a .maqd file: states, accumulators, bytes, multiplications.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--text", action="store_true", help="print the graph instead, one line a node")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)

@@ -4,12 +4,12 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 
-from maqd.cli.options import Options
-from maqd.cli.text import Counter, table
+from maqd.cli.options import Options, some_path
+from maqd.cli.text import Counter, note, table
 from maqd.graph import container
 from maqd.graph.summary import summarize
+from maqd.io.outputs import Artefact, check_output
 from maqd.numerics.fixedpoint import AffineForm
 
 
@@ -19,8 +19,8 @@ def command(arguments: list[str]) -> int:
         usage="maqd lower RUN -o FILE [--affine {auto,thresholds,fixed-point}] [--checkpoint {last,best}] [--json]",
         description="Turn a trained network into an integer graph, prove it equal, and save it.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, type=Path, help="the .maqd file to write")
+    parser.add_argument("run", metavar="RUN", type=some_path, help="directory of a run")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, type=some_path, help="the .maqd file to write")
     parser.add_argument(
         "--affine",
         choices=[form.value for form in AffineForm],
@@ -30,14 +30,17 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint (last)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
+    check_output(options.output, Artefact.GRAPH, inputs=[options.run])
 
     import torch
 
     from maqd.lowering import lower
     from maqd.training.run_directory import Which
-    from maqd.training.runs import open_run
+    from maqd.training.runs import edited_options, open_run
 
     run = open_run(options.run, checkpoint=Which(options.checkpoint))
+    if edits := edited_options(options.run, run.header):
+        note(edits)
     network, info = run.network, run.header.data
     example = torch.zeros(1, *info.shape, dtype=torch.uint8)
     counter = Counter("proving", sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from maqd.settings.tree import unknown_key
@@ -53,6 +54,17 @@ class Options(argparse.ArgumentParser):
         if unknown:
             raise UsageError(f"unexpected argument {unknown[0]!r}")
         return options
+
+
+def some_path(text: str) -> Path:
+    """The type of an argument that names a file or directory.
+
+    Raises:
+        argparse.ArgumentTypeError: It names none.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or directory, got an empty text")
+    return Path(text)
 
 
 def take_values(arguments: list[str], option: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.cli.options import Options, UsageError
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import table
 from maqd.errors import DataError
 from maqd.graph import Graph, container
@@ -23,8 +23,10 @@ def command(arguments: list[str]) -> int:
         usage="maqd run GRAPH IMAGE... [--top N] [--resize] [--engine {native,numpy,onnxruntime}] [--json]",
         description="Classify images: the best classes with their integer logits and scores.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
-    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="image files, or .npy files of uint8")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
+    parser.add_argument(
+        "images", metavar="IMAGE", type=some_path, nargs="+", help="image files, or .npy files of uint8"
+    )
     parser.add_argument("--top", metavar="N", type=int, default=5, help="how many classes (5)")
     parser.add_argument("--resize", action="store_true", help="resize the middle square of images of another size")
     parser.add_argument(

@@ -28,6 +28,11 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def note(text: str) -> None:
+    """Print one line on standard error that a result must not hide, such as an input that was taken in part."""
+    print(f"maqd: note: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
 class Counter:
     """One line that counts, for a person who watches; nothing anywhere else.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maqd.cli.arguments import configure, help_all, take_settings
-from maqd.cli.options import Options, UsageError
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.errors import ConfigError
 from maqd.machine import rank
 from maqd.recipes import Budget, recipe
@@ -43,7 +43,9 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="one of `maqd recipes`")
     parser.add_argument("--budget", choices=[budget.value for budget in Budget], help="of the recipe")
-    parser.add_argument("--config", metavar="FILE", type=Path, action="append", default=[], help="YAML file of options")
+    parser.add_argument(
+        "--config", metavar="FILE", type=some_path, action="append", default=[], help="YAML file of options"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in the run directory")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the run directory")
     parser.add_argument("--print-config", action="store_true", help="print the options as YAML and train nothing")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.cli.arguments import configure, take_settings
-from maqd.cli.options import Options, UsageError
-from maqd.cli.text import Counter, table
+from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.text import Counter, note, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph, container
 from maqd.runtime.c99 import CEngine
@@ -38,9 +38,12 @@ def command(arguments: list[str]) -> int:
         usage="maqd verify GRAPH [--against RUN] [--engines NAME,..] [--images N] [--json] [--data.KEY VALUE ...]",
         description="Compare engines with the NumPy interpreter, every tensor, for equality; status 1 on a difference.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=Path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument(
-        "--against", metavar="RUN", type=Path, help="compare with the trained network of this run, on its test images"
+        "--against",
+        metavar="RUN",
+        type=some_path,
+        help="compare with the trained network of this run, on its test images",
     )
     parser.add_argument(
         "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c"
@@ -116,9 +119,11 @@ def _against(
     """The network of a run, and its test images."""
     from maqd.lowering import TorchEngine
     from maqd.training.run_directory import Which
-    from maqd.training.runs import open_run
+    from maqd.training.runs import edited_options, open_run
 
     opened = open_run(run, checkpoint=Which(checkpoint))
+    if edits := edited_options(run, opened.header):
+        note(edits)
     return TorchEngine(opened.network, graph), test_images(graph, run, options, count)
 
 

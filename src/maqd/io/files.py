@@ -11,7 +11,8 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file so that at any time, even after a power cut, `path` holds all of the old or all of the new bytes.
 
     Raises:
-        OSError: It could not be written; the old file is untouched and no temporary file is left.
+        OSError: It could not be written; the old file is untouched and no temporary file is left. Its `filename` is
+            `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -21,9 +22,11 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_directory(path.parent)
 

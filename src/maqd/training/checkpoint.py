@@ -24,6 +24,7 @@ from maqd.io.files import write_atomically
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import differences, from_plain, to_plain
 from maqd.training.ema import CHECKPOINT_KEY as EMA_KEY
+from maqd.training.run_directory import RunDirectory
 
 SCHEMA = 2
 """Version of the entry "maqd". Schema 1 is translated when it is read, any other is refused."""
@@ -150,9 +151,10 @@ def writing_run_file(path: Path, *, kept: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror or error}; {kept}{remedy} and continue with --resume"
-        ) from error
+        # A file of a run is in its directory or one below.
+        resumable = any(RunDirectory(folder).last.exists() for folder in path.parents[:2])
+        remedy += " and continue with --resume" if resumable else " and start again with --overwrite"
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}; {kept}{remedy}") from error
 
 
 def write_run_file(path: Path, data: bytes | memoryview) -> None:

@@ -37,5 +37,8 @@ def train_phases(phases: Sequence[Phase], directory: Path, *, output: Output | N
         run = RunDirectory(directory / phase.name)
         started = str(results[-1].run) if results else None
         config = replace(phase.config, run=str(run.path), init=replace(phase.config.init, run=started))
-        results.append(train(config, resume=run.last.exists(), output=output, label=phase.name))
+        resume = run.last.exists()
+        results.append(
+            train(config, resume=resume, overwrite=not resume and run.only_begun, output=output, label=phase.name)
+        )
     return results

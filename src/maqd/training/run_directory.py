@@ -3,12 +3,15 @@
 import contextlib
 import enum
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from maqd.errors import CheckpointError, ConfigError
+from maqd.settings.training import TrainConfig
+from maqd.settings.tree import check_keys
 
 try:
     import fcntl
@@ -61,33 +64,83 @@ class RunDirectory:
         """Locked by the process that trains here."""
         return self.path / ".lock"
 
-    def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Check that a run may start here, and make room for it. Call this with the lock held.
+    def holds(self) -> list[Path]:
+        """What makes this directory a run: its configuration, its metrics, and any checkpoint or log of any name."""
+        found = [path for path in (self.config, self.metrics) if path.exists()]
+        for folder in (self.checkpoints, self.tensorboard):
+            if folder.is_dir():
+                found += sorted(folder.iterdir())
+            elif folder.exists():
+                found.append(folder)
+        return found
+
+    @property
+    def only_begun(self) -> bool:
+        """Whether a run was stopped here before its first result: starting it anew loses nothing."""
+        if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+            return False
+        if not self._is_ours():
+            return False
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        return all('"event": "validation"' not in line and '"event": "test"' not in line for line in lines)
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Check that a run may start here. Call this with the lock held.
 
         Args:
             resume: The run continues the one that is here.
             overwrite: The run replaces the one that is here.
 
         Raises:
-            ConfigError: There is a run here and neither was asked for, or both were.
+            ConfigError: There is a run here and neither was asked for, or both were; or what is here to be replaced
+                was not written by a run.
             CheckpointError: There is nothing to resume.
         """
         if resume and overwrite:
             raise ConfigError("--resume and --overwrite exclude each other: continue the run or replace it")
+        held = self.holds()
         if resume and not self.last.exists():
-            raise CheckpointError(f"{self.path} holds no checkpoint to resume from; start it without --resume")
-        if self.last.exists() and not (resume or overwrite):
+            remedy = "start it again with --overwrite" if held else "start it without --resume"
+            raise CheckpointError(f"{self.path} holds no checkpoint to resume from; {remedy}")
+        for folder in (self.checkpoints, self.tensorboard):
+            if folder.exists() and not folder.is_dir():
+                raise ConfigError(f"{folder} must be a directory, and a file is in the way; choose another --run DIR")
+        if held and not (resume or overwrite):
+            what = (
+                "" if self.last.exists() else f" without {self.last.name} ({held[0].relative_to(self.path)} is there)"
+            )
+            remedy = "continue it with --resume, " if self.last.exists() else ""
             raise ConfigError(
-                f"{self.path} already holds a run; continue it with --resume, replace it with --overwrite, "
+                f"{self.path} already holds a run{what}; {remedy}replace it with --overwrite, "
                 "or choose another directory with --run DIR"
             )
-        if not resume:
-            # A run that never reached its first checkpoint has nothing worth keeping.
-            for leftover in (self.checkpoints, self.tensorboard):
-                shutil.rmtree(leftover, ignore_errors=True)
-            for leftover in (self.config, self.metrics):
-                leftover.unlink(missing_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
+        if held and overwrite and not self._is_ours():
+            raise ConfigError(
+                f"{self.path} holds {held[0].relative_to(self.path)} but no {self.config.name} that maqd wrote: "
+                "it is not replaced; choose another directory with --run DIR, or remove the files yourself"
+            )
+
+    def clear(self) -> None:
+        """Remove the files of the run that is here, after `check`. Only what a run wrote is removed: nothing else."""
+        for written in self._written():
+            written.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        """Whether the configuration here is one of a training run."""
+        try:
+            tree = yaml.safe_load(self.config.read_text())
+            check_keys(TrainConfig, tree, str(self.config))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError):
+            return False
+        return True
+
+    def _written(self) -> Iterator[Path]:
+        """The files that runs write, and what a killed one left of them."""
+        yield from (self.last, self.best, self.metrics)
+        yield from self.tensorboard.glob("events.out.tfevents.*")
+        for file in (self.last, self.best, self.config, self.metrics):
+            yield from file.parent.glob(f".{file.name}.*.tmp")
+        yield self.config  # last: without it, what is left would not be known as a run's
 
 
 class Which(enum.Enum):

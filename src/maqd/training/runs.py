@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import nn
 
@@ -16,6 +17,7 @@ from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError, ConfigError
 from maqd.models import build_model
 from maqd.settings.training import TrainConfig
+from maqd.settings.tree import differences, flatten, to_plain
 from maqd.training.checkpoint import Header, load_network_state, read_checkpoint
 from maqd.training.run_directory import RunDirectory, Which, checkpoint_path
 
@@ -146,3 +148,26 @@ def open_run(path: Path | str, *, checkpoint: Which = Which.LAST) -> Run:
     """
     checkpoint_path(Path(path), checkpoint)
     return Run(Path(path), checkpoint)
+
+
+def edited_options(run: Path, header: Header) -> str:
+    """Options that config.yaml of a run states otherwise than its checkpoint, for a note; empty if there are none.
+
+    The file was edited then: the network and its data are those of the checkpoint whatever it says.
+    """
+    try:
+        tree = yaml.safe_load(RunDirectory(run).config.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ""
+    stored = to_plain(header.config)
+    # A run that was resumed with more epochs says so in the file first, and in its next checkpoint then.
+    changes = {
+        key: pair
+        for key, pair in differences(stored, tree).items()
+        if key in flatten(stored) and not key.startswith(("run", "epochs", "log_every", "compute."))
+    }
+    if not changes:
+        return ""
+    return f"{RunDirectory(run).config} was edited after training and is not used: the checkpoint says " + ", ".join(
+        f"{key} {value}, the file {edited}" for key, (value, edited) in changes.items()
+    )

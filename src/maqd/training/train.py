@@ -159,7 +159,7 @@ def train(
         stack.enter_context(_quiet())
         if place.rank == 0:
             stack.enter_context(locked(run))
-            run.prepare(resume=resume, overwrite=overwrite)
+            run.check(resume=resume, overwrite=overwrite)
         else:
             output = Output(output.stream, silent=True)
         request.install()
@@ -217,6 +217,9 @@ def _train(
     with contextlib.ExitStack() as stack:
         writer = None
         if place.rank == 0:
+            if not resume:
+                run.clear()  # not sooner: a run that cannot start replaces none
+            run.checkpoints.mkdir(exist_ok=True)
             write_run_file(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())
             truncate_metrics(run.metrics, start)
             writer = stack.enter_context(MetricsWriter(run.metrics, run.tensorboard, step=start.step))

@@ -1,0 +1,93 @@
+"""Files that commands write: checked before the work begins, so that nothing is lost and no work is done in vain."""
+
+import enum
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from maqd.errors import OutputError
+
+
+class Artefact(enum.Enum):
+    """What a command writes; the value is what messages call it."""
+
+    GRAPH = "a .maqd file"
+    ONNX = "an ONNX file"
+    PICTURE = "a PNG picture"
+    ARRAYS = "a NumPy archive"
+    PROGRAM = "a directory with a C program"
+    CHECKPOINT = "a checkpoint"
+
+
+def recognize(start: bytes, suffix: str = "") -> Artefact | None:
+    """The kind of a file from its first 16 bytes; None for any other.
+
+    Args:
+        start: The bytes.
+        suffix: Of the file's name; tells archives from checkpoints, which both are zip files.
+    """
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Artefact.PICTURE
+    if start.startswith(b"PK\x03\x04"):
+        return Artefact.ARRAYS if suffix == ".npz" else Artefact.CHECKPOINT
+    # safetensors: the size of the header in eight bytes, little-endian, and the header, which is JSON.
+    if len(start) > 8 and start[8:9] == b"{" and start[5:8] == bytes(3):
+        return Artefact.GRAPH
+    # ONNX: field 1 of the protocol buffer, the version of the format.
+    if len(start) > 2 and start[0] == 8 and 3 <= start[1] < 64:
+        return Artefact.ONNX
+    return None
+
+
+def check_output(path: Path, kind: Artefact, *, inputs: Iterable[Path] = ()) -> None:
+    """Check that an artefact can be written, and that it replaces nothing but another of its kind.
+
+    Args:
+        path: Where to; of a program a directory that is new or empty.
+        kind: What.
+        inputs: Files and directories that the command reads.
+
+    Raises:
+        OutputError: It cannot be written, or would replace something else.
+    """
+    if path.name in ("", ".."):
+        raise OutputError(f"the output {path} is a directory; name {kind.value} in it, such as {path / 'NAME'}")
+    try:
+        _check(path, kind, inputs)
+    except OSError as error:
+        raise OutputError(f"the output {path} cannot be written: {error.strerror}; name another file") from error
+
+
+def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise OutputError(f"the output {path} is the input itself; name another file")
+    _check_directory(path)
+    if kind is Artefact.PROGRAM:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise OutputError(f"the output {path} must be an empty or a new directory; remove it or name another")
+        return
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise OutputError(f"the output {path} is a directory; name {kind.value} in it, such as {path / 'NAME'}")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OutputError(f"the output {path} is no regular file; name a file")
+    with path.open("rb") as file:
+        start = file.read(16)
+    found = recognize(start, path.suffix)
+    if start and found is not kind:
+        what = "another kind of file" if found is None else found.value
+        raise OutputError(f"the output {path} is {what}, and {kind.value} would replace it; name another or remove it")
+
+
+def _check_directory(path: Path) -> None:
+    """Whether a new file can appear beside `path`: files are replaced, not written over."""
+    parent = path.parent
+    if not parent.exists():
+        raise OutputError(f"the output {path} needs the directory {parent}, which does not exist; make it first")
+    if not parent.is_dir():
+        raise OutputError(f"the output {path} needs the directory {parent}, which is a file; name another")
+    with tempfile.TemporaryFile(dir=parent):  # permissions alone do not tell: the file system may be read-only
+        pass

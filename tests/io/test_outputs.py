@@ -1,0 +1,78 @@
+"""Outputs replace nothing but files of their own kind, and are refused before the work begins."""
+
+from pathlib import Path
+
+import pytest
+
+from maqd.errors import OutputError
+from maqd.io.outputs import Artefact, check_output, recognize
+
+FILES = {
+    Artefact.GRAPH: (300).to_bytes(8, "little") + b'{"__metadata__":',
+    Artefact.ONNX: b"\x08\x0a\x12\x04maqd",
+    Artefact.PICTURE: b"\x89PNG\r\n\x1a\n0000",
+    Artefact.CHECKPOINT: b"PK\x03\x04rest of a zip file",
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_are_recognized_and_replaced_by_their_own_kind_only(kind: Artefact, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(FILES[kind])
+    assert recognize(FILES[kind][:16]) is kind
+    check_output(path, kind)
+    for other in FILES.keys() - {kind}:
+        with pytest.raises(OutputError, match=f"is {kind.value}, and {other.value} would replace it"):
+            check_output(path, other)
+
+
+@pytest.mark.parametrize("content", [b"text", b"{}", b"\x00" * 20, b"\x08", b"epochs: 3\n"])
+def test_other_files_are_never_replaced(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert recognize(content) is None
+    for kind in FILES:
+        with pytest.raises(OutputError, match="another kind of file"):
+            check_output(tmp_path / "file", kind)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_the_input_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(FILES[Artefact.GRAPH])
+    (tmp_path / "link").symlink_to("m")
+    for path in (tmp_path / "m", tmp_path / "link", tmp_path / "." / "m"):
+        with pytest.raises(OutputError, match="is the input itself"):
+            check_output(path, Artefact.GRAPH, inputs=[tmp_path / "m"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "is a directory; name an ONNX file in it"),
+        ("..", "is a directory"),
+        ("folder", "is a directory"),
+        ("missing/m", "does not exist; make it first"),
+        ("empty/m", "which is a file"),
+        ("/proc/m", "cannot be written"),
+        ("/dev/null", "is no regular file"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_places_where_nothing_can_be_written(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("empty").write_bytes(b"")
+    with pytest.raises(OutputError, match=message):
+        check_output(Path(name), Artefact.ONNX)
+    check_output(Path("empty"), Artefact.ONNX)
+
+
+def test_programs_go_to_new_or_empty_directories(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        check_output(tmp_path / name, Artefact.PROGRAM)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path):
+        with pytest.raises(OutputError, match="empty or a new directory"):
+            check_output(path, Artefact.PROGRAM)
