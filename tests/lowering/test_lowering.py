@@ -26,6 +26,7 @@ from maqd.nn import (
     QuantConv2d,
     Quantizer,
     QuantLinear,
+    set_rounding,
 )
 from maqd.numerics.fixedpoint import AffineForm
 from maqd.numerics.states import Grid, States
@@ -279,6 +280,11 @@ def off_grid() -> QuantConv2d:
     return conv
 
 
+def unrounded(module: nn.Module) -> nn.Module:
+    set_rounding(module, False)
+    return module
+
+
 def sequence(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*stem(), *layers)
 
@@ -297,6 +303,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: sequence(QuantConv2d(4, 4, 1, states=None)),
         "^3: its weights are in float; give it states",
     ),
+    "unrounded weights": (
+        lambda: sequence(unrounded(QuantConv2d(4, 4, 1, input_grid=FOUR.grid))),
+        "^3: its weights are not rounded; train it with rounding",
+    ),
+    "unrounded activation": (lambda: sequence(unrounded(QuantActivation(FOUR))), "^3: it is not rounded; train it"),
     "PyTorch's convolution": (lambda: sequence(nn.Conv2d(4, 4, 1)), "^3: Conv2d has float weights; use QuantConv1d"),
     "PyTorch's linear": (lambda: sequence(nn.Flatten(), nn.Linear(256, 2)), "^4: Linear has float weights"),
     "float activation": (lambda: sequence(QuantActivation(None)), "^3: it is a ReLU in float; give it a quantizer"),

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from maqd.errors import CheckpointError, ConfigError
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import BatchNorm, Norm, NormActivation, QuantConfig, QuantConv2d, Quantizer
 from maqd.settings.training import InitConfig, TrainConfig
+from maqd.training.runs import load_network
 from maqd.training.warm_start import fitted_scale, quantization_error, reestimate_statistics, warm_start
 
 FOUR = Quantizer(states=States(count=4, signed=False))
@@ -162,3 +164,18 @@ def test_a_run_does_not_start_from_another_width(config: TrainConfig, run: Silen
     run(wide)
     with pytest.raises(CheckpointError, match=r"last\.ckpt: the float network does not fit: .*architecture and width"):
         run(replace(config, init=InitConfig(run=wide.run)))
+
+
+def test_a_run_without_rounding_is_started_from_without_a_jump(config: TrainConfig, run: Silent) -> None:
+    quant = QuantConfig(weight_states=15, act_states=16, act_step=0.25, norm=Norm.BN)
+    model = replace(config.model, quant=quant)
+    floats = replace(elsewhere(config, "float"), model=replace(model, quant=replace(quant, rounding=False)))
+    before = run(floats)
+    started = replace(config, epochs=1, model=model, init=InitConfig(run=floats.run))
+    run(started)
+    assert entries(started, "train")[0]["loss"] < entries(floats, "train")[-1]["loss"] + 0.1
+    state = load_network(Path(str(floats.run)))[0].state_dict()
+    network = build_model(model, in_channels=1, num_classes=10, image_size=8)
+    begun = warm_start(network, state, images(), fit=False)
+    assert all(torch.equal(begun[name], state[name]) for name, _ in network.named_parameters())
+    assert before.evaluation.total == 360

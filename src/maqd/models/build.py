@@ -9,6 +9,7 @@ from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
 from maqd.nn.factory import LayerFactory
+from maqd.nn.rounding import set_rounding
 from maqd.settings.model import Architecture, ModelConfig
 
 _NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
@@ -33,10 +34,12 @@ def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, imag
     Raises:
         ConfigError: An image too small for the network, or states that do not fit exact accumulation.
     """
-    return _NETWORKS[config.architecture](
+    network = _NETWORKS[config.architecture](
         LayerFactory(quant=config.quant),
         width=config.width,
         in_channels=in_channels,
         num_classes=num_classes,
         image_size=image_size,
     )
+    set_rounding(network, config.quant.rounding)
+    return network

@@ -7,6 +7,7 @@ from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
+from maqd.nn.rounding import set_rounding
 from maqd.settings.quantization import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "WeightQuantizer",
     "grid_of",
     "make_norm",
+    "set_rounding",
 ]

@@ -24,6 +24,7 @@ class QuantActivation(nn.Module):
     def __init__(self, quantizer: Quantizer | None) -> None:
         super().__init__()
         self.quantizer = quantizer
+        self.rounding = True
 
     @property
     def states(self) -> States | None:
@@ -32,7 +33,9 @@ class QuantActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantizes x, of any shape, element by element."""
-        return torch.relu(x) if self.quantizer is None else quantize_activation(x, self.quantizer)
+        if self.quantizer is None:
+            return torch.relu(x)
+        return quantize_activation(x, self.quantizer) if self.rounding else clip(x, self.quantizer)
 
     def extra_repr(self) -> str:
         return describe(self.quantizer)
@@ -57,6 +60,7 @@ class NormActivation(Folded):
         super().__init__()
         self.norm = norm
         self.quantizer = quantizer
+        self.rounding = True
         self.register_buffer("thresholds", torch.empty(0), persistent=False)
         self.register_buffer("signs", torch.empty(0), persistent=False)
 
@@ -87,6 +91,8 @@ class NormActivation(Folded):
         norm, quantizer = self.norm, self.quantizer
         if quantizer is None:
             return torch.relu(norm(x))
+        if not self.rounding:
+            return clip(norm(x), quantizer)
         if not isinstance(norm, FoldableNorm):
             return quantize_activation(norm(x), quantizer)
         if self.training:
@@ -100,6 +106,12 @@ class NormActivation(Folded):
 
     def extra_repr(self) -> str:
         return describe(self.quantizer)
+
+
+def clip(y: Tensor, quantizer: Quantizer) -> Tensor:
+    """A quantizer with infinitely many states between its first and last one."""
+    grid = quantizer.grid
+    return torch.clamp(y, grid.low * grid.unit, grid.high * grid.unit)
 
 
 def describe(quantizer: Quantizer | None) -> str:

@@ -61,6 +61,7 @@ class QuantLayer(Folded):
         else:
             self.quantizer = RoundClip(states=States(count=states, signed=True), step=step)
         self.input_grid = UNIT_INPUT if input_grid is None else input_grid
+        self.rounding = True
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
         # PyTorch's own initialization. Standardization makes its scale a matter of the learning rate alone: Adam moves
@@ -142,6 +143,9 @@ class QuantLayer(Folded):
         """The layer's output; in evaluation exact integers times `accumulator_unit`, in float32."""
         if self.quantizer is None or self.exponent is None:
             return self._apply_weight(x, self.weight, self.bias)
+        if not self.rounding:
+            weight = self.quantizer.unrounded(self.weight, math.ldexp(1.0, self.exponent), self._learned)
+            return self._apply_weight(x, weight, self.bias)
         if self.training:
             unit = math.ldexp(1.0, self.exponent)
             weight = self.quantizer.values(self.weight, unit, self._learned)

@@ -13,7 +13,7 @@ from typing import final
 from torch import Tensor
 
 from maqd.errors import ConfigError
-from maqd.nn.functional import quantize_weight, weight_codes
+from maqd.nn.functional import quantize_weight, weight_codes, weight_standardize
 from maqd.numerics.states import States, gaussian_step
 
 
@@ -71,6 +71,17 @@ class WeightQuantizer(ABC):
             int16 on the CPU, shaped like the weight, each one of `states.codes`.
         """
 
+    def unrounded(self, weight: Tensor, unit: float, learned: tuple[Tensor, ...]) -> Tensor:
+        """What `values` would be with infinitely many states: the weights of a float phase (`maqd.nn.set_rounding`).
+
+        Args:
+            weight, unit, learned: As in `values`.
+
+        Raises:
+            ConfigError: The method has no such phase.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot train without rounding; start it from a float network")
+
     def describe(self) -> str:
         """For a module's representation."""
         return f"states={self.states.count}, {type(self).__name__}"
@@ -105,6 +116,9 @@ class RoundClip(WeightQuantizer):
 
     def values(self, weight: Tensor, unit: float, learned: tuple[Tensor, ...]) -> Tensor:
         return quantize_weight(weight, self.states, self.distance, unit)
+
+    def unrounded(self, weight: Tensor, unit: float, learned: tuple[Tensor, ...]) -> Tensor:
+        return weight_standardize(weight) * (unit / self.code_scale)
 
     def codes(self, weight: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
         return weight_codes(weight, self.states, self.distance)

@@ -97,6 +97,8 @@ class QuantConfig:
         affine: Scales and offsets after the normalization.
         surrogate: Gradient of the activation's quantizer.
         overrides: Other states by layer name; the last match wins.
+        rounding: Whether weights and activations are rounded to their states. Without, the network is the float network
+            that few states start from (`maqd.nn.set_rounding`): a float phase of training. It cannot be lowered.
     """
 
     weight_states: int | None = 3
@@ -107,6 +109,7 @@ class QuantConfig:
     affine: Affine = Affine.CHANNEL
     surrogate: Surrogate = field(default_factory=Surrogate)
     overrides: list[Override] = field(default_factory=list)
+    rounding: bool = True
 
     def __post_init__(self) -> None:
         for count in (self.weight_states, self.act_states):

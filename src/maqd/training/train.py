@@ -250,7 +250,9 @@ def start_from(config: TrainConfig, network: torch.nn.Module, data: Data) -> Non
     checkpoint = read_checkpoint(RunDirectory(path).last if path.is_dir() else path)
     batches = (images for images, _ in islice(data.train_loader(), config.init.batches))
     try:
-        network.load_state_dict(warm_start(network, checkpoint.network_state(), batches))
+        # What was trained with the quantizers' ranges has its scales already.
+        fit = checkpoint.header.config.model.quant.act_states is None
+        network.load_state_dict(warm_start(network, checkpoint.network_state(), batches, fit=fit))
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
 

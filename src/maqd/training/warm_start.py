@@ -95,7 +95,9 @@ def reestimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 
 @torch.no_grad()
-def warm_start(network: nn.Module, float_state: Mapping[str, Tensor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def warm_start(
+    network: nn.Module, float_state: Mapping[str, Tensor], batches: Iterable[Tensor], *, fit: bool = True
+) -> dict[str, Tensor]:
     """The state with which a network of few states starts from a trained float network of the same layers.
 
     Weights and affine parameters are carried over. Then, layer by layer from the input on, the normalization in front
@@ -107,6 +109,7 @@ def warm_start(network: nn.Module, float_state: Mapping[str, Tensor], batches: I
         float_state: State of the float network. Its parameters must have the names and shapes of the network's; its
             running statistics are not used, so the normalization may be another.
         batches: Inputs of the network, a few hundred images in all; the first one is used for the fit.
+        fit: Whether to scale. A network trained without rounding (`maqd.nn.set_rounding`) has its scales already.
 
     Returns:
         A state for `network.load_state_dict`.
@@ -128,17 +131,22 @@ def warm_start(network: nn.Module, float_state: Mapping[str, Tensor], batches: I
     held = list(islice(batches, 1 << 20))
     if not held:
         raise ConfigError("a warm start fits its scales on batches, got none; pass at least one")
-    hooks = [
-        module.register_forward_pre_hook(_fit)
-        for module in started.modules()
-        if isinstance(module, NormActivation) and module.quantizer is not None
-    ]
-    started.train()
-    started(held[0])
-    for hook in hooks:
-        hook.remove()
+    if fit:
+        _fit_scales(started, held[0])
     reestimate_statistics(started, held)
     return started.state_dict()
+
+
+def _fit_scales(network: nn.Module, batch: Tensor) -> None:
+    hooks = [
+        module.register_forward_pre_hook(_fit)
+        for module in network.modules()
+        if isinstance(module, NormActivation) and module.quantizer is not None
+    ]
+    network.train()
+    network(batch)
+    for hook in hooks:
+        hook.remove()
 
 
 def _fit(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,0 +1,27 @@
+"""A network of few states as the float network that it rounds."""
+
+from torch import nn
+
+from maqd.nn.activation import NormActivation, QuantActivation
+from maqd.nn.layers import QuantLayer
+
+
+def set_rounding(network: nn.Module, rounding: bool) -> None:
+    """Switches the rounding of all weights and activations of a network on or off, in place.
+
+    Without rounding a network is in float, with the same parameters and gains: weights are standardized per filter
+    and scaled as their codes would be, activations are clipped to the range of their states. It is what the network
+    would be with infinitely many states in the same ranges, so that few states start from it without a jump: the sums
+    of a residual stream keep their proportions, which they do not when weights of an ordinary float network become
+    codes (docs/recipes.md).
+
+    Args:
+        network: Any network; layers without a quantizer are not changed.
+        rounding: Whether to round.
+
+    Raises:
+        ConfigError: In the next forward pass, if the weights' method has no float phase.
+    """
+    for module in network.modules():
+        if isinstance(module, QuantLayer | NormActivation | QuantActivation):
+            module.rounding = rounding
