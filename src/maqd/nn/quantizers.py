@@ -7,7 +7,7 @@ the layers hold for all of them. What a method learns beside the weights (a step
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from torch import Tensor
@@ -96,19 +96,20 @@ class RoundClip(WeightQuantizer):
         states: M_w, signed.
         step: Distance of neighbouring states in standard deviations of a filter, > 0; None takes the best uniform
             step for a unit Gaussian.
+
+    Attributes:
+        distance: The step that is used.
     """
 
     step: float | None = None
+    distance: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.step is not None and not 0 < self.step < math.inf:
             raise ConfigError(f"RoundClip needs a finite step > 0, got {self.step!r}")
-
-    @property
-    def distance(self) -> float:
-        """The step, or the best one for a Gaussian."""
-        return gaussian_step(self.states.count) if self.step is None else self.step
+        # Once, and not in every call: torch.compile does not see through the cache of gaussian_step.
+        object.__setattr__(self, "distance", gaussian_step(self.states.count) if self.step is None else self.step)
 
     @property
     def code_scale(self) -> float:
