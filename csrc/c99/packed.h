@@ -210,6 +210,9 @@ typedef struct {
     int32_t sum;       /* low * (sum of a) */
 } maqd_sums;
 
+/* Inputs of a window from which on masks are saved. */
+#define MAQD_OPEN 24
+
 /* Registers that a word of weights takes, and all of them. */
 #define MAQD_PER_WORD (w->lane / w->bits)
 #define MAQD_REGISTERS (MAQD_PER_WORD * ((outputs * w->bits + 31) / 32))
@@ -231,6 +234,7 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
                                   int32_t columns, const void *weights, int32_t bytes, ptrdiff_t column_bytes,
                                   int32_t outputs, int32_t *y, maqd_sums *s) {
     const uint32_t start = w->lane == 8 ? 0u : 0x80008000u;
+    const int32_t open = g->x.channels * g->kernel_rows * columns >= MAQD_OPEN;
     uint32_t mask = ((1u << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
     uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
     const uint8_t *column = (const uint8_t *)weights;
@@ -241,8 +245,17 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
 #define MAQD_FIELD(r)                                                                                                   \
     ((((r) / MAQD_PER_WORD == 0 ? u0 : (r) / MAQD_PER_WORD == 1 ? u1 : (r) / MAQD_PER_WORD == 2 ? u2 : u3) >> \
       (uint32_t)(w->bits * ((r) % MAQD_PER_WORD))) & mask)
+/* The first register of a word takes it without a mask where enough events are to come (`open`): what the others sum up,
+ * shifted to its place in the word, is taken off when the lanes are emptied, modulo 2^32. */
+#define MAQD_FIRST(r) ((r) % MAQD_PER_WORD == 0)
+#define MAQD_BITS_OF(r) \
+    (open && MAQD_FIRST(r) ? ((r) / MAQD_PER_WORD == 0 ? u0 : (r) / MAQD_PER_WORD == 1 ? u1 : (r) / MAQD_PER_WORD == 2 ? u2 : u3) \
+                           : MAQD_FIELD(r))
 #define MAQD_TERM(r) \
-    if ((r) < MAQD_REGISTERS) f##r += w->ones ? MAQD_FIELD(r) : MAQD_FIELD(r) * a;
+    if ((r) < MAQD_REGISTERS) f##r += w->ones ? MAQD_BITS_OF(r) : MAQD_BITS_OF(r) * a;
+#define MAQD_CLOSE(r, s)                                                                       \
+    if (open && (s) < MAQD_REGISTERS && MAQD_FIRST(r) && (r) / MAQD_PER_WORD == (s) / MAQD_PER_WORD) \
+        f##r -= (f##s - start) << (uint32_t)(w->bits * ((s) - (r)));
 #define MAQD_LANE(r, l)                \
     if (MAQD_OUTPUT(r, l) < outputs)   \
         y[MAQD_OUTPUT(r, l)] += g->spacing * ((int32_t)((f##r >> (16 * (l))) & 0xffffu) - 0x8000);
@@ -265,6 +278,8 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
             const uint16_t *to = list->last;
             const int32_t end = j == columns;
             if (end || list->size > room) {
+                MAQD_CLOSE(0, 1) MAQD_CLOSE(0, 2) MAQD_CLOSE(0, 3) MAQD_CLOSE(0, 4) MAQD_CLOSE(0, 5) MAQD_CLOSE(0, 6)
+                MAQD_CLOSE(0, 7) MAQD_CLOSE(2, 3) MAQD_CLOSE(4, 5) MAQD_CLOSE(4, 6) MAQD_CLOSE(4, 7) MAQD_CLOSE(6, 7)
                 MAQD_EACH(MAQD_EMPTY)
                 if (end) break;
                 room = g->capacity;
@@ -295,6 +310,9 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
     (void)outputs, (void)y;
 #undef MAQD_FIELD
 #undef MAQD_TERM
+#undef MAQD_FIRST
+#undef MAQD_BITS_OF
+#undef MAQD_CLOSE
 #undef MAQD_LANE
 #undef MAQD_EMPTY
 }
@@ -316,16 +334,30 @@ MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, con
 #undef MAQD_STORES
 }
 
+/* Fields that are added to sums: (sum << shift) + (field << field_shift). */
+typedef struct {
+    int32_t bits; /* of a field; 0: nothing is added */
+    int32_t shift, field_shift;
+} maqd_addend;
+
 /* Codes of the sums of a pass, with code of its own for each output: faster than maqd_quantize_pixel, and larger.
  *
  *   t           the activation; its output is fields
  *   thresholds  of the pass, [outputs][levels]
  *   codes       the word where the codes begin
- *   shift       and the bit, of passes that are not whole words: what is in the bits below stays */
+ *   shift       and the bit, of passes that are not whole words: what is in the bits below stays
+ *   q, fields   what is added, from the word of the first output on; for lanes of 8 bits */
 MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                    const int32_t *y, const maqd_steps *t, const void *thresholds,
-                                   maqd_word *codes, int32_t shift) {
+                                   maqd_word *codes, int32_t shift, const maqd_addend *q, const maqd_word *fields) {
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
+    const uint32_t a0 = q->bits > 0 ? fields[0] : 0u, a1 = outputs * q->bits > 32 ? fields[1] : 0u;
+    const uint32_t a2 = outputs * q->bits > 64 ? fields[2] : 0u, a3 = outputs * q->bits > 96 ? fields[3] : 0u;
+#define MAQD_ADDEND(o)                                                                                             \
+    (((((o) * q->bits / 32 == 0 ? a0 : (o) * q->bits / 32 == 1 ? a1 : (o) * q->bits / 32 == 2 ? a2 : a3) >>        \
+       (uint32_t)((o) * q->bits % 32)) & (((uint32_t)1 << q->bits) - 1u)) << q->field_shift)
+#define MAQD_WITH(o, v) \
+    (q->bits == 0 ? (v) : (int32_t)(((uint32_t)(v) << q->shift) + MAQD_ADDEND(o)))
 #define MAQD_CODE(o, v)                                                                                          \
     if ((o) < outputs) {                                                                                         \
         const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                                     \
@@ -336,7 +368,8 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
         if ((o) * t->bits / 32 == 3) c3 |= code;                                                                 \
     }
 #define MAQD_LANE_CODE(r, l) \
-    if ((r) < MAQD_REGISTERS) MAQD_CODE(MAQD_OUTPUT(r, l), w->lane == 8 ? MAQD_HALF(r, l) : y[MAQD_OUTPUT(r, l)] + s->sum)
+    if ((r) < MAQD_REGISTERS)            \
+        MAQD_CODE(MAQD_OUTPUT(r, l), w->lane == 8 ? MAQD_WITH(MAQD_OUTPUT(r, l), MAQD_HALF(r, l)) : y[MAQD_OUTPUT(r, l)] + s->sum)
 #define MAQD_CODES(r)                                               \
     MAQD_LANE_CODE(r, 0) MAQD_LANE_CODE(r, 1)                       \
     if (w->lane == 8) { MAQD_LANE_CODE(r, 2) MAQD_LANE_CODE(r, 3) }
@@ -347,6 +380,8 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
     if (outputs * t->bits > 96) codes[3] = c3;
     (void)y;
 #undef MAQD_CODE
+#undef MAQD_ADDEND
+#undef MAQD_WITH
 #undef MAQD_LANE_CODE
 #undef MAQD_CODES
 }

@@ -20,40 +20,35 @@ class Fused:
 
     Args:
         codes: Where its result goes.
+        addend: Fields that are added before, or None.
         thresholds: int64, outputs x levels.
     """
 
     codes: Codes
     thresholds: NDArray[np.int64]
+    addend: Codes | None
 
     def arguments(self, index: int, done: int, part: Pass) -> str:
-        """What a pass needs to know: thresholds, word and bit of its first output."""
+        """What a pass needs to know: thresholds, word and bit of its first output; the addend's word."""
         first = f"({done} + p * {part.outputs})" if len(part.data) > 1 else str(done)
         pixel = f"(maqd_word *)codes + (row * {self.codes.columns} + column) * {self.codes.pixel_bytes // 4}"
+        fields = ""
+        if self.addend is not None:
+            place = f"(row * {self.codes.columns} + column) * {self.addend.pixel_bytes // 4}"
+            fields = f",\n                addend + {place} + {first} * {self.addend.bits} / 32"
         return (
             f",\n                thresholds{index} + {first} * {self.thresholds.shape[1]}, "
-            f"{pixel} + {first} * {self.codes.bits} / 32, {first} * {self.codes.bits} % 32"
+            f"{pixel} + {first} * {self.codes.bits} / 32, {first} * {self.codes.bits} % 32{fields}"
         )
 
 
 def events(w: Writer, index: int, conv: EventConv) -> list[str]:
-    step, rows = conv.step, conv.rows
+    step = conv.step
     x, out = w.program.stored(step.links.inputs[0]), step.links.outputs[0]
-    outputs, _, high, wide = step.weight.shape
-    states = step.weight.states
-    if conv.whole:  # the pixels in a row, one after the other
-        seen = f"{{1, {x.pixels}, {x.channels}, {x.bits}, {x.zero}}}"
-        window = (1, 1, 1, 1, 0, 0, 1, 1)
-    else:
-        seen = codes_struct(x)
-        window = (high, wide, *step.stride, *step.padding, *step.dilation)
-    geometry = (seen, *window, states.low, states.spacing)
-    w.tables.declare(f"static const maqd_events g{index} = {brackets((*geometry, rows.capacity, rows.largest))};")
+    outputs = step.weight.shape[0]
     fused = _fused_activation(w, conv)
     if fused is not None:
-        _, width = w.tables.narrowest(f"thresholds{index}", fused.thresholds, (16, 32))
-        settings = (fused.thresholds.shape[1], int(width == 32), fused.codes.bits, 1, 0)
-        w.tables.declare(f"static const maqd_steps s{index} = {brackets(settings)};")
+        w.tables.narrowest(f"thresholds{index}", fused.thresholds, (16, 32))
     tables = [
         w.tables.add(f"weights{index}{letter}", f"uint{8 * element_bytes(conv, part)}_t", weights(conv, part))
         for letter, part in zip("ab", conv.passes, strict=False)
@@ -63,6 +58,11 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
         w.sums(index),
         f"    maqd_list lists[{conv.lists}];",
         *([] if fused is None else [f"    void *const codes = {w.at(fused.codes)};"]),
+        *(
+            []
+            if fused is None or fused.addend is None
+            else [f"    const maqd_word *const addend = {w.at(fused.addend)};"]
+        ),
     ]
     if conv.whole:
         return [
@@ -90,22 +90,51 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
     ]
 
 
+def _geometry(w: Writer, index: int, conv: EventConv) -> str:
+    """The name of a layer's maqd_events."""
+    return w.constant("maqd_events", f"g{index}", _events_struct(w, conv))
+
+
+def _events_struct(w: Writer, conv: EventConv) -> str:
+    """A maqd_events."""
+    step, rows = conv.step, conv.rows
+    x, states, (_, _, high, wide) = w.program.stored(step.links.inputs[0]), step.weight.states, step.weight.shape
+    seen, window = codes_struct(x), (high, wide, *step.stride, *step.padding, *step.dilation)
+    if conv.whole:  # the pixels in a row, one after the other
+        seen, window = f"{{1, {x.pixels}, {x.channels}, {x.bits}, {x.zero}}}", (1, 1, 1, 1, 0, 0, 1, 1)
+    return brackets((seen, *window, states.low, states.spacing, rows.capacity, rows.largest))
+
+
+def _steps(w: Writer, index: int, fused: Fused) -> str:
+    """The name of a fused activation's maqd_steps."""
+    wide = fused.thresholds.min() < -(2**15) or fused.thresholds.max() >= 2**15
+    settings = (fused.thresholds.shape[1], int(wide), fused.codes.bits, 1, 0)
+    return w.constant("maqd_steps", f"s{index}", brackets(settings))
+
+
+def _repeated(w: Writer, conv: EventConv) -> bool:
+    """Whether another layer has the same form, so that a function for both saves code."""
+    mine = _events_struct(w, conv)
+    return sum(isinstance(one, EventConv) and _events_struct(w, one) == mine for one in w.program.operations) > 1
+
+
 def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
     """A call up to its first argument of gather or slide, which layers with the same inputs can share."""
-    rows = rows_struct(conv)
-    if not w.sharing:
-        return f"maqd_{what}(&g{index}, &(const maqd_rows){rows}, "
-    bits = w.program.stored(conv.step.links.inputs[0]).bits
-    name = f"{what}_{bits}_{int(conv.rows.ones)}"
+    rows, g = rows_struct(conv), _geometry(w, index, conv)
+    if not w.sharing and not _repeated(w, conv):
+        return f"maqd_{what}(&{g}, &(const maqd_rows){rows}, "
     more = ", int32_t *slot" if what == "slide" else ""
-    w.share(
+    bits = w.program.stored(conv.step.links.inputs[0]).bits
+    variable, used, name = "const maqd_events *g, ", "g", f"{what}_{bits}_{int(conv.rows.ones)}"
+    if not w.sharing:
+        variable, used, name = "", f"&{g}", f"{what}{index}"
+    name = w.share(
         name,
-        f"MAQD_SHARED void {name}(const maqd_events *g, const void *x, int32_t row, int32_t column,\n"
-        f"        maqd_list *lists"
-        f"{more}) {{\n    static const maqd_rows w = {rows};\n"
-        f"    maqd_{what}(g, &w, x, row, column, lists{', slot' if more else ''});\n}}",
+        f"MAQD_SHARED void {name}({variable}const void *x, int32_t row, int32_t column,\n"
+        f"        maqd_list *lists{more}) {{\n    static const maqd_rows w = {rows};\n"
+        f"    maqd_{what}({used}, &w, x, row, column, lists{', slot' if more else ''});\n}}",
     )
-    return f"{name}(&g{index}, "
+    return f"{name}(&{g}, " if w.sharing else f"{name}("
 
 
 def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str) -> list[str]:
@@ -136,7 +165,9 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{int(rows.trits)}_{part.bytes}_{part.outputs}_{accumulate}"
     name = f"pass_{form}" if w.sharing else f"pass{index}_{part.outputs}"
     variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, " if w.sharing else ""
-    g, wide, step = ("g", "columns", "column_bytes") if w.sharing else (f"&g{index}", columns, column_bytes)
+    g, wide, step = (
+        ("g", "columns", "column_bytes") if w.sharing else (f"&{_geometry(w, index, conv)}", columns, column_bytes)
+    )
     store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
     more, lines = "", []
     if rows.lane == 16 and not accumulate:
@@ -144,20 +175,29 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     lines.append(
         f"maqd_events_pass({g}, &w, lists, slot, {wide}, weights, {part.bytes}, {step}, {part.outputs}, y, &s);"
     )
-    if _fused_activation(w, conv) is None:
+    fused = _fused_activation(w, conv)
+    if fused is None:
         lines.append(store)
     else:
+        added, fields = (0, 0, 0), "NULL"
         more = ",\n        const void *thresholds, maqd_word *codes, int32_t shift"
-        lines.append(f"maqd_events_codes({g}, &w, &s, {part.outputs}, y, &s{index}, thresholds, codes, shift);")
+        if fused.addend is not None:
+            more += ", const maqd_word *fields"
+            added, fields = (fused.addend.bits, conv.step.shift, conv.step.addend_shift), "fields"
+        lines += [
+            f"static const maqd_addend q = {brackets(added)};",
+            f"maqd_events_codes({g}, &w, &s, {part.outputs}, y, &{_steps(w, index, fused)}, thresholds,",
+            f"                  codes, shift, &q, {fields});",
+        ]
         lines += ["#ifdef MAQD_TRACE", store, "#else", "(void)y;", "#endif"]
     body = "\n".join(line if line.startswith("#") else f"    {line}" for line in lines)
-    w.share(
+    name = w.share(
         name,
         f"MAQD_SHARED void {name}({variables}const maqd_list *lists, int32_t slot,\n"
         f"        const void *weights, int32_t *y{more}) {{\n"
         f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
     )
-    return f"{name}(&g{index}, {columns}, {column_bytes}, " if w.sharing else f"{name}("
+    return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, " if w.sharing else f"{name}("
 
 
 def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
@@ -169,12 +209,15 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
         or thresholds is None
         or thresholds.shape[1] > FUSED_LEVELS
         or any(one is not None for one in (step.raw, conv.bias, conv.signs))
-        or len(step.links.inputs) > 1
         or conv.whole
     ):
         return None
-    codes = w.program.stored(step.codes)
-    return Fused(codes=codes, thresholds=thresholds) if codes.packed else None
+    codes, addend = w.program.stored(step.codes), None
+    if len(step.links.inputs) > 1:
+        addend = w.program.stored(step.links.inputs[1])
+        if not addend.packed or conv.rows.lane != 8:
+            return None
+    return Fused(codes=codes, thresholds=thresholds, addend=addend) if codes.packed else None
 
 
 def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pixel: str) -> list[str]:
@@ -184,8 +227,11 @@ def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pix
     if conv.bias is not None and isinstance(conv, EventConv):
         bias = w.tables.add(f"bias{index}", "int32_t", conv.bias)
         lines.append(f"for (int32_t o = 0; o < {outputs}; o++) sums[o] += {bias}[o];")
+    fused = _fused_activation(w, conv) if isinstance(conv, EventConv) else None
     if len(step.links.inputs) > 1:
         addend = stored(step.links.inputs[1])
+        if fused is not None:
+            lines.append("#ifdef MAQD_TRACE")
         if addend.packed:
             place = f"(const maqd_word *){w.at(addend)} + {pixel} * {addend.pixel_bytes // 4}"
             lines.append(
@@ -196,6 +242,8 @@ def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pix
                 f"maqd_add_shifted(sums, {step.shift}, {w.read(addend, f'{pixel} * {outputs}')},",
                 f"                 {element(addend)}, {step.addend_shift}, {outputs});",
             ]
+        if fused is not None:
+            lines.append("#endif")
     if step.raw is not None:
         raw = stored(step.raw)
         lines.append(w.narrow(raw, outputs, w.write(raw, f"{pixel} * {outputs}")))
@@ -203,7 +251,6 @@ def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pix
         lines += ["#ifdef MAQD_TRACE", f"{w.prefix}_trace({len(w.traced)}, sums, {outputs});", "#endif"]
         folded = step.bias if conv.bias is None else None
         w.traced.append(Traced(name=step.links.nodes[-2], flips=conv.flips, bias=folded))
-    fused = _fused_activation(w, conv) if isinstance(conv, EventConv) else None
     if step.codes is not None and step.quantization is not None and fused is None:
         codes = stored(step.codes)
         how = PixelActivation(

@@ -211,6 +211,15 @@ class PlaneConv:
         out, step = self.step.links.outputs[0], self.step
         return (out.columns - 1) * step.stride[1] + (step.weight.shape[3] - 1) * step.dilation[1] + 1
 
+    def follows(self, x: Codes, y: Codes) -> bool:
+        """Whether rows of the output, written where the input lies, only reach rows that are in the ring already."""
+        stride, padding = self.step.stride[0], self.step.padding[0]
+        return all(
+            (row + 1) * y.columns * y.pixel_bytes
+            <= min(max(row * stride - padding + self.ring, 0), x.rows) * x.columns * x.pixel_bytes
+            for row in range(y.rows)
+        )
+
     @property
     def planes(self) -> int:
         """Of activation codes."""

@@ -251,28 +251,41 @@ def planes(w: Writer, index: int, conv: PlaneConv) -> list[str]:
     group_step = ring * width * form.planes
     pixel = out.pixel_bytes // 4
     row_step = width * form.planes
+    convert = w.share(
+        f"planes_row{index}",
+        f"MAQD_SHARED void planes_row{index}(const void *from, int32_t row, maqd_word *to) {{\n"
+        f"    static const maqd_codes x = {codes_struct(x)};\n"
+        f"    maqd_planes_row(&x, from, row, {step.padding[1]}, {width}, {form.planes}, {group_step}, to);\n}}",
+    )
     rows = ",\n                ".join(
         f"ring + maqd_wrap(at + {i * step.dilation[0]}, {ring}) * {row_step} + g * {group_step}"
         for i in range(form.high)
     )
-    return [
-        f"    static const maqd_codes x = {codes_struct(x)};",
-        f"    maqd_word *const ring = arena + {w.program.scratch[index] // 4};",
-        f"    maqd_word *const codes = arena + {_offset(out)};",
-        f"    int32_t next = -{step.padding[0]}, slot = 0, at = 0;",
-        f"    for (int32_t row = 0; row < {out.rows}; row++) {{",
-        f"        for (; next < row * {step.stride[0]} - {step.padding[0]} + {ring}; next++) {{",
-        f"            maqd_planes_row(&x, {w.at(x)}, next, {step.padding[1]}, {width}, {form.planes}, {group_step},",
-        f"                            ring + slot * {row_step});",
-        f"            slot = maqd_wrap(slot + 1, {ring});",
-        "        }",
-        f"        for (int32_t g = 0; g < {groups}; g++)",
-        f"            {form.name}({rows},",
-        f"                {step.stride[1] * form.planes}, {out.columns}, {table} + g * {length},",
-        f"                {pixel} - g * {form.bits}, {pixel}, codes + row * {out.columns * pixel} + g * {form.bits});",
-        f"        at = maqd_wrap(at + {step.stride[0]}, {ring});",
-        "    }",
-    ]
+    body = "\n".join(
+        [
+            f"    int32_t next = -{step.padding[0]}, slot = 0, at = 0;",
+            f"    for (int32_t row = 0; row < {out.rows}; row++) {{",
+            f"        for (; next < row * {step.stride[0]} - {step.padding[0]} + {ring}; next++) {{",
+            f"            {convert}(x, next, ring + slot * {row_step});",
+            f"            slot = maqd_wrap(slot + 1, {ring});",
+            "        }",
+            f"        for (int32_t g = 0; g < {groups}; g++)",
+            f"            {form.name}({rows},",
+            f"                {step.stride[1] * form.planes}, {out.columns}, w + g * {length},",
+            f"                {pixel} - g * {form.bits}, {pixel},",
+            f"                codes + row * {out.columns * pixel} + g * {form.bits});",
+            f"        at = maqd_wrap(at + {step.stride[0]}, {ring});",
+            "    }",
+        ]
+    )
+    layer = w.share(  # layers of the same shape are the same but for their weights
+        f"planes_layer{index}",
+        f"MAQD_SHARED void planes_layer{index}(const void *x, maqd_word *ring, const uint32_t *w,\n"
+        f"        maqd_word *codes) {{\n"
+        f"{body}\n}}",
+    )
+    scratch = w.program.scratch[index] // 4
+    return [f"    {layer}({w.at(x)}, arena + {scratch}, {table}, arena + {_offset(out)});"]
 
 
 def _offset(codes: Codes) -> int:

@@ -403,12 +403,23 @@ def _place(plan: Plan, operations: tuple[Operation, ...], stored: list[Codes]) -
         for buffer in (*step.links.inputs, *step.links.outputs):
             last[buffer.storage] = max(last[buffer.storage], at)
     last[plan.result.storage] = end
-    lifetimes = [
-        Lifetime(size=0 if s == plan.input.storage else codes.size, first=min(first[s], last[s]), last=last[s])
-        for s, codes in enumerate(stored)
-    ]
+    # A layer on planes may write where its input lies: the ring holds the rows that it still needs.
+    under = list(range(len(stored)))
+    for at, one in enumerate(operations):
+        if isinstance(one, PlaneConv):
+            x, y = one.step.links.inputs[0].storage, one.step.links.outputs[0].storage
+            if last[x] == at and x != plan.input.storage and one.follows(stored[x], stored[y]):
+                under[y] = under[x]
+    lifetimes = []
+    for s in range(len(stored)):
+        mine = [one for one, root in enumerate(under) if root == under[s]]
+        size = 0 if s == plan.input.storage or under[s] != s else max(stored[one].size for one in mine)
+        begin, finish = min(first[one] for one in mine), max(last[one] for one in mine)
+        lifetimes.append(Lifetime(size=size, first=min(begin, finish), last=finish))
     lifetimes += [Lifetime(size=_scratch(one), first=at, last=at) for at, one in enumerate(operations)]
-    return place(lifetimes, WORD)
+    arena = place(lifetimes, WORD)
+    offsets = tuple(arena.offsets[root] for root in under) + arena.offsets[len(stored) :]
+    return Arena(offsets=offsets, size=arena.size)
 
 
 def _scratch(operation: Operation) -> int:

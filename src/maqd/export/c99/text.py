@@ -56,6 +56,7 @@ class Writer:
         tables: Constant tables and structs, in order.
         shared: Functions that layers share, by name.
         traced: What tracing passes on, in order.
+        constants: Names of structs, by type and value.
     """
 
     def __init__(self, program: Program, prefix: str) -> None:
@@ -64,6 +65,7 @@ class Writer:
         self.tables = Tables()
         self.shared: dict[str, str] = {}
         self.traced: list[Traced] = []
+        self.constants: dict[tuple[str, str], str] = {}
 
     @property
     def sharing(self) -> bool:
@@ -90,10 +92,18 @@ class Writer:
         """Declaration of an operation's scratch memory."""
         return f"    int32_t *const sums = (int32_t *)(void *)(arena + {self.program.scratch[index] // 4});"
 
+    def constant(self, kind: str, name: str, value: str) -> str:
+        """The name of a struct that layers share where it is the same: functions that are made for it are, too."""
+        if (kind, value) not in self.constants:
+            self.constants[kind, value] = name
+            self.tables.declare(f"static const {kind} {name} = {value};")
+        return self.constants[kind, value]
+
     def share(self, name: str, text: str) -> str:
-        """A function beside those of the layers."""
-        self.shared[name] = text
-        return name
+        """A function beside those of the layers; its name, or that of one whose text is the same."""
+        known = self.constants.setdefault(("", text.replace(name, "", 1)), name)
+        self.shared.setdefault(known, text)
+        return known
 
     def trace(self, operation: Operation) -> list[str]:
         """Passes on the graph's tensors that the operation has stored."""
