@@ -170,7 +170,7 @@ def tables(summaries: list[Summary]) -> Iterator[str]:
         groups.setdefault((summary.case.network, summary.case.schedule), []).append(summary)
     for (network, schedule), members in groups.items():
         yield f"\n### {network}, {schedule}\n"
-        yield "| method | states | accuracy, % | seeds | behind float |"
+        yield "| method | states | accuracy, % | seeds | below float |"
         yield "|---|---|---|---|---|"
         for summary in members:
             case = summary.case
@@ -185,9 +185,9 @@ INTRODUCTION = """\
 
 Written by `python benchmarks/accuracy.py --table` from `docs/results/accuracy.jsonl`, which holds every run with its
 configuration, seed, revision, versions, machine and time. All networks are evaluated as exact integers on the whole
-CIFAR-10 test set, which is read once a run, at its end; hyperparameters were chosen on 5,000 held-out training images
-([recipes.md](recipes.md) has every trial). "Behind float" compares with the float network of the same length of
-training, its learning rate chosen in the same way. Spread is the standard deviation over seeds.
+CIFAR-10 test set, which selects nothing; hyperparameters were chosen on 5,000 held-out training images
+([recipes.md](recipes.md) has every trial). "Below float" compares with the float network of the same length of
+training, every phase counted. Spread is the standard deviation over seeds.
 
 ![Accuracy by network, schedule and states](images/accuracy.png)
 """
