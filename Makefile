@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: help setup demo test test-all graphs lint format clean sanitize fuzz
+.PHONY: wheel test-min-versions help setup demo test test-all graphs lint format clean sanitize fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite, in under five minutes"
 	@echo "make test-all  the same with the long tests"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
 	@echo "make lint   ruff and pyright"
+	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
+	@echo "make test-min-versions  try the oldest NumPy, onnx and ONNX Runtime that are allowed"
 	@echo "make sanitize  the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz   feed the file loader with mutated files for FUZZ_SECONDS (60)"
 
@@ -23,6 +25,10 @@ $(STAMP): pyproject.toml requirements/dev.lock $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-build-isolation --no-deps --editable .
+	@! $(BIN)/maqd --version | grep "not built" || { echo; \
+		echo "*** maqd: WARNING: a part was not compiled: training and inference work, but far slower."; \
+		echo "*** Install a C and a C++ compiler and the headers of Python (gcc g++ python3-dev), then: make clean setup"; \
+		echo; } >&2
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -64,6 +70,26 @@ FUZZ_SECONDS ?= 60
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python tests/graph/fuzz_container.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/
+
+# A wheel as it would be released, installed where nothing else is, and tried.
+FRESH := build/fresh
+wheel: $(STAMP)
+	rm -rf build/wheel $(FRESH)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/*.whl
+	cd build && fresh/bin/python ../tests/install/smoke.py
+
+# The oldest versions that pyproject.toml allows, on what runs without PyTorch.
+OLD := build/old
+test-min-versions: $(STAMP)
+	rm -rf $(OLD)
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/min.lock
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/wheel/*.whl
+	cd build && old/bin/python ../tests/install/smoke.py --onnx
+	$(OLD)/bin/python -m pytest tests/numerics tests/graph/test_graph.py tests/graph/test_interpreter.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from maqd.cli.options import UsageError
 from maqd.errors import MaqdError
@@ -77,9 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(HELP, end="")
         return 0 if given else 2
     if given[0] == "--version":
-        from maqd import __version__
-
-        print(f"maqd {__version__}")
+        print(_version())
         return 0
     try:
         return _dispatch(given[0], given[1:])
@@ -108,6 +107,17 @@ def _dispatch(name: str, arguments: list[str]) -> int:
         return importlib.import_module(_MODULES[commands[name]]).command(arguments)
     except UsageError as error:
         return _fail(f"{error} (see maqd {name} --help)", 2)
+
+
+def _version() -> str:
+    """The version, and which compiled parts were built."""
+    from maqd import __path__, __version__
+    from maqd.runtime.native import native_module
+
+    module = native_module()
+    engine = "not built" if module is None else ", ".join(module.isas())
+    training = any((Path(folder) / "maqd_train.so").exists() for folder in __path__)
+    return f"maqd {__version__} (native engine: {engine}; training kernels: {'built' if training else 'not built'})"
 
 
 def _fail(message: str, status: int) -> int:
