@@ -114,6 +114,14 @@ def test_values_that_are_not_finite_are_refused_with_one_message():
     ]
 
 
+def test_layers_that_do_not_round_are_refused():
+    network = Net(lambda net, x: net.head(x.mean((2, 3))))
+    network.conv.rounding = network.act.rounding = False
+    assert [(r.module, r.reason) for r in maqd.check(network, EXAMPLE)] == [
+        ("conv", "it is set not to round"), ("act", "it is set not to round")
+    ]  # fmt: skip
+
+
 def refusal_line(network: nn.Module, place: int) -> str:
     refusal: Refusal = maqd.check(network, EXAMPLE)[place]
     return f" [{refusal.line}]"

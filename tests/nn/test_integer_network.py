@@ -93,7 +93,7 @@ def test_a_network_of_two_layers_gives_the_codes_of_integer_arithmetic(
     for layer, act in ((first, acts_[0]), (second, acts_[1])):
         accumulators = x @ layer.weight_codes().numpy().astype(np.int64).T
         x = activate(act, accumulators, layer.accumulator_unit)
-    assert (out.double() / quantizers[1].grid.unit).numpy().tolist() == x.tolist()
+    assert (out.detach().double() / quantizers[1].grid.unit).numpy().tolist() == x.tolist()
     assert (x >= quantizers[1].states.low).all()
     assert (x <= quantizers[1].states.high).all()
 
@@ -131,5 +131,5 @@ def test_a_trained_convolutional_network_gives_the_logits_of_integer_arithmetic(
     pooled = codes.reshape(10, 3, 2, 3, 2, 6).max((2, 4)).sum((1, 2))
     bias = [math.floor(Fraction(b) / Fraction(head.accumulator_unit) + Fraction(1, 2)) for b in head.bias.tolist()]
     expected = pooled @ head.weight_codes().numpy().astype(np.int64).T + np.array(bias)
-    assert (logits.double() / head.accumulator_unit).numpy().tolist() == expected.tolist()
+    assert (logits.detach().double() / head.accumulator_unit).numpy().tolist() == expected.tolist()
     assert logits.argmax(1).tolist() == expected.argmax(1).tolist()

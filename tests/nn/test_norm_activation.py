@@ -283,6 +283,8 @@ def test_evaluation_follows_changes_without_leaving_evaluation(name: str):
     assert codes_of(act(x), FOUR) == expected_codes(act.norm, FOUR, x)
 
 
+# Dynamo instantiates autograd.Function itself while it traces one.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_evaluation_follows_load_state_dict():
     act = NormActivation(randomize(LayerBatchNorm(C)), FOUR).eval()
     x = torch.arange(-40, 41).float()[:, None].expand(-1, C) / 8

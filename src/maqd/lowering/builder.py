@@ -156,6 +156,8 @@ class Builder:
             rule = self.rules.modules.get(type(module))
             if rule is None:
                 step.refuse(*why_not(module))
+            if not getattr(module, "rounding", True):
+                step.refuse("it is set not to round", "set its `rounding` and train with it")
             step.require_finite(module)
             if len(args) != 1 or kwargs or not isinstance(args[0], Codes | Raw):
                 step.refuse(f"{type(module).__name__} must be called with one tensor", "call it with one tensor")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from maqd.nn.folding import Folded
-from maqd.nn.functional import quantize_activation, threshold_activation
+from maqd.nn.functional import quantize_activation, threshold_activation, with_gradient_of
 from maqd.nn.norm import FoldableNorm, Normalization
 from maqd.numerics.states import States
 from maqd.settings.quantization import Quantizer
@@ -46,7 +46,8 @@ class NormActivation(Folded):
 
     Training fuses the two and stores nothing but its input for the backward pass. Evaluation compares the input, an
     integer times a power of two, with thresholds computed once from the parameters in exact arithmetic: the same
-    integers on every device, and the function that lowering emits.
+    integers on every device, and the function that lowering emits. Where gradients are recorded, evaluation has those
+    of the surrogate, with the statistics frozen.
 
     Args:
         norm: The normalization. A `LayerNorm` cannot be folded: it is evaluated in float.
@@ -101,8 +102,12 @@ class NormActivation(Folded):
         norm.check_input(x)
         if not torch.compiler.is_compiling():
             self.fold()
-        out = threshold_activation(norm.to_rows(x).float(), self.thresholds, self.signs, quantizer)
-        return norm.from_rows(out, x)
+        rows = norm.to_rows(x.detach()).float()
+        out = norm.from_rows(threshold_activation(rows, self.thresholds, self.signs, quantizer), x)
+        parameters = (x, norm.weight, norm.bias)
+        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in parameters):
+            out = with_gradient_of(out, quantize_activation(norm.frozen(x), quantizer))
+        return out
 
     def extra_repr(self) -> str:
         return describe(self.quantizer)

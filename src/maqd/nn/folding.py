@@ -1,7 +1,8 @@
 """What evaluation computes from the parameters once: integer codes and thresholds, kept up to date."""
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,13 @@ class Folded(nn.Module):
         """Switches the mode; a change to evaluation folds anew."""
         super().train(mode)
         if not mode:
+            self.refold()
+        return self
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Folded":
+        """Moves and casts the parameters; the integer form stays in its own type, whatever theirs is."""
+        super()._apply(fn, recurse)
+        if not self.training and not any(tensor.is_meta for tensor in self.parameters()):
             self.refold()
         return self
 

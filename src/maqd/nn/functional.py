@@ -159,6 +159,25 @@ def quantize_bias(bias: Tensor, unit: float) -> Tensor:
     return _QuantizeBias.apply(bias, unit)  # pyright: ignore[reportReturnType]
 
 
+class _WithGradientOf(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor, surrogate: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.dtype = inputs[1].dtype
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        return None, grads[0].to(ctx.dtype)
+
+
+def with_gradient_of(values: Tensor, surrogate: Tensor) -> Tensor:
+    """The values, exactly, with the gradient of another tensor of the same shape."""
+    return _WithGradientOf.apply(values.detach(), surrogate)  # pyright: ignore[reportReturnType]
+
+
 # ---- activations ----------------------------------------------------------------------------------------------------
 
 

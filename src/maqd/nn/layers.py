@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maqd.errors import ConfigError
 from maqd.nn.folding import Folded, versions
-from maqd.nn.functional import quantize_bias
+from maqd.nn.functional import quantize_bias, with_gradient_of
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
 from maqd.numerics.limits import EXACT_LIMIT
 from maqd.numerics.states import Grid, States
@@ -131,7 +131,7 @@ class QuantLayer(Folded):
         self.eval_weight = torch.empty_like(self.weight, dtype=torch.float32)
         self.eval_weight.copy_(codes * math.ldexp(1.0, self.exponent))
         if self.bias is not None:
-            self.eval_bias = quantize_bias(self.bias, self.accumulator_unit)
+            self.eval_bias = quantize_bias(self.bias.double(), self.accumulator_unit).float()
             largest = self.largest_product_sum + float(self.eval_bias.abs().max()) / self.accumulator_unit
             if not largest < EXACT_LIMIT:
                 raise ConfigError(
@@ -142,24 +142,34 @@ class QuantLayer(Folded):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output; in evaluation exact integers times `accumulator_unit`, in float32."""
         if self.quantizer is None or self.exponent is None:
-            return self._apply_weight(x, self.weight, self.bias)
+            return self._apply_weight(_same_type(x, self.weight), self.weight, self.bias)
         if not self.rounding:
             weight = self.quantizer.unrounded(self.weight, math.ldexp(1.0, self.exponent), self._learned)
             return self._apply_weight(x, weight, self.bias)
         if self.training:
-            unit = math.ldexp(1.0, self.exponent)
-            weight = self.quantizer.values(self.weight, unit, self._learned)
-            bias = None if self.bias is None else quantize_bias(self.bias, self.accumulator_unit)
-            return self._apply_weight(x, weight, bias)
+            weight, bias = self._values()
+            bias = None if bias is None else _same_type(bias, x)
+            return self._apply_weight(x, _same_type(weight, x), bias)
         if not torch.compiler.is_compiling():
             self.fold()
-        bias = None if self.bias is None else self.eval_bias
+        weight, bias = self.eval_weight, None if self.bias is None else self.eval_bias
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+            values, bias_values = self._values()
+            weight = with_gradient_of(weight, values)
+            bias = bias if bias is None or bias_values is None else with_gradient_of(bias, bias_values)
         with torch.autocast(x.device.type, enabled=False):
             if not x.is_cuda or torch.compiler.is_compiling():
-                return self._apply_weight(x.float(), self.eval_weight, bias)
+                return self._apply_weight(x.float(), weight, bias)
             # Some of cuDNN's algorithms (Winograd, FFT, TF32) are not exact on integers; the plain ones are.
             with torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
-                return self._apply_weight(x.float(), self.eval_weight, bias)
+                return self._apply_weight(x.float(), weight, bias)
+
+    def _values(self) -> tuple[Tensor, Tensor | None]:
+        """Quantized weight and bias with gradients."""
+        if self.quantizer is None or self.exponent is None:
+            return self.weight, self.bias
+        values = self.quantizer.values(self.weight, math.ldexp(1.0, self.exponent), self._learned)
+        return values, None if self.bias is None else quantize_bias(self.bias, self.accumulator_unit)
 
     def outline(self, x: Tensor) -> Tensor:
         """What `forward` returns in evaluation for a tensor on the meta device: shape and dtype alone."""
@@ -172,6 +182,11 @@ class QuantLayer(Folded):
 
     def _describe_states(self) -> str:
         return "float" if self.quantizer is None else self.quantizer.describe()
+
+
+def _same_type(x: Tensor, like: Tensor) -> Tensor:
+    """X in the dtype of another tensor, unless autocast decides about types."""
+    return x if x.dtype == like.dtype or torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)
 
 
 def _whole_numbers(name: str, value: int | tuple[int, ...], dims: int, least: int) -> tuple[int, ...]:

@@ -114,8 +114,10 @@ class FoldableNorm(Normalization):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes x: with the statistics of the batch in training, with the running ones in evaluation."""
-        if self.training:
-            return self.normalize(x, None)
+        return self.normalize(x, None) if self.training else self.frozen(x)
+
+    def frozen(self, x: Tensor) -> Tensor:
+        """Normalizes x with the running statistics, in float64; differentiable in x, weight and bias."""
         self.check_input(x)
         mean, rstd = self.running_statistics()
         y = (self.to_rows(x).double() - mean) * rstd
