@@ -56,15 +56,27 @@ class LayerFactory:
         )
 
     def conv(
-        self, name: str, inputs: int, outputs: int, kernel: int, grid: Grid | None, *, stride: int = 1, gain: float = 1
+        self,
+        name: str,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        grid: Grid | None,
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] | None = None,
+        groups: int = 1,
+        gain: float = 1,
     ) -> QuantConv2d:
-        """A convolution that keeps the image's size but for its stride."""
+        """A convolution; without `padding`, one that keeps the image's size but for its stride."""
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
         return QuantConv2d(
             inputs,
             outputs,
             kernel,
             stride=stride,
-            padding=(kernel - 1) // 2,
+            padding=((height - 1) // 2, (width - 1) // 2) if padding is None else padding,
+            groups=groups,
             states=self.weight_quantizer(name),
             input_grid=grid,
             gain=gain,
@@ -74,6 +86,10 @@ class LayerFactory:
         """Normalization and activation."""
         norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
         return NormActivation(norm, self.quantizer(name))
+
+    def linear(self, name: str, inputs: int, outputs: int, grid: Grid | None) -> QuantLinear:
+        """A linear map without bias."""
+        return QuantLinear(inputs, outputs, states=self.weight_quantizer(name), input_grid=grid)
 
     def head(self, name: str, inputs: int, classes: int, grid: Grid | None, *, positions: int = 1) -> QuantLinear:
         """The classifier: integer logits with a bias on their grid.
