@@ -90,7 +90,8 @@ def test_resolved_configuration_starts_the_same_run(here: Path, capsys: pytest.C
 
 
 def test_resume_keeps_the_options_of_the_run(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    assert main(["train", "--config", "small.yaml", "--optim.lr", "0.001", "--epochs", "1"]) == 0
+    options = ["--optim.lr", "0.001", "--optim.schedule", "constant"]
+    assert main(["train", "--config", "small.yaml", *options, "--epochs", "1"]) == 0
     assert main(["train", "--config", "small.yaml", "--resume", "--epochs", "2"]) == 0
     assert yaml.safe_load((here / "runs/small/config.yaml").read_text())["optim"]["lr"] == 0.001
     assert main(["train", "--run", "runs/small", "--resume", "--epochs", "3"]) == 0

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -20,6 +21,7 @@ from sklearn.datasets import load_digits
 from maqd.data import AugmentConfig, DataConfig, Source, open_data
 from maqd.data import sources as sources_module
 from maqd.errors import ConfigError, DataError, MissingDependencyError
+from maqd.io.images import losses, open_encoded
 from maqd.optional import remedy
 
 
@@ -159,7 +161,7 @@ def test_cifar100_takes_the_fine_label(tmp_path):
     table = pa.table({"img": cells, "coarse_label": [1, 2, 3], "fine_label": [99, 0, 5], "label": [7, 7, 7]})
     for split in ("train", "test"):
         pq.write_table(table, tmp_path / f"{split}.parquet")
-    config = DataConfig(source=Source.CIFAR100, path=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    config = DataConfig(source=Source.CIFAR100, path=str(tmp_path), cache_dir=str(tmp_path / "cache"), classes=100)
     data = open_data(config, seed=0)
     assert data.info.num_classes == 100
     np.testing.assert_array_equal(all_images(data.test_loader())[1], [99, 0, 5])
@@ -335,7 +337,7 @@ def test_folder_of_mixed_modes_is_colour(tmp_path):
     palette = Image.fromarray(colour).quantize(64)
     palette.info["transparency"] = bytes(range(64))
     palette.save(folder / "2.png", transparency=bytes(range(64)))
-    images, _ = all_images(open_data(folder_config(tmp_path, batch_size=3), seed=0).train_loader())
+    images, _ = all_images(open_data(folder_config(tmp_path, batch_size=3, classes=2), seed=0).train_loader())
     wanted = {colour.tobytes(), np.repeat(colour[..., :1], 3, axis=2).tobytes()}
     assert wanted <= {image.tobytes() for image in images}
 
@@ -348,7 +350,7 @@ def test_image_size_resizes_the_middle_square(tmp_path):
         (tmp_path / "set" / split / "a" / "0.png").write_bytes(png(pixels))
     with pytest.raises(DataError, match=r"0\.png: images must be square, got 20 x 10; set image_size"):
         open_data(folder_config(tmp_path), seed=0)
-    images, _ = all_images(open_data(folder_config(tmp_path, image_size=5), seed=0).test_loader())
+    images, _ = all_images(open_data(folder_config(tmp_path, image_size=5, classes=2), seed=0).test_loader())
     np.testing.assert_array_equal(images, np.full((1, 5, 5, 3), 200))
 
 
@@ -359,7 +361,7 @@ def test_exif_orientation_is_obeyed(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "set" / split / "a").mkdir(parents=True)
         Image.fromarray(pixels).save(tmp_path / "set" / split / "a" / "0.png", exif=exif)
-    images, _ = all_images(open_data(folder_config(tmp_path), seed=0).test_loader())
+    images, _ = all_images(open_data(folder_config(tmp_path, classes=2), seed=0).test_loader())
     np.testing.assert_array_equal(images[0], pixels[::-1, ::-1])
 
 
@@ -530,6 +532,56 @@ def test_decoding_jpeg_equals_pillow(tmp_path):
     Image.fromarray(random_pixels(1)[0]).save(buffer, "JPEG")
     for split in ("train", "test"):
         write_parquet(tmp_path / f"{split}.parquet", [buffer.getvalue()], [0])
-    config = DataConfig(source=Source.HUGGING_FACE, path=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    config = DataConfig(source=Source.HUGGING_FACE, path=str(tmp_path), cache_dir=str(tmp_path / "cache"), classes=2)
     images, _ = all_images(open_data(config, seed=0).test_loader())
     np.testing.assert_array_equal(images[0], np.asarray(Image.open(buffer)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 5, 0, 5, 0, 5], r"label 1 \(1\) has no training image, and 4 of 6 labels have none; number the labels"),
+        ([0, 0, 0, 0, 0, 0], "a classifier needs two classes, got 0"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_classes_without_images_are_not_trained_in_silence(tmp_path, labels, message, stream):
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", [png(p) for p in random_pixels(6)], labels)
+    config = DataConfig(
+        source=Source.HUGGING_FACE, path=str(tmp_path), cache_dir=str(tmp_path / "cache"), stream=stream
+    )
+    with pytest.raises(DataError, match=message):
+        open_data(config, seed=0)
+    info = open_data(replace(config, classes=7), seed=0).info
+    assert (info.num_classes, info.class_names) == (7, tuple("0123456"))
+    with pytest.raises(ConfigError, match=r"data\.classes must be at least 2"):
+        open_data(replace(config, classes=1), seed=0)
+
+
+def test_what_decoding_leaves_out_is_said_once(tmp_path, caplog):
+    colour = random_pixels(3, 6)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            Image.fromarray(np.dstack([colour[0], colour[1][..., 0]])).save(tmp_path / "set" / split / name / "0.png")
+    open_data(folder_config(tmp_path), seed=0)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "its transparency is ignored (said of the first such image only)"
+    ]
+
+
+def test_messages_do_not_speak_of_memory(tmp_path):
+    with pytest.raises(DataError) as caught:
+        open_encoded(b"text", "a.png")
+    assert "BytesIO" not in str(caught.value)
+    assert "a.png: must be a whole image that Pillow can read, got UnidentifiedImageError" in str(caught.value)
+
+
+def test_later_frames_and_transparency_are_noticed(tmp_path):
+    frames = [Image.fromarray(pixels) for pixels in random_pixels(3, 6)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert losses(open_encoded((tmp_path / "a.gif").read_bytes(), "a.gif")) == (
+        "only the first of its 3 frames is used",
+    )
+    assert losses(open_encoded(png(random_pixels(1)[0]), "a.png")) == ()

@@ -52,7 +52,7 @@ def test_errors_of_workers_keep_their_kind(tmp_path):
     good = [png(p) for p in random_pixels(200)]
     write_parquet(tmp_path / "train.parquet", good, [0] * 200)
     write_parquet(tmp_path / "test.parquet", [*good[:101], b"?", *good[102:]], [0] * 200)
-    config = DataConfig(source=Source.HUGGING_FACE, path=str(tmp_path), stream=True, workers=1)
+    config = DataConfig(source=Source.HUGGING_FACE, path=str(tmp_path), stream=True, workers=1, classes=2)
     with pytest.raises(DataError, match=r"test\.parquet, row 101"):
         list(open_data(config, seed=0).test_loader())
 
@@ -61,7 +61,7 @@ def test_random_resized_crop_only_of_larger_images_and_when_asked_for(tmp_path):
     # Constant images: any crop of them is the image, padding would show.
     encoded = [png(np.full((size, size, 3), 10 * size, np.uint8)) for size in (4, 8, 8, 4)]
     for split in ("train", "test"):
-        write_parquet(tmp_path / f"{split}.parquet", encoded, [0] * 4)
+        write_parquet(tmp_path / f"{split}.parquet", encoded, [0, 0, 1, 1])
 
     def pixels(padding):
         augment = AugmentConfig(crop_padding=padding)

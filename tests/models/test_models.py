@@ -1,6 +1,8 @@
 """Networks: they build, train and evaluate to the same integers whatever the batch and the memory format."""
 
 import copy
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,16 @@ from torch import Tensor, nn
 
 from maqd import Grid
 from maqd.errors import ConfigError, DataError
-from maqd.models import Architecture, LayerFactory, ModelConfig, ResNetPlan, StridedPlan, VGGPlan, build_model
+from maqd.models import (
+    Architecture,
+    LayerFactory,
+    ModelConfig,
+    ResNetPlan,
+    StridedPlan,
+    VGGPlan,
+    build_model,
+    check_overrides,
+)
 from maqd.nn import (
     Affine,
     GlobalSumPool,
@@ -359,3 +370,20 @@ def test_state_dicts_restore_the_same_logits(architecture: Architecture):
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(x), model(x))
     assert x.shape[-1] == size_of(architecture)
+
+
+@pytest.mark.parametrize(
+    ("override", "option"),
+    [
+        (Override(pattern="stemm.*", weight_states=15), "weight_states"),
+        (Override(pattern="stem.act", weight_states=15), "weight_states"),
+        (Override(pattern="stem.conv", act_states=2), "act_states"),
+    ],
+)
+def test_overrides_that_match_no_layer_are_refused(override: Override, option: str) -> None:
+    quant = QuantConfig(overrides=[Override(pattern="stem.*", weight_states=15, act_states=8), override])
+    config = ModelConfig(architecture=Architecture.DIGITS, quant=quant)
+    network = build_model(config, in_channels=1, num_classes=10, image_size=8)
+    with pytest.raises(ConfigError, match=rf"{re.escape(repr(override.pattern))} sets {option} and matches none"):
+        check_overrides(quant, network)
+    check_overrides(replace(quant, overrides=quant.overrides[:1]), network)

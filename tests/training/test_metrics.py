@@ -1,13 +1,14 @@
 """Metrics that cannot be written: the run ends with an error that says how to go on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import full_disk
 
 from maqd.errors import CheckpointError
 from maqd.training.checkpoint import Position
-from maqd.training.metrics import MetricsWriter, truncate_metrics
+from maqd.training.metrics import MetricsWriter, loss_trend, truncate_metrics
 
 pytestmark = [
     pytest.mark.usefixtures("ended_threads"),
@@ -55,3 +56,17 @@ def test_what_ended_the_run_is_not_hidden(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", step=0)
     with full_disk(60), pytest.raises(ValueError, match="first"):
         write()
+
+
+def losses(*values: float, every: int = 1) -> list[dict[str, Any]]:
+    lines = [{"event": "train", "step": every * (place + 1), "loss": loss} for place, loss in enumerate(values)]
+    return [{"event": "start", "step": 0}, *lines, {"event": "test", "step": every * len(values)}]
+
+
+def test_the_trend_of_losses_by_hand() -> None:
+    assert loss_trend(losses(*[3.0] * 10, *[9.0] * 5, *[2.0] * 9, 1.0)) == (3.0, 1.9)
+    assert loss_trend(losses(4.0, 9.0, 5.0, every=50)) == (4.0, 5.0)
+    assert loss_trend(losses(*range(100, 0, -1), every=50)) == (95.5, 5.5)
+    assert loss_trend(losses(*[1.0] * 19)) is None
+    assert loss_trend(losses(2.0, every=50)) is None
+    assert loss_trend([]) is None

@@ -151,12 +151,23 @@ def test_seeds_reproduce_runs(config: TrainConfig, run: Silent) -> None:
 
 
 def test_more_epochs_can_be_asked_for(config: TrainConfig, run: Silent) -> None:
+    config = replace(config, optim=OptimConfig(schedule=Schedule.CONSTANT))
     run(config)
     assert run(config, resume=True).steps == 14
     assert "complete" in run.text.getvalue()
     assert run(replace(config, epochs=3), resume=True).steps == 21
     with pytest.raises(ConfigError, match="done 3 epochs, epochs is 2"):
         run(config, resume=True)
+
+
+@pytest.mark.parametrize("schedule", [Schedule.ONE_CYCLE, Schedule.COSINE])
+def test_a_finished_schedule_is_not_begun_again(config: TrainConfig, run: Silent, schedule: Schedule) -> None:
+    config = replace(config, epochs=1, optim=OptimConfig(schedule=schedule))
+    run(config)
+    before = last(config).read_bytes()
+    with pytest.raises(ConfigError, match=r"lowered the learning rate .* train a new run with --epochs 5"):
+        run(replace(config, epochs=5), resume=True)
+    assert last(config).read_bytes() == before
 
 
 def test_another_configuration_is_refused(config: TrainConfig, run: Silent) -> None:

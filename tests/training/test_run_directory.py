@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_runs import Silent, entries, full_disk, last, names
 
-from maqd.errors import CheckpointError, ConfigError, DataError
+from maqd.errors import CheckpointError, ConfigError, DataError, OutputError
 from maqd.settings.data import DataConfig, Source
 from maqd.settings.training import TrainConfig
 from maqd.training import checkpoint as checkpoints
@@ -68,7 +68,7 @@ def test_overwriting_leaves_other_files(config: TrainConfig, run: Silent) -> Non
 
 def test_files_are_no_directories(config: TrainConfig, run: Silent) -> None:
     Path(str(config.run)).write_text("")
-    with pytest.raises(ConfigError, match="a file is in the way"):
+    with pytest.raises(OutputError, match="a file is in the way"):
         run(config)
 
 

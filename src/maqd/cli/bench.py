@@ -58,6 +58,8 @@ def command(arguments: list[str]) -> int:
         raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
     if options.repeats is not None and options.repeats < 2:
         raise UsageError(f"--repeats must be at least 2, got {options.repeats}")
+    if options.threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {options.threads}")
     if options.strategy is not None and options.target is None:
         raise UsageError("--strategy belongs to --target")
     graph = container.load(options.graph)
@@ -150,9 +152,10 @@ def _print(engine: NativeEngine, results: list[Result], where: dict[str, object]
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     constant, working = engine.constant_bytes, engine.working_bytes
     print(f"{constant:,} bytes of weights and tables, {working:,} of activations and scratch memory")
-    headings = ("batch", "first ms", "p50 ms", "p90 ms", "p99 ms", "images/s")
+    headings = ("batch", "first us", "p50 us", "p90 us", "p99 us", "images/s")
     latencies = [result.engine for result in results]
-    print(table(headings, [(e.batch, e.first, e.p50, e.p90, e.p99, e.images_per_second) for e in latencies]))
+    times = [[1e3 * value for value in (e.first, e.p50, e.p90, e.p99)] for e in latencies]
+    print(table(headings, [(e.batch, *us, e.images_per_second) for e, us in zip(latencies, times, strict=True)]))
     rows = [
         (
             result.engine.batch,
@@ -165,4 +168,4 @@ def _print(engine: NativeEngine, results: list[Result], where: dict[str, object]
         for peer in result.peers
     ]
     if rows:
-        print(table(("batch", "peer", "ms, warm", "maqd is so many times faster", "cold"), rows))
+        print(table(("batch", "peer", "ms, warm", "maqd is faster by", "cold"), rows))

@@ -16,12 +16,12 @@ from torch import nn
 from maqd.bench.conventional import Precision
 from maqd.bench.peers import OnnxRuntimePeer
 from maqd.bench.timing import alternated, spread
-from maqd.cli.options import Options, some_path
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.data import Data, open_data
 from maqd.errors import MissingDependencyError
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.graph import container
-from maqd.io.outputs import Artefact, check_output
+from maqd.io.outputs import Artefact, check_output, make_directory
 from maqd.lowering import TorchEngine, lower
 from maqd.recipes import recipe
 from maqd.report.picture import Portrait, draw
@@ -154,7 +154,11 @@ def command(arguments: Sequence[str]) -> int:
     options = parser.read(arguments)
     output = Output(sys.stderr if options.json else sys.stdout)
     picture = options.output / PICTURE
-    options.output.mkdir(parents=True, exist_ok=True)
+    if options.epochs < 1:
+        raise UsageError(f"--epochs must be at least 1, got {options.epochs}")
+    if options.seed < 0:
+        raise UsageError(f"--seed must be at least 0, got {options.seed}")
+    make_directory(options.output)
     check_output(picture, Artefact.PICTURE)
     for contestant in CONTESTANTS:
         check_output(options.output / f"{contestant.name}.maqd", Artefact.GRAPH)

@@ -5,7 +5,6 @@ from dataclasses import asdict
 
 from maqd.cli.arguments import configure, take_settings
 from maqd.cli.options import Options, some_path
-from maqd.cli.text import note
 from maqd.settings.training import EvalConfig
 from maqd.settings.tree import dotted_keys, to_plain
 
@@ -25,11 +24,9 @@ def command(arguments: list[str]) -> int:
 
     from maqd.training.evaluate import evaluate_run
     from maqd.training.run_directory import Which
-    from maqd.training.runs import edited_options, open_run
+    from maqd.training.runs import open_run
 
     run = open_run(options.run, checkpoint=Which(options.checkpoint))
-    if edits := edited_options(run.path, run.header):
-        note(edits)
     base = {"data": to_plain(run.config.data), "compute": to_plain(run.config.compute)}
     config = configure(EvalConfig, [base], chosen)
     result = evaluate_run(config.data, config.compute, run)

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 
 from maqd.cli.options import Options, some_path
-from maqd.cli.text import Counter, note, table
+from maqd.cli.text import Counter, table
 from maqd.graph import container
 from maqd.graph.summary import summarize
 from maqd.io.outputs import Artefact, check_output
@@ -36,11 +36,9 @@ def command(arguments: list[str]) -> int:
 
     from maqd.lowering import lower
     from maqd.training.run_directory import Which
-    from maqd.training.runs import edited_options, open_run
+    from maqd.training.runs import open_run
 
     run = open_run(options.run, checkpoint=Which(options.checkpoint))
-    if edits := edited_options(options.run, run.header):
-        note(edits)
     network, info = run.network, run.header.data
     example = torch.zeros(1, *info.shape, dtype=torch.uint8)
     counter = Counter("proving", sys.stderr)

@@ -130,4 +130,12 @@ def _run_training(config: TrainConfig, *, resume: bool, overwrite: bool, as_json
         )
     else:
         output.line(f"{result.images} accuracy {result.evaluation} in {result.run}")
+    if result.losses is not None and not result.learned:
+        began, ended = result.losses
+        print(
+            f"maqd: warning: the training loss ended at {ended:.4g} and began at {began:.4g}: nothing was learned; "
+            "lower optim.lr or set optim.gradient_clip and train again with --overwrite",
+            file=sys.stderr,
+        )
+        return 1
     return 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maqd.cli.arguments import configure, take_settings
 from maqd.cli.options import Options, UsageError, some_path
-from maqd.cli.text import Counter, note, table
+from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph, container
 from maqd.runtime.c99 import CEngine
@@ -82,6 +82,11 @@ def command(arguments: list[str]) -> int:
         for engine in result.engines:
             if engine.first is not None:
                 print(f"{engine.name}: first difference in {engine.first}")
+        first, *others = result.engines
+        if options.against is not None and first.different and not any(engine.different for engine in others):
+            print(
+                f"the graph may be of another run or checkpoint; lower it again: maqd lower {options.against} -o FILE"
+            )
         kind = "random images" if options.against is None else "test images"
         print(f"{result.images} {kind}: {'all integers are the same' if result.ok else 'NOT the same integers'}")
     return 0 if result.ok else 1
@@ -119,11 +124,9 @@ def _against(
     """The network of a run, and its test images."""
     from maqd.lowering import TorchEngine
     from maqd.training.run_directory import Which
-    from maqd.training.runs import edited_options, open_run
+    from maqd.training.runs import open_run
 
     opened = open_run(run, checkpoint=Which(checkpoint))
-    if edits := edited_options(run, opened.header):
-        note(edits)
     return TorchEngine(opened.network, graph), test_images(graph, run, options, count)
 
 

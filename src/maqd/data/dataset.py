@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maqd.data import cache, loaders, streaming
 from maqd.data.arrays import DataInfo, ImageArrays
@@ -18,7 +19,7 @@ from maqd.data.holdout import held_out_count, hold_out
 from maqd.data.loaders import Batch, TestLoader, TrainLoader
 from maqd.data.sampling import Plan
 from maqd.data.sources import locate
-from maqd.errors import ConfigError
+from maqd.errors import ConfigError, DataError
 from maqd.io.images import fit, to_array
 from maqd.optional import require
 from maqd.settings.data import DataConfig, Source
@@ -98,13 +99,14 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
     size, channels = (
         (opened.geometry.size, opened.geometry.channels) if isinstance(opened, _Streams) else opened[0].images.shape[2:]
     )
+    names = class_names(config, train.class_names, train.labels)
     count = held_out_count(config.validation, len(train.labels))
     rows, held = hold_out(train.labels, count, config.validation_seed)
     info = DataInfo(
         in_channels=channels,
         image_size=size,
-        num_classes=len(train.class_names),
-        class_names=train.class_names,
+        num_classes=len(names),
+        class_names=names,
         train_size=len(rows),
         test_size=len(test.labels),
         validation_size=len(held),
@@ -143,6 +145,34 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
         validation_batches=validation_batches,
         validation_length=len(held_indices),
     )
+
+
+def class_names(config: DataConfig, names: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """The names of the classes, as many as `config.classes` if that is set.
+
+    Args:
+        config: The set.
+        names: Those that the set has.
+        labels: Of its training images, in 0 .. len(names) - 1.
+
+    Raises:
+        ConfigError: `config.classes` is too small.
+        DataError: There is one class only, or one without training images and `config.classes` does not allow that.
+    """
+    where = config.path or config.source.value
+    if config.classes is not None:
+        if config.classes < max(2, len(names)):
+            raise ConfigError(f"{where}: data.classes must be at least 2 and {len(names)}, got {config.classes}")
+        return (*names, *(str(number) for number in range(len(names), config.classes)))
+    if len(names) < 2:
+        raise DataError(f"{where}: a classifier needs two classes, got {', '.join(names)}; add images of another one")
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+    if len(empty):
+        raise DataError(
+            f"{where}: label {empty[0]} ({names[empty[0]]}) has no training image, and {len(empty)} of {len(names)} "
+            f"labels have none; number the labels without gaps, or set data.classes to {len(names)} to keep them"
+        )
+    return names
 
 
 def _open(config: DataConfig) -> cache.Splits | _Streams:

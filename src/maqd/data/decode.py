@@ -1,5 +1,6 @@
 """Encoded images to uint8 arrays, with Pillow."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from maqd.data.arrays import ImageArrays
 from maqd.data.encoded import EncodedImages
 from maqd.errors import DataError
-from maqd.io.images import GREY_MODES, decoded, fit, open_encoded, to_array
+from maqd.io.images import GREY_MODES, decoded, fit, losses, open_encoded, to_array
 
 if TYPE_CHECKING:
     from PIL import Image
 
 PROBED_IMAGES = 64
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,12 @@ def probe(images: EncodedImages, image_size: int | None) -> Geometry:
         DataError: An image is damaged, or the first one is not square and no size is given.
     """
     chosen = sorted({int(i) for i in np.linspace(0, len(images) - 1, PROBED_IMAGES)})
-    channels = 1 if all(open_image(images, i).mode in GREY_MODES for i in chosen) else 3
+    opened = [open_image(images, i) for i in chosen]
+    channels = 1 if all(image.mode in GREY_MODES for image in opened) else 3
+    for index, image in zip(chosen, opened, strict=True):
+        if lost := losses(image):
+            log.warning("%s: %s (said of the first such image only)", images.where(index), ", ".join(lost))
+            break
     if image_size is not None:
         return Geometry(size=image_size, channels=channels, resize=True)
     width, height = open_image(images, 0).size

@@ -37,6 +37,7 @@ from maqd.graph import (
     Weighted,
 )
 from maqd.io.files import write_atomically
+from maqd.io.outputs import Artefact, recognize
 from maqd.numerics.bounds import narrow
 from maqd.numerics.packing import PackedCodes, row_bytes
 from maqd.numerics.states import States
@@ -304,6 +305,9 @@ class _Reader:
         size = len(self.data)
         if size < 8:
             self.fail(f"it has {size} bytes, and even the length of the header takes 8")
+        found = recognize(bytes(self.data[:16]))
+        if found not in (None, Artefact.GRAPH):
+            self.fail(f"it is {found.value}, not a .maqd file", "pass the .maqd file")
         (length,) = struct.unpack("<Q", self.data[:8])
         if length > min(MAX_HEADER, size - 8) or length % 8:
             self.fail(

@@ -1,6 +1,7 @@
 """Encoded images to pixels, with Pillow; NumPy and plain Python else."""
 
 import io
+import re
 import struct
 import zlib
 from typing import TYPE_CHECKING
@@ -68,6 +69,17 @@ def decoded(image: "Image.Image", channels: int, where: str) -> "Image.Image":
     return image
 
 
+def losses(image: "Image.Image") -> tuple[str, ...]:
+    """What of an opened image decoding leaves out, in words: transparency, later frames of an animation."""
+    found = []
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        found.append("its transparency is ignored")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        found.append(f"only the first of its {frames} frames is used")
+    return tuple(found)
+
+
 def to_array(image: "Image.Image") -> NDArray[np.uint8]:
     """Decoded pixels as uint8 H x W x C."""
     array = np.asarray(image)
@@ -83,8 +95,10 @@ def fit(image: "Image.Image", size: int) -> "Image.Image":
 
 
 def _undecodable(where: str, encoded: bytes, error: Exception) -> DataError:
+    # Pillow speaks of the memory that it read from.
+    text = re.sub(r" ?(from )?<_io\.BytesIO[^>]*>", "", str(error))
     start = f", the file starts with {encoded[:8]!r}" if encoded else ""
     return DataError(
-        f"{where}: must be a whole image that Pillow can read, got {type(error).__name__}: {error}{start}; "
+        f"{where}: must be a whole image that Pillow can read, got {type(error).__name__}: {text}{start}; "
         "replace or remove it"
     )

@@ -1,4 +1,4 @@
-"""Files that commands write: checked before the work begins, so that nothing is lost and no work is done in vain."""
+"""Kinds of files, and outputs that are checked before the work, so that nothing is lost and no work is in vain."""
 
 import enum
 import stat
@@ -69,6 +69,8 @@ def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
             raise OutputError(f"the output {path} must be an empty or a new directory; remove it or name another")
         return
     if not path.exists():
+        if path.is_symlink():
+            raise OutputError(f"the output {path} is a link to nothing; remove it or name another file")
         return
     if path.is_dir():
         raise OutputError(f"the output {path} is a directory; name {kind.value} in it, such as {path / 'NAME'}")
@@ -80,6 +82,20 @@ def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
     if start and found is not kind:
         what = "another kind of file" if found is None else found.value
         raise OutputError(f"the output {path} is {what}, and {kind.value} would replace it; name another or remove it")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, where they are missing.
+
+    Raises:
+        OutputError: It cannot be made, or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{path} cannot be a directory: a file is in the way; name another one") from error
+    except OSError as error:
+        raise OutputError(f"the directory {path} cannot be made: {error.strerror}; name another one") from error
 
 
 def _check_directory(path: Path) -> None:

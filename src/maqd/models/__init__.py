@@ -1,6 +1,6 @@
 """Networks of MaQD layers."""
 
-from maqd.models.build import build_model
+from maqd.models.build import build_model, check_overrides
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
@@ -18,4 +18,5 @@ __all__ = [
     "StridedPlan",
     "VGGPlan",
     "build_model",
+    "check_overrides",
 ]

@@ -1,16 +1,20 @@
 """Networks by name."""
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import partial
 
 from torch import nn
 
+from maqd.errors import ConfigError
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
+from maqd.nn import NormActivation, QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.factory import LayerFactory
 from maqd.nn.rounding import set_rounding
 from maqd.settings.model import Architecture, ModelConfig
+from maqd.settings.quantization import UNCHANGED, QuantConfig
 
 _NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
     Architecture.VGG11: partial(VGG, VGGPlan.VGG11),
@@ -43,3 +47,28 @@ def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, imag
     )
     set_rounding(network, config.quant.rounding)
     return network
+
+
+def check_overrides(quant: QuantConfig, network: nn.Module) -> None:
+    """Check that each override of a quantization changes the states of a layer.
+
+    Args:
+        quant: The quantization that the network was built with.
+        network: The network.
+
+    Raises:
+        ConfigError: A pattern matches no layer that has the states that it sets.
+    """
+    modules = list(network.named_modules())
+    weights = [name for name, module in modules if isinstance(module, QuantConv1d | QuantConv2d | QuantLinear)]
+    activations = [name for name, module in modules if isinstance(module, NormActivation)]
+    for override in quant.overrides:
+        for option, states, names in (
+            ("weight_states", override.weight_states, weights),
+            ("act_states", override.act_states, activations),
+        ):
+            if states != UNCHANGED and not any(fnmatchcase(name, override.pattern) for name in names):
+                raise ConfigError(
+                    f"model.quant.overrides: the pattern {override.pattern!r} sets {option} and matches none of the "
+                    f"layers that have them ({', '.join(names)}); correct the pattern or remove it"
+                )

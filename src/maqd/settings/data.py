@@ -64,6 +64,7 @@ class DataConfig:
         cache_dir: Where decoded images are kept; None is $XDG_CACHE_HOME/maqd or ~/.cache/maqd.
         batch_size: Training samples per batch and process.
         eval_batch_size: Test samples per batch and process.
+        classes: Number of classes; null takes those of the set, each of which must then have training images.
         validation: Images of the training split to hold out for choosing hyperparameters and the best checkpoint: below
             1 a fraction, from 1 on their number, each class by the same fraction. 0 trains on all.
         validation_seed: Determines which; the same for all seeds of a run, so that their results can be compared.
@@ -87,6 +88,7 @@ class DataConfig:
     cache_dir: str | None = None
     batch_size: int = 128
     eval_batch_size: int = 500
+    classes: int | None = None
     validation: float = 0.0
     validation_seed: int = 0
     samples_per_epoch: int | None = None
@@ -97,7 +99,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_batch_size"):
             _check_integer(name, getattr(self, name), minimum=1)
-        for name in ("image_size", "samples_per_epoch"):
+        for name in ("image_size", "samples_per_epoch", "classes"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), minimum=1)
         _check_integer("workers", self.workers, minimum=0)

@@ -245,9 +245,33 @@ def check_same_run(checkpoint: Checkpoint, config: TrainConfig, info: DataInfo) 
         )
 
 
-def describe(changes: Mapping[str, tuple[Any, Any]]) -> str:
+RESUMABLE_CHANGES = (
+    "run",
+    "epochs",
+    "log_every",
+    "evaluate_every",
+    "compute.",
+    "data.path",
+    "data.cache_dir",
+    "data.workers",
+    "data.stream",
+    "data.eval_batch_size",
+)
+"""Options that may differ when a run is resumed: all others would make it another run under the same name."""
+
+
+def fixed_changes(stored: TrainConfig, asked: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Differences between two configurations that make them different runs: dotted key -> (stored, asked)."""
+    return {
+        key: pair
+        for key, pair in _changes(stored, asked).items()
+        if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in RESUMABLE_CHANGES)
+    }
+
+
+def describe(changes: Mapping[str, tuple[Any, Any]], there: str = "there", here: str = "here") -> str:
     """One line for differences between what is stored and what was asked for."""
-    return ", ".join(f"{key} is {stored} there, {asked} here" for key, (stored, asked) in changes.items())
+    return ", ".join(f"{key} is {stored} {there}, {asked} {here}" for key, (stored, asked) in changes.items())
 
 
 def _changes(stored: object, asked: object) -> dict[str, tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,17 +80,50 @@ class TestCounts:
 
 def truncate_metrics(path: Path, position: Position) -> None:
     """Drop the lines that a run wrote after the checkpoint it is resumed from, and a last line cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if entry.get("step", 0) <= position.step:
-            kept.append(line)
-    write_run_file(path, "".join(f"{line}\n" for line in kept).encode())
+    if path.exists():
+        kept = [entry for entry in read_metrics(path) if entry.get("step", 0) <= position.step]
+        write_run_file(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, without one that was cut short; none if there is no such file."""
+    found = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+    return found
+
+
+WINDOW = 10
+"""Least number of steps whose mean loss is worth comparing."""
+
+
+def loss_trend(entries: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The mean training losses of the first and of the last tenth of a run's steps, each of at least `WINDOW` steps.
+
+    Args:
+        entries: Lines of its metrics, in order.
+
+    Returns:
+        Both means; None where the run has too few steps to compare.
+    """
+    lines: list[tuple[int, int, float]] = []  # first and last step that a loss is the mean of, and the loss
+    for entry in entries:
+        if entry.get("event") == "train":
+            lines.append((lines[-1][1] + 1 if lines else 1, entry["step"], entry["loss"]))
+    if not lines:
+        return None
+    size = max(WINDOW, lines[-1][1] // 10)
+    first = [line for line in lines if line[0] <= size]
+    last = [line for line in lines if line[1] > lines[-1][1] - size]
+    if first[-1][1] >= last[0][0] or first[-1][1] < WINDOW:
+        return None
+    means = [
+        sum((end - begin + 1) * loss for begin, end, loss in part) / (part[-1][1] - part[0][0] + 1)
+        for part in (first, last)
+    ]
+    return means[0], means[1]
 
 
 class MetricsWriter:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from maqd.errors import CheckpointError, ConfigError
+from maqd.errors import CheckpointError, ConfigError, OutputError
+from maqd.io.outputs import make_directory
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import check_keys
 
@@ -175,13 +176,14 @@ def locked(run: RunDirectory) -> Iterator[None]:
     """Hold the lock of a run directory, which is made if it is missing. A killed process releases its lock.
 
     Raises:
-        ConfigError: Another process holds it, or the path is no directory.
+        ConfigError: Another process holds it.
+        OutputError: The directory cannot be made or written to.
     """
+    make_directory(run.path)
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(f"{run.path} cannot be a run directory: a file is in the way") from error
-    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"{run.path} cannot be written to: {error.strerror}; choose another --run DIR") from error
     try:
         if fcntl is not None:
             try:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,8 +16,8 @@ from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError, ConfigError
 from maqd.models import build_model
 from maqd.settings.training import TrainConfig
-from maqd.settings.tree import differences, flatten, to_plain
-from maqd.training.checkpoint import Header, load_network_state, read_checkpoint
+from maqd.settings.tree import from_plain, read_tree
+from maqd.training.checkpoint import Header, describe, fixed_changes, load_network_state, read_checkpoint
 from maqd.training.run_directory import RunDirectory, Which, checkpoint_path
 
 if TYPE_CHECKING:
@@ -62,10 +61,24 @@ class Run:
     def _loaded(self) -> tuple[nn.Module, Header]:
         return load_network(checkpoint_path(self.path, self.which))
 
-    @property
+    @cached_property
     def config(self) -> TrainConfig:
-        """The configuration that it was trained with."""
-        return self._loaded[1].config
+        """Its configuration: what it was trained with, and paths and the like as config.yaml has them now.
+
+        Raises:
+            ConfigError: config.yaml was edited in what cannot change any more.
+        """
+        path, trained = RunDirectory(self.path).config, self.header.config
+        if not path.exists():
+            return trained
+        stored = from_plain(TrainConfig, read_tree(path, TrainConfig))
+        changes = fixed_changes(trained, stored)
+        if changes:
+            raise ConfigError(
+                f"{path} was edited after training: {describe(changes, 'in the checkpoint', 'in the file')}; "
+                f"undo that, or train a new run with --config {path} --run DIR"
+            )
+        return stored
 
     @property
     def header(self) -> Header:
@@ -74,7 +87,12 @@ class Run:
 
     @property
     def network(self) -> nn.Module:
-        """Its network, on the CPU, in evaluation mode: uint8 N x C x H x W images -> logits N x classes."""
+        """Its network, on the CPU, in evaluation mode: uint8 N x C x H x W images -> logits N x classes.
+
+        Raises:
+            ConfigError: As `config`.
+        """
+        _ = self.config  # an edited file is noticed before its network is used
         return self._loaded[0]
 
     @property
@@ -148,26 +166,3 @@ def open_run(path: Path | str, *, checkpoint: Which = Which.LAST) -> Run:
     """
     checkpoint_path(Path(path), checkpoint)
     return Run(Path(path), checkpoint)
-
-
-def edited_options(run: Path, header: Header) -> str:
-    """Options that config.yaml of a run states otherwise than its checkpoint, for a note; empty if there are none.
-
-    The file was edited then: the network and its data are those of the checkpoint whatever it says.
-    """
-    try:
-        tree = yaml.safe_load(RunDirectory(run).config.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return ""
-    stored = to_plain(header.config)
-    # A run that was resumed with more epochs says so in the file first, and in its next checkpoint then.
-    changes = {
-        key: pair
-        for key, pair in differences(stored, tree).items()
-        if key in flatten(stored) and not key.startswith(("run", "epochs", "log_every", "compute."))
-    }
-    if not changes:
-        return ""
-    return f"{RunDirectory(run).config} was edited after training and is not used: the checkpoint says " + ", ".join(
-        f"{key} {value}, the file {edited}" for key, (value, edited) in changes.items()
-    )

@@ -20,9 +20,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from maqd.data import Data, open_data
 from maqd.errors import CheckpointError, ConfigError, NonFiniteError
 from maqd.machine import machine
-from maqd.models import build_model
-from maqd.settings.training import Device, TrainConfig
-from maqd.settings.tree import differences, to_plain
+from maqd.models import build_model, check_overrides
+from maqd.settings.training import Device, Schedule, TrainConfig
+from maqd.settings.tree import to_plain
 from maqd.training.checkpoint import (
     AtomicCheckpointIO,
     Checkpoint,
@@ -32,32 +32,19 @@ from maqd.training.checkpoint import (
     check_tensors,
     describe,
     evaluated_images,
+    fixed_changes,
     read_checkpoint,
     write_run_file,
 )
 from maqd.training.ema import WeightAverage
 from maqd.training.environment import Processes, below_torchrun, processes, resolve_compute
 from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
-from maqd.training.metrics import MetricsCallback, MetricsWriter, truncate_metrics
+from maqd.training.metrics import MetricsCallback, MetricsWriter, loss_trend, read_metrics, truncate_metrics
 from maqd.training.module import TrainingModule
 from maqd.training.nonfinite import all_finite, locate_nonfinite
 from maqd.training.progress import Output, ProgressCallback
 from maqd.training.run_directory import RunDirectory, locked
 from maqd.training.warm_start import warm_start
-
-RESUMABLE_CHANGES = (
-    "run",
-    "epochs",
-    "log_every",
-    "evaluate_every",
-    "compute.",
-    "data.path",
-    "data.cache_dir",
-    "data.workers",
-    "data.stream",
-    "data.eval_batch_size",
-)
-"""Options that may differ when a run is resumed: all others would make it another run under the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +58,7 @@ class TrainResult:
         best: Best result of any epoch on held-out images; None where none are held out.
         steps: Optimizer steps.
         seconds: Wall time of this call.
+        losses: Mean training losses of the first and of the last tenth of its steps; None in a run of few steps.
     """
 
     run: Path
@@ -79,6 +67,12 @@ class TrainResult:
     best: Evaluation | None
     steps: int
     seconds: float
+    losses: tuple[float, float] | None
+
+    @property
+    def learned(self) -> bool:
+        """Whether the training loss ended lower than it began, as far as is known."""
+        return self.losses is None or self.losses[1] < self.losses[0]
 
 
 class CheckpointCallback(pl.Callback):
@@ -143,6 +137,7 @@ def train(
 
     Raises:
         ConfigError: Options do not go together, or the directory is in use or holds another run.
+        OutputError: The directory cannot be made or written to.
         CheckpointError: The checkpoint to resume from is damaged or belongs to another model; or none can be written.
         DataError: The data set cannot be read.
         NonFiniteError: The loss became infinite or not a number.
@@ -158,6 +153,8 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
         if place.rank == 0:
+            if resume and not overwrite and not run.path.exists():
+                raise CheckpointError(f"{run.path} holds no checkpoint to resume from; start it without --resume")
             stack.enter_context(locked(run))
             run.check(resume=resume, overwrite=overwrite)
         else:
@@ -202,9 +199,11 @@ def _train(
         check_tensors(checkpoint.path, network.state_dict(), checkpoint.trained_state())
         start = checkpoint.header.position
         output.line(f"resuming {run.path} after step {start.step}")
-    elif config.init.run is not None:
-        start_from(config, network, data)
-        output.line(f"starting from {config.init.run}")
+    else:
+        check_overrides(config.model.quant, network)
+        if config.init.run is not None:
+            start_from(config, network, data)
+            output.line(f"starting from {config.init.run}")
     module = TrainingModule(
         config,
         network,
@@ -237,6 +236,7 @@ def _train(
         best=module.best,
         steps=steps,
         seconds=time.monotonic() - begin,
+        losses=loss_trend(read_metrics(run.metrics)),
     )
 
 
@@ -340,11 +340,7 @@ def check_resumable(checkpoint: Checkpoint, config: TrainConfig, world: int) -> 
         ConfigError: Options differ that would make it another run.
     """
     check_same_run(checkpoint, config, checkpoint.header.data)
-    changes = {
-        key: pair
-        for key, pair in differences(to_plain(checkpoint.header.config), to_plain(config)).items()
-        if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in RESUMABLE_CHANGES)
-    }
+    changes = fixed_changes(checkpoint.header.config, config)
     if changes:
         raise ConfigError(
             f"{checkpoint.path} was trained with other options: {describe(changes)}; "
@@ -355,6 +351,13 @@ def check_resumable(checkpoint: Checkpoint, config: TrainConfig, world: int) -> 
         raise ConfigError(
             f"{checkpoint.path} was trained by {header.processes} processes, this run has {world}; "
             f"resume with compute.devices x compute.nodes = {header.processes}"
+        )
+    trained = header.config.epochs
+    if header.position.epoch >= trained and config.epochs > trained and config.optim.schedule is not Schedule.CONSTANT:
+        raise ConfigError(
+            f"{checkpoint.path} is complete: its {config.optim.schedule.value} schedule has lowered the learning rate "
+            f"for the last of its {trained} epochs, and more epochs would raise it again; train a new run with "
+            f"--epochs {config.epochs}, or with --optim.schedule constant one that can be continued"
         )
     if (header.position.epoch, header.position.batch) > (config.epochs, 0):
         raise ConfigError(
@@ -374,6 +377,7 @@ def _already_done(checkpoint: Checkpoint, run: RunDirectory, output: Output) -> 
         best=header.best,
         steps=header.position.step,
         seconds=0.0,
+        losses=loss_trend(read_metrics(run.metrics)),
     )
 
 

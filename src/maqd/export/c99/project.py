@@ -80,7 +80,7 @@ def export_c99(
         ExportError: The prefix is no identifier, or the network does not fit the memory.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or KEYWORDS.fullmatch(prefix):
-        raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}")
+        raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}; name another")
     program = make_program(graph, strategy)
     source = write_source(program, prefix)
     _check_memory(program, source, target, flash, ram)
