@@ -22,6 +22,7 @@ commands:
   demo    train the digits networks, print a table, save a picture
   train   train a network from a recipe or a YAML file into a run directory
   eval    repeat the test accuracy of a run
+  check   say what stands between a network and its integer graph
   lower   turn a run into an integer graph, a .maqd file, with proof
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
   run     classify images
@@ -40,6 +41,7 @@ class Command(enum.Enum):
     DEMO = "demo"
     TRAIN = "train"
     EVAL = "eval"
+    CHECK = "check"
     LOWER = "lower"
     VERIFY = "verify"
     RUN = "run"
@@ -53,6 +55,7 @@ _MODULES = {
     Command.DEMO: "maqd.cli.demo",
     Command.TRAIN: "maqd.cli.train",
     Command.EVAL: "maqd.cli.evaluate",
+    Command.CHECK: "maqd.cli.check",
     Command.LOWER: "maqd.cli.lower",
     Command.VERIFY: "maqd.cli.verify",
     Command.RUN: "maqd.cli.run",

@@ -1,0 +1,33 @@
+"""A person's own functions on the command line, as package.module:function."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maqd.errors import ConfigError
+
+
+def import_function(place: str) -> Callable[..., Any]:
+    """The function that package.module:function names; the working directory counts as a place of modules.
+
+    Importing runs the module's code, so the name must come from the person who calls, not from a file.
+
+    Raises:
+        ConfigError: There is no such module or function, or the module fails to import.
+    """
+    module, colon, name = place.partition(":")
+    if not (module and colon and name.isidentifier()):
+        raise ConfigError(f"a function is named as package.module:function, got {place!r}")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # whatever the module's own code raises
+        raise ConfigError(f"{place}: importing {module!r} fails: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(function):
+        raise ConfigError(f"{place}: module {module!r} has no function {name!r}")
+    return function
