@@ -1,17 +1,19 @@
-"""The native engine beside ONNX Runtime and OpenVINO: VGG-16 and PreActResNet-18 at width 1, trained a little.
+"""The native engine beside ONNX Runtime and OpenVINO: DS-CNN, MobileNetV1, and VGG-16 and PreActResNet-18 at width 1.
 
-    python benchmarks/inference.py --path DIR [--steps 300] [--states 3,2 3,4] [--isa amx avx512 avx2] [--json]
+    python benchmarks/inference.py [--path DIR] [--steps 300] [--states 3,2 3,4] [--isa amx avx512 avx2] [--json]
 
-Each network is trained on CIFAR-10 for some steps, so that its activations are as sparse as trained ones, lowered, and
-measured by `maqd bench --peers`, one thread on one processor, at batch 1 and 64, on test images: each engine has its
-turn in alternation, cold calls and warm ones apart. The 8-bit networks have uint8 activations, int8 weights and
-quantizers where the runtimes fuse them. `--isa` limits the engine and OpenVINO to an instruction set; ONNX Runtime
-always uses the best one it knows.
+DS-CNN and MobileNetV1 of width 0.25 have random weights and activations of a given density (`maqd.bench.tiny`): 3
+states of weights, 15 in depthwise layers, 4 of activations; batch 1, random images. The others are trained on CIFAR-10
+(`--path`) for some steps, so that their activations are as sparse as trained ones, lowered, and measured at batch 1 and
+64 on test images. `maqd bench --peers` measures, one thread on one processor: each engine has its turn in alternation,
+cold calls and warm ones apart. The 8-bit networks have uint8 activations, int8 weights and quantizers where runtimes
+fuse them. `--isa` limits the engine and OpenVINO to an instruction set; ONNX Runtime always uses the best one it knows.
 
-Further figures, for the first network: two threads over one, the time to import, load and run once in a fresh process,
-and the resident memory that the engine adds to NumPy.
+Further figures, for the first trained network: two threads over one, the time to import, load and run once in a fresh
+process, and the resident memory that the engine adds to NumPy.
 
-Ratios are times faster than the peer, warm: `vgg16_3_2_amx_batch1_openvino_ratio` and so on; `threads_ratio` is the
+Ratios are times faster than the peer, warm: `dscnn_3_4_avx512_batch1_onnxruntime_ratio`,
+`mobilenet_3_4_avx512_batch1_openvino_ratio`, `vgg16_3_2_amx_batch1_openvino_ratio` and so on; `threads_ratio` is the
 speed of two threads over one, `start_ratio` the time to the first result over 150 ms, `memory_ratio` the engine's
 memory over three times the file plus activations and scratch memory.
 """
@@ -26,9 +28,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from harness import machine, print_json, print_machine
+from maqd.bench.tiny import tiny_network
 from maqd.graph import container
 from maqd.lowering import lower
 from maqd.models import Architecture
@@ -40,6 +44,9 @@ from same_integers import Case, config
 
 LIMITS = {"amx": "AVX512_CORE_AMX", "avx512": "AVX512_CORE_VNNI", "avx2": "AVX2"}
 """What OpenVINO's kernel library calls our instruction sets (ONEDNN_MAX_CPU_ISA)."""
+
+TINY = {"dscnn": "kws", "mobilenet": "vww"}
+"""Small networks without training: the task of the benchmark that each belongs to."""
 
 START = """
 import sys, time
@@ -85,10 +92,10 @@ def make(case: Case, options: argparse.Namespace, folder: Path) -> tuple[Path, P
     return run, file
 
 
-def bench(file: Path, run: Path, isa: str, *more: str) -> dict[str, Any]:
+def bench(file: Path, isa: str, *more: str) -> dict[str, Any]:
     """What `maqd bench` found."""
     environment = {**os.environ, "MAQD_ISA": isa, "ONEDNN_MAX_CPU_ISA": LIMITS[isa]}
-    command = [sys.executable, "-m", "maqd.cli", "bench", file, "--against", run, "--json", *more]
+    command = [sys.executable, "-m", "maqd.cli", "bench", str(file), "--json", *more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -134,10 +141,34 @@ def peers(name: str, found: dict[str, Any], figures: dict[str, object], quiet: b
         print(f"{name:24s} densities {', '.join(f'{density:.2f}' for density in densities)}", flush=True)
 
 
+def process(
+    name: str, run: Path, file: Path, options: argparse.Namespace, folder: Path, figures: dict[str, object]
+) -> None:
+    """Adds what one network takes beyond the time of a call: threads, start and memory."""
+    one, two = (
+        bench(file, options.isa[0], "--against", str(run), "--batch", "64", "--threads", str(threads))["results"][0]
+        for threads in (1, 2)
+    )
+    figures["threads_ratio"] = one["engine"]["warm"]["median"] / two["engine"]["warm"]["median"]
+    images = folder / "images.npy"
+    np.save(images, np.zeros((1, *container.load(file).input.shape), np.uint8))
+    imports, first = numbers(START, file, images)
+    figures["start_ratio"] = first / 150
+    constants, working, resident = numbers(MEMORY, file, images)
+    figures["memory_ratio"] = resident / (3 * file.stat().st_size + working)
+    if not options.json:
+        print(f"{name}: two threads over one at batch 64: {figures['threads_ratio']:.2f}")
+        print(f"{name}: first result after {first:.0f} ms, {imports:.0f} ms of them imports")
+        print(
+            f"{name}: {resident / 1e6:.1f} MB resident, of them {constants / 1e6:.1f} MB weights and tables, "
+            f"{working / 1e6:.1f} MB activations and scratch memory; the file: {file.stat().st_size / 1e6:.1f} MB"
+        )
+
+
 def main() -> None:
     """Measures all networks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", required=True, help="directory of CIFAR-10")
+    parser.add_argument("--path", help="directory of CIFAR-10; without it, only the small networks are measured")
     parser.add_argument("--cache-dir", help="directory of decoded data sets")
     parser.add_argument("--steps", type=int, default=300, help="training steps of each network, of 64 images")
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -154,8 +185,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        made = []
-        for network in options.networks:
+        made: list[tuple[str, Path, Path]] = []
+        for name, task in TINY.items():
+            file = folder / f"{name}_3_4.maqd"
+            container.save(tiny_network(task, activations=4, depthwise=15), file)
+            for isa in options.isa:
+                found = bench(file, isa, "--batch", "1", "--peers", "--repeats", str(options.repeats))
+                peers(f"{name}_3_4_{isa}", found, figures, options.json)
+        for network in options.networks if options.path else ():
             for states in options.states:
                 weight, act = map(int, states.split(","))
                 case = Case(architecture=Architecture(network), weight_states=weight, act_states=act, width=1.0)
@@ -164,31 +201,13 @@ def main() -> None:
             for name, run, file in made:
                 peers(
                     f"{name}_{isa}",
-                    bench(file, run, isa, "--peers", "--repeats", str(options.repeats)),
+                    bench(file, isa, "--against", str(run), "--peers", "--repeats", str(options.repeats)),
                     figures,
                     options.json,
                 )
-        name, run, file = made[0]
-        one, two = (
-            bench(file, run, options.isa[0], "--batch", "64", "--threads", str(threads))["results"][0]["engine"]["warm"]
-            for threads in (1, 2)
-        )
-        figures["threads_ratio"] = one["median"] / two["median"]
-        images = folder / "images.npy"
-        import numpy as np
-
-        np.save(images, np.zeros((1, *container.load(file).input.shape), np.uint8))
-        imports, first = numbers(START, file, images)
-        figures["start_ratio"] = first / 150
-        constants, working, resident = numbers(MEMORY, file, images)
-        figures["memory_ratio"] = resident / (3 * file.stat().st_size + working)
-        if not options.json:
-            print(f"{name}: two threads over one at batch 64: {figures['threads_ratio']:.2f}")
-            print(f"{name}: first result after {first:.0f} ms, {imports:.0f} ms of them imports")
-            print(
-                f"{name}: {resident / 1e6:.1f} MB resident, of them {constants / 1e6:.1f} MB weights and tables, "
-                f"{working / 1e6:.1f} MB activations and scratch memory; the file: {file.stat().st_size / 1e6:.1f} MB"
-            )
+        if made:
+            name, run, file = made[0]
+            process(name, run, file, options, folder, figures)
     if options.json:
         print_json(machine(), figures)
     else:

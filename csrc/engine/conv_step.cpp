@@ -58,9 +58,11 @@ class ConvStep final : public Step {
         finish_.bias = bias_.data();
         prepare_weights(kernel, o);
         if (o.reach < INT16_MAX) prepare_short();
+        if ((dense_ready_ && fold_ > 1) || depthwise_ready_) prepare_folded();
     }
 
     int choose(const Batch &batch) const override {
+        if (depthwise_ready_) return DEPTHWISE;
         int choice = SCALAR;
         double least = std::numeric_limits<double>::infinity();
         const auto offer = [&](int kernel, double cost) {
@@ -85,7 +87,11 @@ class ConvStep final : public Step {
         finish.addend = addend_.empty() ? nullptr : batch.at(addend_[0]);
         finish.raw = raw_.empty() ? nullptr : batch.at(raw_[0]);
         finish.codes = codes_.empty() ? nullptr : batch.at(codes_[0]);
-        if (choice == DENSE) {
+        if (choice == DEPTHWISE) {
+            DepthwiseCall call = depthwise_;
+            call.x = batch.at(x_);
+            isa_.depthwise(call, folded(finish), first, last, scratch);
+        } else if (choice == DENSE) {
             for (size_t group = 0; group < dense_weights_.size(); group++) {
                 Dense dense = dense_;
                 dense.group = static_cast<int>(group);
@@ -94,7 +100,7 @@ class ConvStep final : public Step {
                 dense.x = batch.at(x_);
                 finish.bias = dense_bias_.data();
                 if (finish.short_bias) finish.short_bias = short_dense_bias_.data();
-                isa_.dense(dense, finish, batch.images, first, last, scratch);
+                isa_.dense(dense, dense.fold > 1 ? folded(finish) : finish, batch.images, first, last, scratch);
             }
         } else if (choice == WINOGRAD) {
             Winograd winograd = winograd_;
@@ -117,6 +123,7 @@ class ConvStep final : public Step {
         if (dense_ready_) size = std::max(size, isa_.dense_scratch(dense_));
         if (winograd_ready_) size = std::max(size, isa_.winograd_scratch(winograd_));
         if (events_ready_) size = std::max(size, isa_.events_scratch(events_));
+        if (depthwise_ready_) size = std::max(size, isa_.depthwise_scratch(depthwise_));
         return size;
     }
 
@@ -128,20 +135,22 @@ class ConvStep final : public Step {
     void precede(Bytes next) override { events_.next = next; }
 
     const char *kernel(int choice) const override {
-        return choice == DENSE ? "dense" : choice == WINOGRAD ? "winograd" : choice == EVENTS ? "events" : "scalar";
+        static constexpr const char *NAMES[] = {"scalar", "dense", "winograd", "events", "depthwise"};
+        return NAMES[choice];
     }
 
     const Buffer *input() const override { return &x_; }
 
     size_t constants() const override {
-        size_t total = scalar_weights_.size() + event_rows_.size() + threshold_planes_.size() + winograd_weights_.size();
+        size_t total = scalar_weights_.size() + depthwise_weights_.size() + event_rows_.size() + threshold_planes_.size() + winograd_weights_.size();
         for (const auto &weights : dense_weights_) total += weights.size();
         return total + (bias_.size() + dense_bias_.size() + winograd_start_.size() + thresholds_.size() + signs_.size()) * 4 +
+               (folded_bias_.size() + folded_thresholds_.size() + folded_signs_.size()) * 6 +
                (short_bias_.size() + short_dense_bias_.size() + short_thresholds_.size() + short_signs_.size()) * 2;
     }
 
   private:
-    enum { SCALAR, DENSE, WINOGRAD, EVENTS };
+    enum { SCALAR, DENSE, WINOGRAD, EVENTS, DEPTHWISE };
 
     // The mean number of bits that are set in an input, from a sample.
     double set_bits(const Batch &batch) const {
@@ -233,6 +242,10 @@ class ConvStep final : public Step {
     void prepare_weights(Kernel kernel, const ConvOptions &o) {
         const PackedWeights &w = o.weights;
         const auto groups = static_cast<size_t>(o.groups);
+        if (kernel != Kernel::scalar && depthwise_fits(o)) {
+            prepare_depthwise(w);
+            return;
+        }
         const Forms forms = choose_forms(kernel, o);
         dense_ready_ = forms.dense;
         winograd_ready_ = forms.winograd;
@@ -243,13 +256,7 @@ class ConvStep final : public Step {
             for (size_t group = 0; group < groups && !dense_.compact_bits; group++)
                 dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups,
                                                        dense_, negate_));
-            // Stored integers are `zero` too large. Sums wrap around, the result does not.
-            dense_bias_ = bias_;
-            const auto sums = x_.zero ? code_sums(w, negate_) : std::vector<int64_t>();
-            for (size_t output = 0; output < sums.size(); output++)
-                dense_bias_[output] =
-                    static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
-                                         static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));
+            correct_bias(w);
         }
         if (forms.winograd) {
             winograd_start_.assign((w.outputs + 31) / 32 * 6 * 32, 0);
@@ -264,6 +271,75 @@ class ConvStep final : public Step {
         if (forms.dense || forms.winograd || forms.events) return;
         narrow_ = w.narrow() && negatable(w);
         scalar_weights_ = narrow_ ? scalar_weights<int8_t>(w, groups, negate_) : scalar_weights<int16_t>(w, groups, negate_);
+    }
+
+    bool depthwise_fits(const ConvOptions &o) const {
+        const PackedWeights &w = o.weights;
+        return isa_.depthwise && x_.element == MAQD_U8 && w.inputs == 1 && o.groups > 1 &&
+               static_cast<size_t>(o.groups) == w.outputs && w.narrow() && negatable(w);
+    }
+
+    void prepare_depthwise(const PackedWeights &w) {
+        depthwise_ready_ = true;
+        depthwise_.conv = conv_;
+        depthwise_.image_size = x_.bytes();
+        depthwise_.fold = std::max<size_t>(1, 64 / w.outputs);
+        while (static_cast<size_t>(conv_.columns) % depthwise_.fold) depthwise_.fold--;
+        fold_ = depthwise_.fold;
+        depthwise_.lanes = rounded(depthwise_.fold * w.outputs, 64);
+        const Memory plain = scalar_weights<int8_t>(w, w.outputs, negate_);
+        depthwise_weights_ = Memory(w.taps * depthwise_.lanes);
+        for (size_t tap = 0; tap < w.taps; tap++)
+            for (size_t lane = 0; lane < depthwise_.fold * w.outputs; lane++)
+                depthwise_weights_.data()[tap * depthwise_.lanes + lane] = plain.data()[tap * w.outputs + lane % w.outputs];
+        depthwise_.weights = reinterpret_cast<const int8_t *>(depthwise_weights_.data());
+        correct_bias(w);
+    }
+
+    // `folded_` with the tensors of a call.
+    Finish folded(const Finish &finish) const {
+        Finish made = folded_;
+        made.addend = finish.addend;
+        made.raw = finish.raw;
+        made.codes = finish.codes;
+        return made;
+    }
+
+    // What follows the sums of several columns that are computed as one pixel.
+    void prepare_folded() {
+        const size_t outputs = finish_.outputs, all = fold_ * outputs, width = rounded(all + 31, 64);
+        const auto folded = [&](const std::vector<int32_t> &values, size_t rows) {
+            std::vector<int32_t> made(rows * width, rows == 1 ? 0 : INT32_MAX);
+            for (size_t row = 0; row < rows; row++)
+                for (size_t lane = 0; lane < all; lane++)
+                    made[row * width + lane] = values[row * finish_.padded + lane % outputs];
+            return made;
+        };
+        folded_bias_ = folded(dense_bias_, 1);
+        folded_thresholds_ = folded(thresholds_, static_cast<size_t>(codes_.empty() ? 0 : finish_.levels));
+        if (!signs_.empty()) folded_signs_ = folded(signs_, 1);
+        folded_ = finish_;
+        folded_.outputs = all;
+        folded_.padded = width;
+        folded_.bias = folded_bias_.data();
+        folded_.thresholds = folded_thresholds_.data();
+        folded_.signs = folded_signs_.empty() ? nullptr : folded_signs_.data();
+        if (!finish_.short_bias) return;
+        short_folded_bias_ = shortened(folded_bias_);
+        short_folded_thresholds_ = shortened(folded_thresholds_);
+        short_folded_signs_ = shortened(folded_signs_);
+        folded_.short_bias = short_folded_bias_.data();
+        folded_.short_thresholds = short_folded_thresholds_.data();
+        folded_.short_signs = short_folded_signs_.empty() ? nullptr : short_folded_signs_.data();
+    }
+
+    // Stored integers are `zero` too large. Sums wrap around, the result does not.
+    void correct_bias(const PackedWeights &w) {
+        dense_bias_ = bias_;
+        const auto sums = x_.zero ? code_sums(w, negate_) : std::vector<int64_t>();
+        for (size_t output = 0; output < sums.size(); output++)
+            dense_bias_[output] = static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
+                                                       static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));
     }
 
     bool winograd_fits(const PackedWeights &w) const {
@@ -306,12 +382,19 @@ class ConvStep final : public Step {
         dense_.run = rounded(row, isa_.dense_align);
         // With few outputs, copying the input costs more than computing pixels that nobody needs.
         const int32_t columns = w.outputs <= 64 ? isa_.strip_columns / 2 : isa_.strip_columns;
-        dense_.strips = conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
+        const maqd_window &window = conv_.window;
+        dense_.direct = isa_.dense_direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&
+                        window.stride_columns == 1 && window.padding_rows == 0 && window.padding_columns == 0 &&
+                        dense_.run == row;
+        dense_.strips = !dense_.direct && conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
         const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense_align);
         if (dense_.strips && w.inputs <= 8 && 2 * together <= dense_.depth()) {
             dense_.interleaved = true;
             dense_.run = together;
         }
+        const size_t fold = w.outputs == 8 || w.outputs == 16 ? 32 / w.outputs : 1;
+        const auto across = static_cast<size_t>(conv_.columns) * (dense_.strips ? 1 : static_cast<size_t>(conv_.rows));
+        fold_ = dense_.fold = isa_.dense_fold && conv_.groups == 1 && across % fold == 0 ? fold : 1;
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
         dense_.short_steps = short_steps(largest_code(w) * x_.highest);
         dense_.image_size = x_.bytes();
@@ -469,12 +552,17 @@ class ConvStep final : public Step {
     std::vector<int16_t> short_bias_, short_dense_bias_, short_thresholds_, short_signs_;
     std::vector<int8_t> narrow_signs_;
     std::vector<bool> negate_;
-    bool dense_ready_ = false, winograd_ready_ = false, events_ready_ = false, narrow_ = true;
-    Memory scalar_weights_, event_rows_, threshold_planes_, winograd_weights_;
+    std::vector<int32_t> folded_bias_, folded_thresholds_, folded_signs_;
+    std::vector<int16_t> short_folded_bias_, short_folded_thresholds_, short_folded_signs_;
+    bool dense_ready_ = false, winograd_ready_ = false, events_ready_ = false, depthwise_ready_ = false, narrow_ = true;
+    Memory scalar_weights_, depthwise_weights_, event_rows_, threshold_planes_, winograd_weights_;
     std::vector<Memory> dense_weights_;
     Dense dense_{};
     Winograd winograd_{};
     Events events_{};
+    DepthwiseCall depthwise_{};
+    size_t fold_ = 1;  // of `depthwise_` or `dense_`
+    Finish folded_{};  // what follows so many pixels
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "isa/arm.h"
 #include "kernels/dense.h"
+#include "kernels/depthwise.h"
 #include "kernels/events.h"
 #include "kernels/epilogue.h"
 #include "kernels/winograd.h"
@@ -11,7 +12,7 @@ namespace maqd {
 
 namespace {
 
-struct DenseOps {
+struct DenseOps : WholeTiles<DenseOps> {
     static constexpr size_t TILE = 2;
     using Finisher = PlainFinisher;
 
@@ -83,6 +84,32 @@ struct EventOps : PlainEventOps {
     using Finisher = PlainFinisher;
 };
 
+struct DepthwiseOps {
+    using Finisher = PlainFinisher;
+
+    template <size_t COUNT>
+    static inline void shorts(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights,
+                              size_t pitch, int16_t *acc) {
+        for (size_t lane = 0; lane < DEPTHWISE_LANES; lane += 16) {
+            int16x8_t low[COUNT], high[COUNT];
+            for (size_t p = 0; p < COUNT; p++) low[p] = high[p] = vdupq_n_s16(0);
+            for (size_t t = 0; t < count; t++) {
+                const int8x16_t w = vld1q_s8(weights + t * pitch + lane);
+                const int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_s8(vget_high_s8(w));
+                for (size_t p = 0; p < COUNT; p++) {
+                    const uint8x16_t inputs = vld1q_u8(x + taps[t] + p * step + lane);
+                    low[p] = vmlaq_s16(low[p], vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(inputs))), w0);
+                    high[p] = vmlaq_s16(high[p], vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(inputs))), w1);
+                }
+            }
+            for (size_t p = 0; p < COUNT; p++) {
+                vst1q_s16(acc + p * DEPTHWISE_LANES + lane, low[p]);
+                vst1q_s16(acc + p * DEPTHWISE_LANES + lane + 8, high[p]);
+            }
+        }
+    }
+};
+
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
 }
@@ -120,6 +147,10 @@ const Isa NEON = {
     40,
     0,
     30,
+    depthwise<DepthwiseOps>,
+    depthwise_scratch<PlainFinisher>,
+    true,
+    false,
 };
 
 }  // namespace maqd

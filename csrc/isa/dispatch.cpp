@@ -15,7 +15,7 @@ namespace {
 
 constexpr Isa SCALAR = {
     "scalar", maqd_widen, maqd_narrow, maqd_add_shifted, maqd_conv_row, maqd_conv_row_wide, maqd_quantize,
-    maqd_max_pool_row, maqd_sum_pool_row, maqd_transpose, nullptr, nullptr, nullptr, nullptr, false, 0, false, 0, 0, nullptr, nullptr, 0, false, nullptr, 0, 0, 0, 0, 0, 0,
+    maqd_max_pool_row, maqd_sum_pool_row, maqd_transpose, nullptr, nullptr, nullptr, nullptr, false, 0, false, 0, 0, nullptr, nullptr, 0, false, nullptr, 0, 0, 0, 0, 0, 0, nullptr, nullptr, false, false,
 };
 
 constexpr size_t MOST = 8;

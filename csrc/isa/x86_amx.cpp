@@ -316,6 +316,7 @@ Isa with_tiles() {
     isa.dense_align = STEP;
     isa.dense_compact = true;
     isa.strip_columns = 12;
+    isa.dense_direct = isa.dense_fold = false;
     isa.dense_cost = 0.00045;
     isa.combine_cost = 0.9;
     return isa;

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels/dense.h"
+#include "kernels/depthwise.h"
 #include "kernels/events.h"
 #include "kernels/epilogue.h"
 #include "kernels/winograd.h"
@@ -15,7 +16,7 @@ namespace {
 
 // Pairs of products are added in 16 bits: Isa::pair_limit keeps them within. Where more of them fit, so are those of
 // several steps.
-struct DenseOps {
+struct DenseOps : WholeTiles<DenseOps> {
     static constexpr size_t TILE = 3;
     static constexpr size_t WORTH_SHORT = 8;  // steps from which on that is faster
     using Finisher = PlainFinisher;
@@ -219,6 +220,39 @@ struct EventOps : PlainEventOps {
     }
 };
 
+// Products of single bytes: the other byte of each pair of weights is 0. Sums of even and of odd lanes are apart.
+struct DepthwiseOps {
+    using Finisher = PlainFinisher;
+
+    template <size_t COUNT>
+    static inline void shorts(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights,
+                              size_t pitch, int16_t *acc) {
+        const __m256i lower = _mm256_set1_epi16(255);
+        for (size_t lane = 0; lane < DEPTHWISE_LANES; lane += 32) {
+            __m256i even[COUNT], odd[COUNT];
+#pragma GCC unroll 6
+            for (size_t p = 0; p < COUNT; p++) even[p] = odd[p] = _mm256_setzero_si256();
+            for (size_t t = 0; t < count; t++) {
+                const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(weights + t * pitch + lane));
+                const __m256i w0 = _mm256_and_si256(w, lower), w1 = _mm256_andnot_si256(lower, w);
+#pragma GCC unroll 6
+                for (size_t p = 0; p < COUNT; p++) {
+                    const __m256i inputs = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x + taps[t] + p * step + lane));
+                    even[p] = _mm256_add_epi16(even[p], _mm256_maddubs_epi16(inputs, w0));
+                    odd[p] = _mm256_add_epi16(odd[p], _mm256_maddubs_epi16(inputs, w1));
+                }
+            }
+#pragma GCC unroll 6
+            for (size_t p = 0; p < COUNT; p++) {
+                const __m256i a = _mm256_unpacklo_epi16(even[p], odd[p]), b = _mm256_unpackhi_epi16(even[p], odd[p]);
+                auto *to = reinterpret_cast<__m256i *>(acc + p * DEPTHWISE_LANES + lane);
+                _mm256_store_si256(to, _mm256_permute2x128_si256(a, b, 0x20));
+                _mm256_store_si256(to + 1, _mm256_permute2x128_si256(a, b, 0x31));
+            }
+        }
+    }
+};
+
 void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.vector_bits == 128)
         EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
@@ -259,6 +293,10 @@ const Isa AVX2 = {
     15,
     0.6,
     15,
+    depthwise<DepthwiseOps>,
+    depthwise_scratch<PlainFinisher>,
+    true,
+    false,
 };
 
 }  // namespace maqd

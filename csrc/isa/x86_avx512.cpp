@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "kernels/dense.h"
+#include "kernels/depthwise.h"
 #include "kernels/events.h"
 #include "kernels/panel.h"
 #include "kernels/winograd.h"
@@ -28,33 +29,87 @@ struct DenseOps {
     static constexpr size_t TILE = 8;
 
     static inline void tile(const uint8_t *x, const Left &left, const Right &right, int32_t *acc) {
-        __m512i sums[TILE][2];
-#pragma GCC unroll 8
-        for (size_t p = 0; p < TILE; p++) {
-            sums[p][0] = _mm512_loadu_si512(right.start);
-            sums[p][1] = _mm512_loadu_si512(right.start + 16);
+        pixels<TILE, 2>(x, left, right, acc, 32);
+    }
+
+    // The last pixels of a row.
+    static inline void some(const uint8_t *x, size_t count, const Left &left, const Right &right, int32_t *acc) {
+        switch ((count + 1) / 2) {
+            case 1: pixels<2, 2>(x, left, right, acc, 32); break;
+            case 2: pixels<4, 2>(x, left, right, acc, 32); break;
+            case 3: pixels<6, 2>(x, left, right, acc, 32); break;
+            default: pixels<8, 2>(x, left, right, acc, 32);
         }
-        const int8_t *weights = right.first, *other = weights + right.pitch;
+    }
+
+    static inline void narrow(const uint8_t *x, const Left &left, const Right &right, size_t outputs, int32_t *acc) {
+        pixels<TILE, 1>(x, left, right, acc, outputs);
+    }
+
+  private:
+    // Sums of COUNT pixels and HALVES x 16 outputs; those of pixels begin `pitch` entries apart, and may overlap what
+    // follows.
+    template <size_t COUNT, size_t HALVES>
+    static inline void pixels(const uint8_t *x, const Left &left, const Right &right, int32_t *acc, size_t pitch) {
+        __m512i sums[COUNT][HALVES];
+#pragma GCC unroll 8
+        for (size_t p = 0; p < COUNT; p++)
+#pragma GCC unroll 2
+            for (size_t h = 0; h < HALVES; h++) sums[p][h] = _mm512_loadu_si512(right.start + 16 * h);
+        const int8_t *weights = right.first, *other = weights + (HALVES - 1) * right.pitch;
         for (int32_t row = 0; row < right.runs; row++, x += left.pitch)
             for (size_t k = 0; k < right.run; k += 4, weights += 64, other += 64) {
                 const __m512i w0 = _mm512_load_si512(weights), w1 = _mm512_load_si512(other);
 #pragma GCC unroll 8
-                for (size_t p = 0; p < TILE; p++) {
+                for (size_t p = 0; p < COUNT; p++) {
                     int32_t four;
                     std::memcpy(&four, x + p * left.stride + k, 4);
                     const __m512i inputs = _mm512_set1_epi32(four);
                     sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], inputs, w0);
-                    sums[p][1] = _mm512_dpbusd_epi32(sums[p][1], inputs, w1);
+                    if (HALVES == 2) sums[p][HALVES - 1] = _mm512_dpbusd_epi32(sums[p][HALVES - 1], inputs, w1);
                 }
             }
 #pragma GCC unroll 8
-        for (size_t p = 0; p < TILE; p++) {
-            _mm512_store_si512(acc + p * 32, sums[p][0]);
-            _mm512_store_si512(acc + p * 32 + 16, sums[p][1]);
-        }
+        for (size_t p = 0; p < COUNT; p++)
+#pragma GCC unroll 2
+            for (size_t h = 0; h < HALVES; h++) _mm512_storeu_si512(acc + p * pitch + 16 * h, sums[p][h]);
     }
 
+  public:
     using Finisher = maqd::Finisher;
+};
+
+// ---- depthwise ------------------------------------------------------------------------------------------------------
+
+// Products of single bytes: the other byte of each pair of weights is 0. Sums of even and of odd lanes are apart.
+struct DepthwiseOps {
+    using Finisher = maqd::Finisher;
+
+    template <size_t COUNT>
+    static inline void shorts(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights,
+                              size_t pitch, int16_t *acc) {
+        __m512i even[COUNT], odd[COUNT];
+#pragma GCC unroll 6
+        for (size_t p = 0; p < COUNT; p++) even[p] = odd[p] = _mm512_setzero_si512();
+        for (size_t t = 0; t < count; t++, weights += pitch) {
+            const __m512i w = _mm512_loadu_si512(weights), lower = _mm512_set1_epi16(255);
+            const __m512i w0 = _mm512_and_si512(w, lower), w1 = _mm512_andnot_si512(lower, w);
+#pragma GCC unroll 6
+            for (size_t p = 0; p < COUNT; p++) {
+                const __m512i inputs = _mm512_loadu_si512(x + taps[t] + p * step);
+                even[p] = _mm512_add_epi16(even[p], _mm512_maddubs_epi16(inputs, w0));
+                odd[p] = _mm512_add_epi16(odd[p], _mm512_maddubs_epi16(inputs, w1));
+            }
+        }
+        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                               5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+        const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+#pragma GCC unroll 6
+        for (size_t p = 0; p < COUNT; p++) {
+            _mm512_store_si512(acc + p * DEPTHWISE_LANES, _mm512_permutex2var_epi16(even[p], first, odd[p]));
+            _mm512_store_si512(acc + p * DEPTHWISE_LANES + 32, _mm512_permutex2var_epi16(even[p], second, odd[p]));
+        }
+    }
 };
 
 // ---- events ---------------------------------------------------------------------------------------------------------
@@ -485,6 +540,10 @@ const Isa AVX512 = {
     8,
     0.12,
     1,
+    depthwise<DepthwiseOps>,
+    depthwise_scratch<Finisher>,
+    true,
+    true,
 };
 
 }  // namespace maqd

@@ -5,7 +5,11 @@
 //     static constexpr size_t TILE;  // pixels of a block: at most 4, or a divisor of 16
 //     static void tile(const uint8_t *x, const Left &, const Right &, int32_t *acc);
 //         // acc[TILE][32]; x is the first row of the left matrix
-//     class Finisher;  // see finish.h
+//     static void some(const uint8_t *x, size_t count, const Left &, const Right &, int32_t *acc);
+//         // the same for less than TILE pixels; may write acc[TILE][32]
+//     static void narrow(const uint8_t *x, const Left &, const Right &, size_t outputs, int32_t *acc);
+//         // if the instruction set folds: acc[TILE][outputs], and then up to 16 more
+//     class Finisher;  // see epilogue.h
 #pragma once
 
 #include "kernels/epilogue.h"
@@ -17,6 +21,15 @@ namespace {
 
 alignas(64) constexpr int32_t NO_START[32] = {};
 
+// For instruction sets with small tiles, which do not fold.
+template <class Ops>
+struct WholeTiles {
+    static inline void some(const uint8_t *x, size_t, const Left &left, const Right &right, int32_t *acc) {
+        Ops::tile(x, left, right, acc);
+    }
+    static inline void narrow(const uint8_t *, const Left &, const Right &, size_t, int32_t *) {}
+};
+
 template <class Ops>
 size_t dense_block_scratch(const Dense &dense) {
     return left_scratch(dense) + finishers_size<typename Ops::Finisher>(dense.outputs) + Ops::TILE * 32 * 4;
@@ -26,11 +39,24 @@ size_t dense_block_scratch(const Dense &dense) {
 template <class Ops>
 inline void dense_pixels(const Dense &d, size_t outputs, const typename Ops::Finisher *finishers, const Left &left,
                          size_t pixel, size_t count, int32_t *acc) {
+    if (d.fold > 1) {
+        const Right right{d.weights, d.depth() * 16, d.runs(), d.run, d.short_steps, NO_START};
+        for (size_t p = 0; p < count; p += Ops::TILE) {
+            Ops::narrow(left.first + p * left.stride, left, right, 32 / d.fold, acc);
+            const size_t here = count - p < Ops::TILE ? count - p : Ops::TILE;
+            finishers[0].block(acc, 32, (pixel + p) / d.fold, here / d.fold);
+        }
+        return;
+    }
     for (size_t o = 0; o < outputs; o += 32) {
         const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, d.short_steps, NO_START};
         for (size_t p = 0; p < count; p += Ops::TILE) {
-            Ops::tile(left.first + p * left.stride, left, right, acc);
-            finishers[o / 32].block(acc, 32, pixel + p, count - p < Ops::TILE ? count - p : Ops::TILE);
+            const size_t here = count - p < Ops::TILE ? count - p : Ops::TILE;
+            if (here < Ops::TILE)
+                Ops::some(left.first + p * left.stride, here, left, right, acc);
+            else
+                Ops::tile(left.first + p * left.stride, left, right, acc);
+            finishers[o / 32].block(acc, 32, pixel + p, here);
         }
     }
 }
@@ -43,6 +69,20 @@ void dense_blocks(const Dense &d, const Finish &finish, size_t images, size_t fi
     const auto *finishers =
         make_finishers<typename Ops::Finisher>(finish, d.first_output, outputs, scratch + left_scratch(d));
     auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d) + finishers_size<typename Ops::Finisher>(d.outputs));
+    if (d.direct) {
+        // Some pixels at a time, so that they are in the nearest cache for all outputs.
+        constexpr size_t MOST = 256;
+        const size_t begin = first * d.part_pixels(), end = last * d.part_pixels() < pixels ? last * d.part_pixels() : pixels;
+        for (size_t pixel = begin; pixel < end; pixel += MOST) {
+            const size_t count = end - pixel < MOST ? end - pixel : MOST, whole = count / Ops::TILE * Ops::TILE;
+            const uint8_t *x = d.x + pixel * d.run;
+            if (whole) dense_pixels<Ops>(d, outputs, finishers, Left{x, d.run, 0}, pixel, whole, acc);
+            if (whole == count) continue;
+            std::memcpy(scratch, x + whole * d.run, (count - whole) * d.run);  // a block would read behind the input
+            dense_pixels<Ops>(d, outputs, finishers, Left{scratch, d.run, 0}, pixel + whole, count - whole, acc);
+        }
+        return;
+    }
     for (size_t part = first; part < last;) {
         if (d.strips) {
             const size_t rows = strip_rows(d, part, last - part);

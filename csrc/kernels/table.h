@@ -47,8 +47,10 @@ struct Dense {
     size_t run;  // bytes
     bool interleaved;  // only with strips: it saves much where a run of one kernel row would be mostly filling
     bool strips;  // the left matrix is read from padded input rows, not from a copy for each pixel
+    bool direct;  // the left matrix is the input: kernels of 1 x 1 with stride 1 and no padding
     int group;  // which group of input channels
     size_t first_output;  // of the group
+    size_t fold;  // so many pixels of 8 or 16 outputs are one of 32 in `Finish`; otherwise 1
     size_t outputs;  // of the group, rounded up to a multiple of 32
     const int8_t *weights;  // [outputs / 16][depth / 4][16][4]
     size_t short_steps;  // sums of products of so many pairs of inputs fit 16 bits
@@ -152,6 +154,16 @@ struct Events {
     Bytes next;  // weights that the next convolution is likely to read first
 };
 
+// A convolution whose groups have one input and one output each, see depthwise.h.
+struct DepthwiseCall {
+    maqd_conv conv;
+    size_t fold;   // output columns that are one pixel; divides them
+    size_t lanes;  // fold x channels, filled up to a multiple of 64
+    const int8_t *weights;  // [kernel rows][kernel columns][lanes]
+    const uint8_t *x;  // [images] tensors; stored integers are multiplied, the bias undoes what their zero adds
+    size_t image_size;
+};
+
 struct Isa {
     const char *name;
     maqd_widen_fn *widen;
@@ -185,6 +197,11 @@ struct Isa {
     // events a row of a chunk, a chunk of an output pixel, an output that leaves the bit slices, and looking through 64
     // channels of an input pixel.
     double dense_cost, combine_cost, row_cost, chunk_cost, sums_cost, look_cost;
+    // Output rows first .. last - 1 of all images; `Finish` is that of fold x channels outputs.
+    void (*depthwise)(const DepthwiseCall &, const Finish &, size_t first, size_t last, uint8_t *scratch);
+    size_t (*depthwise_scratch)(const DepthwiseCall &);
+    bool dense_direct;  // whether its dense kernel reads the left matrix from the input
+    bool dense_fold;  // whether it folds few outputs
 };
 
 // The instruction set of that name, or the best one for an empty name; null if the processor or the build lacks it.

@@ -41,13 +41,21 @@ struct Case {
 Case random_case(Random &random) {
     Case c;
     ConvOptions &o = c.options;
-    const int32_t channels = random.of({1, 3, 8, 17, 30, 64, 65, 90, 130, 256, 320, 512}), outputs_of_group = random.of({1, 5, 16, 33, 64, 100, 200, 300});
-    const int32_t groups = channels % 2 == 0 && random.from(0, 5) == 0 ? 2 : 1, outputs = outputs_of_group * groups;
+    const int32_t channels = random.of({1, 3, 8, 16, 17, 32, 30, 64, 65, 90, 130, 256, 320, 512}), outputs_of_group = random.of({1, 5, 8, 16, 33, 64, 100, 200, 300});
+    const bool depthwise = random.from(0, 3) == 0;
+    const int32_t groups = depthwise ? channels : channels % 2 == 0 && random.from(0, 5) == 0 ? 2 : 1;
+    const int32_t outputs = depthwise ? channels : outputs_of_group * groups;
     const int32_t rows = random.from(1, 7), columns = random.of({1, 2, 3, 7, 12, 16, 19});
     const int32_t highest = random.of({1, 1, 2, 3, 3, 7, 15, 255}), zero = random.from(0, 3) ? 0 : random.from(0, highest);
     auto &w = o.window;
     const bool usual = random.from(0, 1) == 0;  // what Winograd's filtering is for
+    const bool pointwise = random.from(0, 6) == 0;
     const auto extent = [&](int32_t size, int32_t &kernel, int32_t &stride, int32_t &padding, int32_t &dilation) {
+        if (pointwise) {
+            kernel = stride = dilation = 1;
+            padding = 0;
+            return size;
+        }
         if (usual && size > 2) {
             kernel = 3;
             stride = dilation = 1;
