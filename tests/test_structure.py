@@ -34,7 +34,7 @@ ALLOWED = {
     "models": {"nn", "settings", "numerics"},
     "data": {"settings", "io"},
     "lowering": {"nn", "runtime", "graph", "numerics", "settings"},
-    "training": {"lowering", "graph", "models", "data", "nn", "settings", "numerics", "io"},
+    "training": {"lowering", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},
     "report": {"nn", "settings", "numerics"},
     "experiment": set(),
     "cli": {

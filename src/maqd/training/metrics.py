@@ -165,6 +165,30 @@ class MetricsWriter:
                     if isinstance(value, int | float):
                         self._board.add_scalar(f"{event}/{name}", value, step)
 
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Write numbers to TensorBoard only.
+
+        Raises:
+            CheckpointError: As `write`.
+        """
+        if self._board is not None:
+            with writing_run_file(Path(self._board.log_dir)):
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+
+    def histograms(self, values: Mapping[str, Tensor], *, step: int) -> None:
+        """Write distributions of integers to TensorBoard, a bin for each.
+
+        Raises:
+            CheckpointError: As `write`.
+        """
+        if self._board is not None:
+            with writing_run_file(Path(self._board.log_dir)):
+                for name, codes in values.items():
+                    low, high = int(codes.min()), int(codes.max())
+                    bins: Any = (torch.arange(low, high + 2).double() - 0.5).tolist()
+                    self._board.add_histogram(name, codes.numpy(), step, bins=bins)
+
     def close(self) -> None:
         """Close the files.
 
@@ -236,10 +260,17 @@ class MetricsCallback(pl.Callback):
         """Write the loss of an epoch that is not evaluated."""
         if pl_module.evaluates:
             return
-        pl_module.train_loss = pl_module.epoch_losses.read()
+        pl_module.read_epoch()
         if self.writer is not None:
             position: Position = pl_module.position
-            self.writer.write("epoch", step=position.step, epoch=position.epoch, train_loss=pl_module.train_loss)
+            self.writer.write(
+                "epoch",
+                step=position.step,
+                epoch=position.epoch,
+                train_loss=pl_module.train_loss,
+                train_accuracy=pl_module.train_accuracy,
+                lr=pl_module.learning_rate,
+            )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the result."""
@@ -253,5 +284,7 @@ class MetricsCallback(pl.Callback):
                 correct=result.correct,
                 total=result.total,
                 train_loss=pl_module.train_loss,
+                train_accuracy=pl_module.train_accuracy,
+                lr=pl_module.learning_rate,
                 **{f"{images}_accuracy": result.accuracy, f"{images}_loss": result.loss},
             )

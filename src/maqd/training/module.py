@@ -77,8 +77,10 @@ class TrainingModule(pl.LightningModule):
         self.evaluation: Evaluation | None = None
         self.losses = LossWindow()
         self.epoch_losses = LossWindow()
+        self.epoch_hits = LossWindow()
         self.last_loss = math.nan
         self.train_loss = math.nan
+        self.train_accuracy = math.nan
         self.images_per_second = 0.0
         self.learning_rate = math.nan
         self._loaders = (train_loader, evaluation_loader)
@@ -87,6 +89,10 @@ class TrainingModule(pl.LightningModule):
         # In lists, so that they are no further submodules with parameters of their own.
         self._evaluated = [network]
         self._forward = [torch.compile(network) if config.compute.compile else network]
+
+    @property
+    def _windows(self) -> tuple[LossWindow, ...]:
+        return self.losses, self.epoch_losses, self.epoch_hits
 
     @property
     def batches_per_epoch(self) -> int:
@@ -196,6 +202,7 @@ class TrainingModule(pl.LightningModule):
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         self.losses.add(loss)
         self.epoch_losses.add(loss)
+        self.epoch_hits.add((logits.detach().argmax(1) == labels).float().mean())
         if loss.device.type == "cpu" and not distributed():
             # Nothing waits on a CPU, so a bad loss is found before it reaches the parameters.
             self.check_loss(loss.item(), batch)
@@ -234,15 +241,21 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Sum the counts of all processes."""
         self.evaluation = self._counts.read()
+        self.read_epoch()
+
+    def read_epoch(self) -> None:
+        """Read the means of the epoch over all processes: training loss, and accuracy on augmented images."""
         self.train_loss = self.epoch_losses.read()
+        self.train_accuracy = self.epoch_hits.read()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say where the run is; Lightning's own loop counters would say something else after resuming."""
         checkpoint.pop("loops")
         checkpoint[KEY] = self.header().plain()
-        checkpoint["losses"] = [window.state_dict() for window in (self.losses, self.epoch_losses)]
+        checkpoint["losses"] = [window.state_dict() for window in self._windows]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the unfinished means of losses."""
-        for window, state in zip((self.losses, self.epoch_losses), checkpoint["losses"], strict=True):
+        # Checkpoints of older versions do not have the accuracy, which is the last.
+        for window, state in zip(self._windows, checkpoint["losses"], strict=False):
             window.load_state_dict(state, self.device)

@@ -43,6 +43,7 @@ from maqd.training.metrics import MetricsCallback, MetricsWriter, loss_trend, re
 from maqd.training.module import TrainingModule
 from maqd.training.nonfinite import all_finite, locate_nonfinite
 from maqd.training.progress import Output, ProgressCallback
+from maqd.training.recording import RecordingCallback
 from maqd.training.run_directory import RunDirectory, locked
 from maqd.training.warm_start import warm_start
 
@@ -273,6 +274,7 @@ def _trainer(
         module.evaluate_with(average.network)
         callbacks.append(average)
     callbacks.append(MetricsCallback(writer, config.log_every))
+    callbacks.append(RecordingCallback(writer))
     callbacks += progress
     callbacks.append(CheckpointCallback(run))
     trainer: list[pl.Trainer] = []
