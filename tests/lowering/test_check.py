@@ -2,6 +2,7 @@
 
 import pickle
 import pickletools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import maqd
-from maqd.errors import LoweringError
+from maqd.errors import GraphError, LoweringError
 from maqd.graph import Flatten, GlobalSum, Graph, MaxPool, SumPool
 from maqd.lowering import Refusal, TorchEngine, lower
 from maqd.nn import IntegerInput, LayerBatchNorm, NormActivation, QuantConv2d, Quantizer, QuantLinear
@@ -220,6 +221,12 @@ def test_a_sum_in_place_that_nothing_reads_again_is_a_sum():
 
     _, graph = lowered(function)
     assert graph.nodes[-2].operation == "add"
+
+
+def test_saving_what_lower_returns_points_to_its_graph(tmp_path: Path):
+    result = lower(Net(lambda net, x: net.head(x.mean((2, 3)))), EXAMPLE)
+    with pytest.raises(GraphError, match=r"^a .maqd file holds a Graph, got Lowered; .* as \.graph$"):
+        maqd.save(result, tmp_path / "x.maqd")  # pyright: ignore[reportArgumentType]
 
 
 # ---- wrapped networks -----------------------------------------------------------------------------------------------

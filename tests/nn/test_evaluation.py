@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maqd.errors import ConfigError
 from maqd.nn import BatchNorm, IntegerInput, LayerBatchNorm, NormActivation, QuantConv2d, Quantizer, QuantLinear
 from maqd.nn.functional import quantize_activation, quantize_weight
 from maqd.numerics.states import States
@@ -67,6 +68,12 @@ def test_values_are_the_same_with_and_without_gradients():
     recorded = net(IMAGES)
     assert recorded.requires_grad
     assert torch.equal(plain, recorded)
+
+
+def test_a_foreign_normalization_is_refused_when_the_layer_is_built():
+    message = r"^NormActivation needs a normalization of maqd.nn, .* got BatchNorm2d; use maqd.nn.BatchNorm or Layer"
+    with pytest.raises(ConfigError, match=message):
+        NormActivation(nn.BatchNorm2d(4), FOUR)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("kinds", [(NormActivation,), (QuantConv2d,), (BatchNorm, LayerBatchNorm)])

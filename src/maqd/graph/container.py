@@ -105,9 +105,13 @@ def save(graph: Graph, path: Path | str) -> None:
     """Write a .maqd file; all of it or nothing.
 
     Raises:
-        GraphError: The graph is inconsistent.
+        GraphError: The graph is inconsistent, or no graph.
         OSError: The file cannot be written; one that was there is untouched.
     """
+    if not isinstance(graph, Graph):
+        raise GraphError(
+            f"a .maqd file holds a Graph, got {type(graph).__name__}; maqd.lower(...) returns it as .graph"
+        )
     write_atomically(Path(path), [to_bytes(graph)])
 
 

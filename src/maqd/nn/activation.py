@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
+from maqd.errors import ConfigError
 from maqd.nn.folding import Folded
 from maqd.nn.functional import quantize_activation, threshold_activation, with_gradient_of
 from maqd.nn.norm import FoldableNorm, Normalization
@@ -59,6 +60,11 @@ class NormActivation(Folded):
 
     def __init__(self, norm: Normalization, quantizer: Quantizer | None) -> None:
         super().__init__()
+        if not isinstance(norm, Normalization):
+            raise ConfigError(
+                f"NormActivation needs a normalization of maqd.nn, which it can fold into thresholds, got "
+                f"{type(norm).__name__}; use maqd.nn.BatchNorm or LayerBatchNorm"
+            )
         self.norm = norm
         self.quantizer = quantizer
         self.rounding = True
