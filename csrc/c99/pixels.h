@@ -41,10 +41,10 @@ MAQD_INLINE void maqd_fields_pass(const uint8_t *x, int32_t inputs, int32_t chun
 #define MAQD_INPUT(i)                                    \
     {                                                    \
         const uint32_t u = weights[i], a = x[i];         \
+        f0 += u * a;                                     \
         f1 += ((u >> 4) & mask) * a;                     \
         f2 += ((u >> 8) & mask) * a;                     \
         f3 += ((u >> 12) & mask) * a;                    \
-        f0 += u * a;                                     \
     }
         for (; end - x >= 8; x += 8, weights += 8) {
             MAQD_INPUT(0) MAQD_INPUT(1) MAQD_INPUT(2) MAQD_INPUT(3)

@@ -7,10 +7,10 @@ import pytest
 from graphs import images, thresholds, weight
 from programs import Toolchain, run_selftests
 
-from maqd.export.c99 import Strategy
-from maqd.export.c99.operations import EventConv, PixelConv
+from maqd.export.c99 import Strategy, Target
+from maqd.export.c99.operations import EventConv, FieldConv, PixelConv
 from maqd.export.c99.program import make_program
-from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Logits
+from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Logits
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 from maqd.runtime.c99 import CEngine
@@ -127,3 +127,31 @@ def test_addends_and_sums_of_fields(acts: int) -> None:
     assert [one.packed for one in codes] == [True, True]
     for strategy in Strategy:
         assert verify(graph, [CEngine(graph, strategy=strategy)], [images(graph, 4)]).ok
+
+
+@pytest.mark.parametrize("states", [2, 3, 4])
+@pytest.mark.parametrize(("inputs", "end"), [(640, 0), (129, 1), (127, -1), (13, 0)])
+def test_dense_layers_on_the_whole_image(states: int, inputs: int, end: int) -> None:
+    """Also images that are 0 or 255 everywhere, with all weights at one end."""
+    random, kind = np.random.default_rng(inputs), States(count=states, signed=True)
+    inner = weight(random, states, 21, inputs)
+    if end:
+        inner = PackedCodes.pack(np.full((21, inputs), end * kind.high), kind)
+    graph = Graph(
+        nodes=(
+            Input(name="input", inputs=(), shape=(inputs,)),
+            Linear(
+                name="dense", inputs=("input",), weight=inner, exponent=0,
+                bias=random.integers(-99, 99, 21).astype(np.int32),
+            ),
+            thresholds(random, "act", "dense", 21, 4, 3000),
+            Linear(name="last", inputs=("act",), weight=weight(random, 3, 70, 21), exponent=0),
+            Logits(name="logits", inputs=("last",)),
+        )
+    )  # fmt: skip
+    assert type(make_program(graph, Strategy.FAST).operations[0]) is FieldConv
+    assert type(make_program(graph, Strategy.FAST, Target.CORTEX_M0PLUS).operations[0]) is not FieldConv
+    samples = images(graph, 4)
+    samples[1], samples[2] = 0, 255
+    for strategy in (Strategy.FAST, Strategy.BALANCED):
+        assert verify(graph, [CEngine(graph, strategy=strategy)], [samples]).ok

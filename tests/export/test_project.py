@@ -13,7 +13,7 @@ from graphs import every_node, images
 
 from maqd.bench import microcontroller
 from maqd.cli import main
-from maqd.errors import ExportError, MissingDependencyError
+from maqd.errors import EngineError, ExportError, MissingDependencyError
 from maqd.export.c99 import Strategy, Target, export_c99, program, save_c99
 from maqd.export.c99.project import STACK
 from maqd.graph import container
@@ -183,6 +183,15 @@ def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDependencyError, match=r"needs a compiler \(cc, gcc or clang\)"):
         CEngine(every_node())
     with pytest.raises(MissingDependencyError, match="needs arm-none-eabi-gcc; install gcc-arm-none-eabi and qemu"):
+        microcontroller.emulate(export_c99(every_node()), Target.CORTEX_M4)
+
+
+def test_a_program_that_a_board_cannot_hold_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))):
+        pytest.skip("needs Debian's packages gcc-arm-none-eabi and qemu-system-arm")
+    small = replace(microcontroller.BOARDS[Target.CORTEX_M4], ram_bytes=4096)
+    monkeypatch.setitem(microcontroller.BOARDS, Target.CORTEX_M4, small)
+    with pytest.raises(EngineError, match=r"mps2-an386 has 4,096 bytes of RAM, and the program needs [\d,]+: make"):
         microcontroller.emulate(export_c99(every_node()), Target.CORTEX_M4)
 
 

@@ -22,6 +22,9 @@ PACKAGES = "gcc-arm-none-eabi and qemu-system-arm (Debian's names)"
 FILES = ("start.c", "main.c", "mark.h", "memory.ld", "count.c")
 """Of csrc/qemu."""
 
+RESERVED = 4096
+"""Bytes of flash for start-up code, and of RAM for the stack."""
+
 SECONDS = 300
 """A run that takes longer is broken."""
 
@@ -57,7 +60,8 @@ BOARDS = {
         machine="mps3-an547", flash=0x10000000, ram=0x31000000, flash_bytes=512 * 1024, ram_bytes=2 * 2**20
     ),
 }
-"""The micro:bit has a Cortex-M0, whose instructions are those of a Cortex-M0+."""
+"""A Cortex-M0+ is measured on the board of a Cortex-M3: it has its instructions, and QEMU's board with a Cortex-M0 has
+too little memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,7 @@ def emulate(exported: Exported, target: Target, *, prefix: str = "maqd") -> Emul
             [compiler, *common, "-fstack-usage", "-include", "mark.h", "-c", f"{prefix}_model.c", "-o", "model.o"], root
         )
         text, data, bss = _sizes(compiler, root)
+        _check_board(board, flash=text + data, ram=data + bss)
         _call([compiler, *common, "-DMAQD_NO_MAIN", "-c", f"{prefix}_selftest.c", "-o", "selftest.o"], root)
         _call(
             [
@@ -148,6 +153,19 @@ def emulate(exported: Exported, target: Target, *, prefix: str = "maqd") -> Emul
         emulator=_version([emulator, "--version"]),
         flags=flags,
     )
+
+
+def _check_board(board: Board, *, flash: int, ram: int) -> None:
+    """Refuses a program that the board cannot hold, before it runs."""
+    for what, need, there in (
+        ("flash", flash + RESERVED, board.flash_bytes),
+        ("RAM", ram + RESERVED, board.ram_bytes),
+    ):
+        if need > there:
+            raise EngineError(
+                f"QEMU's {board.machine} has {there:,} bytes of {what}, and the program needs {need:,}: make the "
+                "network narrower, or measure it on a target whose board has more"
+            )
 
 
 def _find(name: str) -> str:

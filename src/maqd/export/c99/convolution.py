@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.export.c99.activations import PixelActivation, pixel_activation
-from maqd.export.c99.operations import Codes, EventConv, Pass, PlainConv
+from maqd.export.c99.operations import Codes, EventConv, FieldConv, Pass, PlainConv
 from maqd.export.c99.program import Strategy
 from maqd.export.c99.text import Traced, Writer, brackets, codes_struct, element, tensor_struct
 
@@ -67,7 +67,7 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
     if conv.whole:
         return [
             *lines,
-            f"    lists[0].first = (uint16_t *)(void *)(sums + {outputs});",
+            f"    lists[0].first = (uint16_t *)(void *)(sums + {conv.held});",
             f"    for (int32_t o = 0; o < {outputs}; o++) sums[o] = 0;",
             f"    for (int32_t j = 0; j < {x.pixels}; j++) {{",
             f"        {_kernel(w, 'gather', index, conv)}x, 0, j, lists);",
@@ -76,17 +76,64 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
             "    }",
             *_finish(w, index, conv, "    ", "0"),
         ]
+    if conv.split:
+        return [*lines, *_split(w, index, conv, tables[0])]
     return [
         *lines,
         "    int32_t slot = 0;",
         f"    for (int32_t i = 0; i < {conv.lists}; i++)",
-        f"        lists[i].first = (uint16_t *)(void *)(sums + {outputs}) + i * {conv.list_bytes // 2};",
+        f"        lists[i].first = (uint16_t *)(void *)(sums + {conv.held}) + i * {conv.list_bytes // 2};",
         f"    for (int32_t row = 0; row < {out.rows}; row++)",
         f"        for (int32_t column = 0; column < {out.columns}; column++) {{",
         f"            {_kernel(w, 'slide', index, conv)}x, row, column, lists, &slot);",
         *("    " + line for line in _passes(w, index, conv, tables, "slot")),
         *_finish(w, index, conv, "            ", f"(row * {out.columns} + column)"),
         "        }",
+    ]
+
+
+def _split(w: Writer, index: int, conv: EventConv, table: str) -> list[str]:
+    """A dense layer whose sums are stored pass by pass."""
+    (part,) = conv.passes
+    assert conv.step.raw is not None
+    raw, count = w.program.stored(conv.step.raw), part.outputs
+    lines = [
+        "    int32_t slot = 0;",
+        f"    lists[0].first = (uint16_t *)(void *)(sums + {count});",
+        f"    {_kernel(w, 'slide', index, conv)}x, 0, 0, lists, &slot);",
+        f"    for (int32_t p = 0; p < {len(part.data)}; p++) {{",
+        f"        {_pass_function(w, index, conv, part)}lists, slot, "
+        f"{table} + p * {part.data[0].size // element_bytes(conv, part)}, sums);",
+    ]
+    if conv.bias is not None:
+        bias = w.tables.add(f"bias{index}", "int32_t", conv.bias)
+        lines.append(f"        for (int32_t o = 0; o < {count}; o++) sums[o] += {bias}[p * {count} + o];")
+    return [*lines, f"        {w.narrow(raw, count, w.write(raw, f'p * {count}'))}", "    }"]
+
+
+def fields(w: Writer, index: int, conv: FieldConv) -> list[str]:
+    """A dense layer on the whole image, eight outputs at a time."""
+    step = conv.step
+    x, states = w.program.stored(step.links.inputs[0]), step.weight.states
+    codes = step.weight.unpack().astype(np.int64)
+    outputs, inputs = len(codes), codes[0].size
+    codes = codes.transpose(0, 2, 3, 1).reshape(outputs, inputs)
+    indices = np.zeros((8 * conv.passes, inputs), np.int64)
+    indices[:outputs] = (codes - states.low) // states.spacing
+    words = (indices.reshape(conv.passes, 8, inputs) << 4 * np.arange(8)[:, None]).sum(1)
+    offsets = (0 if step.bias is None else step.bias) - x.zero * codes.sum(1)
+    weights = w.tables.add(f"weights{index}", "uint32_t", words)
+    added, _ = w.tables.narrowest(f"offsets{index}", offsets, (16, 32))
+    chunk = (2**16 - 1) // (255 * (states.count - 1))
+    return [
+        w.sums(index),
+        "    int32_t total = 0;",
+        f"    for (int32_t i = 0; i < {inputs}; i++) total += image[i];",
+        f"    for (int32_t p = 0; p < {conv.passes}; p++)",
+        f"        maqd_fields_pass(image, {inputs}, {chunk}, {weights} + p * {inputs}, sums + p * 8);",
+        f"    for (int32_t o = 0; o < {outputs}; o++)",
+        f"        sums[o] = {states.spacing} * sums[o] + {states.low} * total + {added}[o];",
+        *_finish(w, index, conv, "    ", "0"),
     ]
 
 
@@ -220,7 +267,7 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
     return Fused(codes=codes, thresholds=thresholds, addend=addend) if codes.packed else None
 
 
-def _finish(w: Writer, index: int, conv: EventConv | PlainConv, indent: str, pixel: str) -> list[str]:
+def _finish(w: Writer, index: int, conv: EventConv | PlainConv | FieldConv, indent: str, pixel: str) -> list[str]:
     """What follows the sums of a pixel: bias, addend, storing, activation."""
     step, stored = conv.step, w.program.stored
     outputs, lines = step.weight.shape[0], []

@@ -1,7 +1,7 @@
 """The functions of a program: one for each operation."""
 
 from maqd.export.c99 import convolution, pixels, planes, steps
-from maqd.export.c99.operations import TRITS, EventConv, Operation, PixelConv, PlainConv, PlaneConv, step_of
+from maqd.export.c99.operations import TRITS, EventConv, FieldConv, Operation, PixelConv, PlainConv, PlaneConv, step_of
 from maqd.export.c99.program import Program
 from maqd.export.c99.text import Writer
 from maqd.plan import AddStep, ConcatStep, PoolStep, QuantizeStep, SumStep, TransposeStep
@@ -40,6 +40,8 @@ def _body(w: Writer, index: int, operation: Operation) -> list[str]:
     match operation:
         case EventConv():
             return convolution.events(w, index, operation)
+        case FieldConv():
+            return convolution.fields(w, index, operation)
         case PixelConv():
             return pixels.pixels(w, index, operation)
         case PlaneConv():

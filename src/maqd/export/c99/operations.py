@@ -151,9 +151,21 @@ class EventConv:
         return 1 if self.whole else (self.step.weight.shape[3] - 1) * self.step.dilation[1] + 1
 
     @property
+    def split(self) -> bool:
+        """Whether sums are stored pass by pass: a dense layer whose sums are its result."""
+        out, step = self.step.links.outputs[0], self.step
+        alone = out.rows * out.columns == 1 and step.codes is None and len(step.links.inputs) == 1
+        return alone and not self.whole and len(self.passes) == 1
+
+    @property
+    def held(self) -> int:
+        """Sums that are there at once."""
+        return self.passes[0].outputs if self.split else self.step.weight.shape[0]
+
+    @property
     def scratch(self) -> int:
         """Bytes: the sums of a pixel, then the lists."""
-        return self.step.weight.shape[0] * 4 + self.lists * self.list_bytes
+        return self.held * 4 + self.lists * self.list_bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -306,7 +318,41 @@ class PixelConv:
         return -(-self.ring * self.width * self.step.links.inputs[0].channels // WORD) * WORD
 
 
-Weighted = EventConv | PlainConv | PlaneConv | PixelConv
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FieldConv:
+    """A dense layer of few states on the whole image, eight weights in a word; arguments as of `PlainConv`."""
+
+    step: ConvStep
+    thresholds: NDArray[np.int64] | None
+    signs: NDArray[np.int8] | None
+
+    @property
+    def bias(self) -> NDArray[np.int32] | None:
+        """What is added to the sums."""
+        return self.step.bias
+
+    @property
+    def flips(self) -> NDArray[np.int8]:
+        """No weights are turned."""
+        return np.ones(self.step.weight.shape[0], np.int8)
+
+    @property
+    def passes(self) -> int:
+        """Of eight outputs each."""
+        return -(-self.step.weight.shape[0] // 8)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the table of weights."""
+        return self.passes * 4 * int(np.prod(self.step.weight.shape[1:]))
+
+    @property
+    def scratch(self) -> int:
+        """Bytes: the sums."""
+        return self.passes * 8 * 4
+
+
+Weighted = EventConv | PlainConv | PlaneConv | PixelConv | FieldConv
 """Convolutions."""
 
 Operation = Weighted | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep

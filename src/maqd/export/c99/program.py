@@ -19,6 +19,7 @@ from maqd.export.c99.operations import (
     WORD,
     Codes,
     EventConv,
+    FieldConv,
     Operation,
     Pass,
     PixelConv,
@@ -29,6 +30,7 @@ from maqd.export.c99.operations import (
     step_of,
     turned_signs,
 )
+from maqd.export.c99.targets import Target
 from maqd.graph import Graph
 from maqd.numerics.states import States
 from maqd.plan import (
@@ -95,12 +97,13 @@ class Program:
         return replace(found, rows=buffer.rows, columns=buffer.columns, channels=buffer.channels)
 
 
-def make_program(graph: Graph, strategy: Strategy) -> Program:
+def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENERIC) -> Program:
     """Decide everything that the text of a program depends on.
 
     Args:
         graph: A valid graph.
         strategy: What matters most.
+        target: Where it is to run.
 
     Raises:
         ExportError: The graph has a node that there is no kernel for.
@@ -109,7 +112,7 @@ def make_program(graph: Graph, strategy: Strategy) -> Program:
     plan = make_plan(graph)
     operations = tuple(_operation(step, trits=False) for step in plan.steps)
     if strategy is not Strategy.SIZE:
-        operations = tuple(_first(one, plan.input.storage) for one in operations)
+        operations = tuple(_first(one, plan.input.storage, target) for one in operations)
     if strategy is Strategy.SIZE:
         smaller = tuple(_operation(step, trits=True) for step in plan.steps)
         if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
@@ -192,12 +195,16 @@ def _planes(step: ConvStep) -> PlaneConv | None:
     return PlaneConv(step=step, weights=weights, thresholds=thresholds)
 
 
-def _first(operation: Operation, image: int) -> Operation:
+def _first(operation: Operation, image: int, target: Target) -> Operation:
     """The operation, or the kernel on pixels where that can compute it from the image."""
     if not isinstance(operation, EventConv) or operation.step.links.inputs[0].storage != image:
         return operation
     step, q = operation.step, operation.step.quantization
     x, (outputs, inputs, high, wide) = step.links.inputs[0], step.weight.shape
+    whole = (high, wide) == (x.rows, x.columns) and step.padding == (0, 0)
+    few = target is Target.CORTEX_M0PLUS  # eight registers: 3.8 instructions a weight, and 2.9 by events
+    if whole and not few and x.element is Element.U8 and step.weight.states.count <= 4 and len(step.links.inputs) == 1:
+        return FieldConv(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
     if (
         x.element is not Element.U8
         or len(step.links.inputs) > 1
@@ -370,7 +377,7 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
             match operation:
                 case PlaneConv() | PixelConv():
                     pass
-                case EventConv(step=step) | PlainConv(step=step):
+                case EventConv(step=step) | PlainConv(step=step) | FieldConv(step=step):
                     wrong |= set() if isinstance(operation, EventConv) else {links.inputs[0].storage}
                     fits = step.codes is not None and _plain(step.quantization)
                     wrong |= writes - ({step.codes.storage} if step.codes is not None and fits else set())
@@ -425,7 +432,7 @@ def _place(plan: Plan, operations: tuple[Operation, ...], stored: list[Codes]) -
 def _scratch(operation: Operation) -> int:
     """Bytes of an operation's scratch memory."""
     match operation:
-        case EventConv() | PlainConv() | PlaneConv() | PixelConv():
+        case EventConv() | PlainConv() | PlaneConv() | PixelConv() | FieldConv():
             return operation.scratch
         case QuantizeStep(axis=axis):
             length = axis.channels * axis.inner

@@ -81,7 +81,7 @@ def export_c99(
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or KEYWORDS.fullmatch(prefix):
         raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}; name another")
-    program = make_program(graph, strategy)
+    program = make_program(graph, strategy, target)
     source = write_source(program, prefix)
     _check_memory(program, source, target, flash, ram)
     if images is None:

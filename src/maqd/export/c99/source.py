@@ -8,7 +8,7 @@ import maqd
 from maqd import __version__
 from maqd.errors import ExportError
 from maqd.export.c99.layers import write_layers
-from maqd.export.c99.operations import PixelConv, PlaneConv
+from maqd.export.c99.operations import FieldConv, PixelConv, PlaneConv
 from maqd.export.c99.program import Program
 from maqd.export.c99.text import Traced, Writer, element
 from maqd.graph import Graph, container
@@ -137,7 +137,7 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
         f'#include "{name}_model.h"\n\n#include <stddef.h>\n#include <stdint.h>',
         "/* Yours to define, to count or time layers. */\n#ifndef MAQD_LAYER\n#define MAQD_LAYER(index)\n#endif",
         kernels("c99/packed.h"),
-        kernels("c99/pixels.h") if any(isinstance(one, PixelConv) for one in program.operations) else "",
+        kernels("c99/pixels.h") if any(isinstance(one, PixelConv | FieldConv) for one in program.operations) else "",
         kernels("c99/planes.h") if any(isinstance(one, PlaneConv) for one in program.operations) else "",
         LINKAGE,
         kernels("c99/kernels.h"),
