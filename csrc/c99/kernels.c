@@ -14,6 +14,13 @@ static inline void overlap(int32_t start, int32_t kernel, int32_t dilation, int3
     *last = high;
 }
 
+/* Before a loop that compilers are not to unroll; older ones do not know how to say it. */
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
+#define MAQD_ROLLED _Pragma("GCC unroll 1")
+#else
+#define MAQD_ROLLED
+#endif
+
 #define MAQD_TYPE uint8_t
 #define MAQD_SUFFIX u8
 #include "kernels_element.h"

@@ -71,7 +71,7 @@ MAQD_CONV_ROW(conv_row_wide, int16_t)
         for (int32_t i = 0; i < high; i++)                                                                            \
             for (int32_t j = 0; j < wide; j++) {                                                                      \
                 const MAQD_TYPE *from = x + (size_t)i * row_step + (size_t)j * step;                                  \
-_Pragma("GCC unroll 1") /* or compilers unroll it into single bytes */                                                \
+MAQD_ROLLED /* or compilers unroll it into single bytes */                                                \
                 for (size_t k = 0; k < width; k++) best[k] = from[k] > best[k] ? from[k] : best[k];                   \
             }                                                                                                         \
         for (size_t k = 0; k < width; k++) y[k] = best[k];                                                            \

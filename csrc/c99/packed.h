@@ -46,6 +46,13 @@ typedef uint32_t maqd_word;
 #define MAQD_CLZ 0
 #endif
 
+/* Leading zeros of a word that is not 0, also where int has 16 bits. */
+#if MAQD_CLZ && __SIZEOF_INT__ >= 4
+#define MAQD_LEADING(v) ((uint32_t)__builtin_clz(v))
+#elif MAQD_CLZ
+#define MAQD_LEADING(v) ((uint32_t)__builtin_clzl(v))
+#endif
+
 /* A tensor of one sample. */
 typedef struct {
     int32_t rows, columns, channels; /* each at least 1 */
@@ -100,14 +107,14 @@ MAQD_INLINE uint16_t *maqd_gather_pixel(const maqd_events *g, const maqd_rows *w
             uint32_t v = *p++;
 #if MAQD_CLZ
             while (v != 0) {
-                const uint32_t at = (31u - (uint32_t)__builtin_clz(v)) & ~((uint32_t)bits - 1u);
+                const uint32_t at = (31u - MAQD_LEADING(v)) & ~((uint32_t)bits - 1u);
                 const uint32_t value = v >> at;
                 v -= value << at;
                 total += (int32_t)value;
                 e = maqd_event(e, w, row + (int32_t)(at / (uint32_t)bits), (int32_t)value);
             }
 #else
-            const uint32_t mask = (1u << bits) - 1u;
+            const uint32_t mask = ((uint32_t)1 << bits) - 1u;
             for (int32_t at = row; v != 0; v >>= bits, at++)
                 if ((v & mask) != 0) {
                     total += (int32_t)(v & mask);
@@ -235,7 +242,7 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
                                   int32_t outputs, int32_t *y, maqd_sums *s) {
     const uint32_t start = w->lane == 8 ? 0u : 0x80008000u;
     const int32_t open = g->x.channels * g->kernel_rows * columns >= MAQD_OPEN;
-    uint32_t mask = ((1u << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
+    uint32_t mask = (((uint32_t)1 << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
     uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
     const uint8_t *column = (const uint8_t *)weights;
     int32_t room = g->capacity, sum = 0;
@@ -526,7 +533,7 @@ MAQD_INLINE void maqd_add_fields(int32_t *y, int32_t shift, const maqd_word *x, 
  *   y  int32_t [channels] */
 MAQD_INLINE void maqd_sum_fields(const maqd_codes *x, const void *from, int32_t *y) {
     const int32_t words = maqd_pixel_words(x), pixels = x->rows * x->columns, bits = x->bits, each = 32 / bits;
-    const int32_t most = 255 / ((1 << bits) - 1); /* pixels whose sums fit 8 bits */
+    const int32_t most = 255 / (((int32_t)1 << bits) - 1); /* pixels whose sums fit 8 bits */
     const uint32_t mask = (((uint32_t)1 << bits) - 1u) * 0x01010101u;
     for (int32_t c = 0; c < x->channels; c++) y[c] = 0;
     for (int32_t k = 0; k < words; k++) {

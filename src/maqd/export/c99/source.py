@@ -151,7 +151,7 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
         *writer.shared.values(),
         *functions,
         f"""int {name}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *memory) {{
-    maqd_word *const arena = memory;
+    maqd_word *const arena = (maqd_word *)memory;
     if (image == NULL || logits == NULL || memory == NULL) return 1;
 {calls}
     MAQD_LAYER({len(program.operations)})
@@ -183,7 +183,7 @@ static void trace_codes(int32_t tensor, const maqd_codes *x, const void *from) {
                 else if (x->bits == 32) values[i] = ((const int32_t *)from)[at];
                 else {{
                     const maqd_word *words = (const maqd_word *)from + (ptrdiff_t)pixel * maqd_pixel_words(x);
-                    values[i] = (int32_t)((words[c * x->bits / 32] >> (c * x->bits % 32)) & ((1u << x->bits) - 1u));
+                    values[i] = (int32_t)((words[c * x->bits / 32] >> (c * x->bits % 32)) & (((uint32_t)1 << x->bits) - 1u));
                 }}
             }}
             {name}_trace(tensor, values, count);
