@@ -183,7 +183,8 @@ static void trace_codes(int32_t tensor, const maqd_codes *x, const void *from) {
                 else if (x->bits == 32) values[i] = ((const int32_t *)from)[at];
                 else {{
                     const maqd_word *words = (const maqd_word *)from + (ptrdiff_t)pixel * maqd_pixel_words(x);
-                    values[i] = (int32_t)((words[c * x->bits / 32] >> (c * x->bits % 32)) & (((uint32_t)1 << x->bits) - 1u));
+                    const uint32_t mask = ((uint32_t)1 << x->bits) - 1u;
+                    values[i] = (int32_t)((words[c * x->bits / 32] >> (c * x->bits % 32)) & mask);
                 }}
             }}
             {name}_trace(tensor, values, count);
