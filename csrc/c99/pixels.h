@@ -18,11 +18,15 @@
  *   row  which row; one that does not exist is 0 everywhere */
 MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *image, int32_t row, int32_t padding, int32_t width,
                                  uint8_t *to) {
-    const int32_t last = width * x->channels, first = padding * x->channels;
-    const int32_t inside = row < 0 || row >= x->rows ? 0 : x->columns * x->channels;
-    const uint8_t *from = image + (ptrdiff_t)(inside != 0 ? row : 0) * x->columns * x->channels;
-    for (int32_t i = 0; i < last; i++)
-        to[i] = i >= first && i - first < inside ? from[i - first] : (uint8_t)x->zero;
+    const int32_t row_bytes = x->columns * x->channels, first = (padding < width ? padding : width) * x->channels;
+    const uint8_t *const end = to + width * x->channels, *inside = to + first;
+    for (; to != inside; to++) *to = (uint8_t)x->zero;
+    if (row >= 0 && row < x->rows) {
+        const uint8_t *from = image + (ptrdiff_t)row * row_bytes;
+        inside = end - to < row_bytes ? end : to + row_bytes;
+        for (; to != inside; to++) *to = *from++;
+    }
+    for (; to != end; to++) *to = (uint8_t)x->zero;
 }
 
 /* Sums of a dense layer for eight outputs: y = sum of s x, where s is the index of a weight's state.
