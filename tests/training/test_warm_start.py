@@ -15,7 +15,7 @@ from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError, ConfigError
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import BatchNorm, Norm, NormActivation, QuantConfig, QuantConv2d, Quantizer
-from maqd.settings.training import InitConfig, TrainConfig
+from maqd.settings.training import InitConfig, Schedule, TrainConfig
 from maqd.training.runs import load_network
 from maqd.training.warm_start import fitted_scale, quantization_error, reestimate_statistics, warm_start
 
@@ -148,9 +148,10 @@ def test_batches_are_needed() -> None:
 def test_a_run_starts_from_another(config: TrainConfig, run: Silent) -> None:
     floats = replace(elsewhere(config, "float"), model=replace(config.model, quant=float_quant()))
     run(floats)
-    started = replace(config, epochs=1, init=InitConfig(run=floats.run, batches=2))
+    constant = replace(config.optim, schedule=Schedule.CONSTANT)  # so that it can be continued
+    started = replace(config, epochs=1, optim=constant, init=InitConfig(run=floats.run, batches=2))
     run(started)
-    cold = replace(elsewhere(config, "cold"), epochs=1)
+    cold = replace(elsewhere(config, "cold"), epochs=1, optim=constant)
     run(cold)
     first, without = (entries(c, "train")[0]["loss"] for c in (started, cold))
     assert first < without
