@@ -1,5 +1,9 @@
 #include "engine/threads.h"
 
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
 namespace maqd {
 
 namespace {
@@ -32,10 +36,20 @@ void Barrier::wait() {
 }
 
 Team::Team(int members) {
-    for (int member = 1; member < members; member++) threads_.emplace_back([this, member] { loop(member); });
+    threads_.reserve(static_cast<size_t>(members));
+    try {
+        for (int member = 1; member < members; member++) threads_.emplace_back([this, member] { loop(member); });
+    } catch (const std::system_error &) {
+        const size_t started = threads_.size() + 1;
+        stop();
+        throw std::runtime_error("the system started " + std::to_string(started) + " of " + std::to_string(members) +
+                                 " threads; load the network with fewer");
+    }
 }
 
-Team::~Team() {
+Team::~Team() { stop(); }
+
+void Team::stop() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         stop_ = true;

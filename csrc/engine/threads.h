@@ -24,6 +24,7 @@ class Barrier {
 
 class Team {
   public:
+    // Throws std::runtime_error if the system starts no more threads; those that it started have ended then.
     explicit Team(int members);
     ~Team();
     Team(const Team &) = delete;
@@ -37,6 +38,7 @@ class Team {
 
   private:
     void loop(int member);
+    void stop();
 
     std::mutex owner_, mutex_;
     std::condition_variable start_, done_;

@@ -1,5 +1,7 @@
 """The native engine as users meet it: images, threads, errors, files."""
 
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -202,3 +204,34 @@ def test_without_a_compiler_numpy_takes_over_and_says_so_once(
     with pytest.raises(MissingDependencyError, match="was not built"):
         maqd.runtime.load(path, engine="native")
     assert isas() == ()
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from maqd.errors import EngineError
+from maqd.graph import container
+from maqd.runtime.native import NativeEngine
+graph = container.load(sys.argv[1])
+NativeEngine(graph)
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 2**29
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    NativeEngine(graph, threads=400)
+except EngineError as error:
+    print(error)
+engine = NativeEngine(graph, threads=2)
+print(engine.run(np.zeros((1, *graph.input.shape), np.uint8)).shape)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads its own size from /proc")
+def test_threads_that_do_not_start_are_an_error_and_leave_the_process_alive(tmp_path: Path):
+    path = tmp_path / "network.maqd"
+    graph = every_node()
+    container.save(graph, path)
+    done = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    refusal, shape = done.stdout.splitlines()
+    assert "of 400 threads; load the network with fewer" in refusal
+    assert shape == str(interpreter.run(graph, np.zeros((1, *graph.input.shape), np.uint8)).shape)

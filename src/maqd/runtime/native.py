@@ -263,13 +263,16 @@ class NativeEngine:
             late = stage.moves <= STAGE_BYTES[-1]
             images = max(images, LATE_IMAGES if late else min(EARLY_IMAGES, EARLY_BYTES // max(stage.arena.size, 1)))
             stages.append(self._module.Stage(stage.arena.size, images, stage.end))
-        model = self._module.Model(
-            isa=self._isa,
-            kernel=self._module.Kernel[self.kernel.name],
-            threads=self.threads,
-            input=self._buffer(plan, plan.input),
-            stages=stages,
-        )
+        try:
+            model = self._module.Model(
+                isa=self._isa,
+                kernel=self._module.Kernel[self.kernel.name],
+                threads=self.threads,
+                input=self._buffer(plan, plan.input),
+                stages=stages,
+            )
+        except RuntimeError as error:  # threads that the system does not start
+            raise EngineError(str(error)) from error
         for step in plan.steps:
             self._add(plan, model, step)
         model.set_result(self._buffer(plan, plan.result))
