@@ -35,7 +35,7 @@ ALLOWED = {
     "data": {"settings", "io"},
     "lowering": {"nn", "runtime", "graph", "numerics", "settings"},
     "training": {"lowering", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},
-    "report": {"nn", "settings", "numerics"},
+    "report": {"nn", "settings", "numerics", "io"},
     "experiment": set(),
     "cli": {
         "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "training", "report",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import full_disk
 
 from maqd.cli import Command, main
 from maqd.export.onnx.integer import save_onnx
@@ -174,6 +176,19 @@ VALUES: dict[str, list[tuple[list[str], str]]] = {
         (["m.maqd", "--to", "onnx", "-o", "loop"], "loop"),
         (["m.maqd", "--to", "qonnx", "-o", "/proc/x"], "/proc/x"),
     ],
+    "check": [
+        ([], "PACKAGE.MODULE:FUNCTION"),
+        (["", "--example", "1x1x8x8"], "''"),
+        (["nothing", "--example", "1x1x8x8"], "nothing"),
+        (["nothing:of_the_kind", "--example", "1x1x8x8"], "nothing"),
+        (["maqd.models:nothing", "--example", "1x1x8x8"], "nothing"),
+        (["maqd.models:VGG", "--example", "1x1x8x8"], "maqd.models:VGG"),
+        (["maqd.machine:machine", "--example", "1x1x8x8"], "maqd.machine:machine"),
+        (["maqd.models:VGG"], "--example"),
+        (["maqd.models:VGG", "--example", ""], "--example"),
+        (["maqd.models:VGG", "--example", "1x0x8"], "--example"),
+        (["maqd.models:VGG", "--example", "x"], "--example"),
+    ],
     "recipes": [(["nothing"], "nothing"), (["--jsn"], "--json")],
     "bench": [
         (["m.maqd", "--batch", "0"], "--batch"),
@@ -223,6 +238,35 @@ def test_wrong_arguments_end_in_one_line(
 def test_unknown_options_are_usage_errors(command: str, capsys: pytest.CaptureFixture[str]):
     assert main([command, "--nothing-of-the-kind", "3"]) == 2
     assert f"(see maqd {command} --help)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["lower", "run", "-o", "written"], "written"),
+        (["export", "m.maqd", "--to", "onnx", "-o", "written"], "written"),
+        (["export", "m.maqd", "--to", "qonnx", "-o", "written"], "written"),
+        (["export", "m.maqd", "--to", "c99", "-o", "written"], "written"),
+    ],
+)
+def test_a_full_disk_leaves_nothing_and_names_the_output(
+    arguments: list[str], output: str, made: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = sorted(path.name for path in made.iterdir())
+    with full_disk(1000):
+        assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"maqd: error: {output}: ")
+    assert "; free some space" in err
+    assert sorted(path.name for path in made.iterdir()) == before
+
+
+def test_the_demo_replaces_no_run_but_its_own(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(made / "run", tmp_path / "demo" / "w3a4")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["demo", "--output", str(tmp_path / "demo")]) == 1
+    assert "w3a4 holds a run that is not the demo's; name another directory" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 # ---- what works where something else would be clumsy ----------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The command line: `maqd COMMAND ...`. Importing this, and `maqd --help`, needs nothing but Python."""
 
 import enum
+import errno
 import importlib
 import os
 import sys
@@ -97,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; check the path and its permissions", 1)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space" if full else "check the path and its permissions"
+        return _fail(f"{where}{error.strerror or error}; {advice}", 1)
     except KeyboardInterrupt:
         return 130
 

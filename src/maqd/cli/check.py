@@ -30,9 +30,13 @@ def command(arguments: list[str]) -> int:
 
     from maqd.lowering import check
 
-    network = import_function(options.network)()
+    build, remedy = import_function(options.network), "name a function that builds a network without arguments"
+    try:
+        network = build()
+    except Exception as error:  # whatever the person's own code raises
+        raise ConfigError(f"{options.network} fails: {type(error).__name__}: {error}; {remedy}") from error
     if not isinstance(network, torch.nn.Module):
-        raise ConfigError(f"{options.network} must return a torch.nn.Module, got {type(network).__name__}")
+        raise ConfigError(f"{options.network} must return a torch.nn.Module, got {type(network).__name__}; {remedy}")
     refusals = check(network, tuple(torch.zeros(shape, dtype=torch.uint8) for shape in options.example))
     if options.json:
         print(json.dumps({"refusals": [asdict(refusal) for refusal in refusals]}))

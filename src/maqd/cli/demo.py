@@ -18,7 +18,7 @@ from maqd.bench.peers import OnnxRuntimePeer
 from maqd.bench.timing import alternated, spread
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.data import Data, open_data
-from maqd.errors import MissingDependencyError
+from maqd.errors import ConfigError, MissingDependencyError
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.graph import container
 from maqd.io.outputs import Artefact, check_output, make_directory
@@ -37,9 +37,11 @@ from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import Engine, Verification, verify
 from maqd.settings.training import TrainConfig
+from maqd.settings.tree import from_plain, read_tree
 from maqd.training.checkpoint import Evaluation
 from maqd.training.interrupt import Interrupted
 from maqd.training.progress import Output
+from maqd.training.run_directory import RunDirectory
 from maqd.training.runs import open_run
 from maqd.training.train import train
 
@@ -161,6 +163,7 @@ def command(arguments: Sequence[str]) -> int:
     make_directory(options.output)
     check_output(picture, Artefact.PICTURE)
     for contestant in CONTESTANTS:
+        check_run(contestant, options.output / contestant.name)
         check_output(options.output / f"{contestant.name}.maqd", Artefact.GRAPH)
         check_output(options.output / f"{contestant.name}.onnx", Artefact.ONNX)
     begin = time.monotonic()
@@ -181,6 +184,21 @@ def command(arguments: Sequence[str]) -> int:
         show(rows, output)
         output.line(f"picture {picture}  ({seconds:.0f} s; repeat a line with: maqd eval {rows[1].run})")
     return 0
+
+
+def check_run(contestant: Contestant, path: Path) -> None:
+    """Check that the demo replaces no run but its own.
+
+    Raises:
+        ConfigError: Another run is there.
+    """
+    directory = RunDirectory(path)
+    if directory.holds():
+        directory.check(resume=False, overwrite=True)
+        stored = from_plain(TrainConfig, read_tree(directory.config, TrainConfig))
+        wanted = contestant.config
+        if (stored.model, stored.data) != (wanted.model, wanted.data):
+            raise ConfigError(f"{path} holds a run that is not the demo's; name another directory with --output DIR")
 
 
 def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, seed: int, output: Output) -> Row:

@@ -1,5 +1,6 @@
 """A picture of what an image looks like inside a network of integers, and what that costs and saves."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maqd.io.files import write_atomically
 from maqd.nn import NormActivation, QuantLinear
 from maqd.report.sparsity import LayerActivations, LayerWeights, activation_outputs, total_bytes
 
@@ -112,8 +114,9 @@ def draw(
     _draw_weights(left, shown, network)
     _draw_activity(middle, portraits)
     _draw_cost(right, portraits)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    write_atomically(path, [picture.getbuffer()])
 
 
 def _draw_weights(axis: Any, row: Portrait, network: nn.Module) -> None:

@@ -19,15 +19,17 @@ def import_function(place: str) -> Callable[..., Any]:
     """
     module, colon, name = place.partition(":")
     if not (module and colon and name.isidentifier()):
-        raise ConfigError(f"a function is named as package.module:function, got {place!r}")
+        raise ConfigError(f"a function is named as package.module:function, got {place!r}; name one")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # whatever the module's own code raises
-        raise ConfigError(f"{place}: importing {module!r} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{place}: importing {module!r} fails: {type(error).__name__}: {error}; check its name, or mend it"
+        ) from error
     finally:
         sys.path.remove(here)
     if not callable(function):
-        raise ConfigError(f"{place}: module {module!r} has no function {name!r}")
+        raise ConfigError(f"{place}: module {module!r} has no function {name!r}; check the name")
     return function

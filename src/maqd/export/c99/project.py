@@ -115,8 +115,10 @@ def save_c99(exported: Exported, directory: Path) -> None:
             (temporary / name).write_text(text)
         temporary.chmod(0o755)
         temporary.replace(directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(directory)) from error
         raise
 
 
