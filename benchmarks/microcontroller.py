@@ -26,7 +26,8 @@ from maqd.bench.tiny import DENSITIES, tiny_network
 from maqd.cli.text import table
 from maqd.export.c99 import Exported, Strategy, Target, export_c99
 from maqd.export.c99.operations import Weighted
-from maqd.graph import Graph, interpreter
+from maqd.graph import Graph
+from maqd.runtime.numpy import NumpyEngine
 
 CORES = {"m4": Target.CORTEX_M4, "m3": Target.CORTEX_M3, "m0plus": Target.CORTEX_M0PLUS}
 PLENTY = 2**40
@@ -63,7 +64,7 @@ def prepare(network: str, core: str, states: int, depthwise: int) -> Job:
     graph = tiny_network(network, activations=states, depthwise=depthwise)
     images = np.random.default_rng(1).integers(0, 256, (1, *graph.input.shape), dtype=np.uint8)
     exported = export_c99(graph, strategy=Strategy.FAST, target=CORES[core], flash=PLENTY, ram=PLENTY, images=images)
-    densities = {name: float((x != 0).mean()) for name, x in interpreter.layers(graph, images)}
+    densities = {name: float((x != 0).mean()) for name, x in NumpyEngine(graph).layers(images)}
     return Job(network=network, core=core, states=states, graph=graph, exported=exported, densities=densities)
 
 

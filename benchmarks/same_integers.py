@@ -109,7 +109,7 @@ def compare(case: Case, options: argparse.Namespace, folder: Path) -> dict[str, 
     verification = verify(graph, engines, test_images(settings.data, options.images))
     return {
         "test_accuracy": result.evaluation.accuracy,
-        "images": verification.images,
+        "images": verification.samples,
         "tensors": verification.engines[0].tensors,
         "values": verification.engines[0].values,
         "different": {engine.name: engine.different for engine in verification.engines},

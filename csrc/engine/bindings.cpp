@@ -18,7 +18,7 @@ namespace {
 
 template <class T>
 using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-using Images = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using Input = nb::ndarray<nb::c_contig, nb::ro, nb::device::cpu>;
 using Output = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
 
 struct Pair {
@@ -46,11 +46,24 @@ Quantization quantization(const Array<int32_t> &thresholds, const Array<int8_t> 
             base};
 }
 
-size_t images_of(const Model &model, const Images &images, size_t outputs) {
-    const size_t pixels = model.input().elements();
-    if (images.size() % pixels != 0 || outputs != images.size() / pixels * model.result().elements())
-        throw std::invalid_argument("images and logits do not fit the model");
-    return images.size() / pixels;
+// What a call reads and writes, checked; `count` becomes the number of samples.
+Model::Arrays arrays_of(const Model &model, const std::vector<Input> &inputs, const std::vector<bool> &channels_last,
+                        const std::vector<Output> &outputs, size_t &count) {
+    const auto &x = model.inputs(), &y = model.outputs();
+    if (inputs.size() != x.size() || channels_last.size() != x.size() || outputs.size() != y.size())
+        throw std::invalid_argument("arrays do not fit the model's inputs and outputs");
+    Model::Arrays arrays;
+    count = inputs[0].size() / x[0].elements();
+    for (size_t i = 0; i < x.size(); i++) {
+        if (inputs[i].size() != count * x[i].elements() || inputs[i].itemsize() != maqd_element_size(x[i].element))
+            throw std::invalid_argument("an array does not fit its input");
+        arrays.inputs.push_back({static_cast<const uint8_t *>(inputs[i].data()), channels_last[i]});
+    }
+    for (size_t i = 0; i < y.size(); i++) {
+        if (outputs[i].size() != count * y[i].elements()) throw std::invalid_argument("an array does not fit its output");
+        arrays.outputs.push_back(outputs[i].data());
+    }
+    return arrays;
 }
 
 void add_conv(Model &model, Buffer x, const Array<uint8_t> &weight, int count, int low, int spacing, int digits,
@@ -116,12 +129,13 @@ NB_MODULE(_native, m) {
     nb::class_<Model>(m, "Model")
         .def(
             "__init__",
-            [](Model *self, const std::string &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages) {
+            [](Model *self, const std::string &isa, Kernel kernel, int threads, std::vector<Buffer> inputs,
+               std::vector<Buffer> outputs, std::vector<Stage> stages) {
                 const Isa *found = find_isa(isa.c_str());
                 if (!found) throw std::invalid_argument("no such instruction set");
-                new (self) Model(*found, kernel, threads, input, std::move(stages));
+                new (self) Model(*found, kernel, threads, std::move(inputs), std::move(outputs), std::move(stages));
             },
-            "isa"_a, "kernel"_a, "threads"_a, "input"_a, "stages"_a)
+            "isa"_a, "kernel"_a, "threads"_a, "inputs"_a, "outputs"_a, "stages"_a)
         .def("conv", &add_conv, "x"_a, "weight"_a, "count"_a, "low"_a, "spacing"_a, "digits"_a, "group_bytes"_a,
              "inputs"_a, "bias"_a.none(), "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "shift"_a,
              "addend"_a.none(), "addend_shift"_a, "reach"_a, "raw"_a.none(), "codes"_a.none(), "thresholds"_a.none(),
@@ -144,35 +158,40 @@ NB_MODULE(_native, m) {
         .def("add", &Model::add, "x"_a, "shifts"_a, "y"_a)
         .def("concat", &Model::concat, "x"_a, "shifts"_a, "lengths"_a, "outer"_a, "y"_a)
         .def("transpose", &Model::transpose, "x"_a, "y"_a, "height"_a, "width"_a)
-        .def("set_result", &Model::set_result, "y"_a)
         .def(
             "run",
-            [](const Model &model, Images images, bool channels_last, Output logits) {
-                const size_t count = images_of(model, images, logits.size());
+            [](const Model &model, const std::vector<Input> &inputs, const std::vector<bool> &channels_last,
+               const std::vector<Output> &outputs) {
+                size_t count;
+                const auto arrays = arrays_of(model, inputs, channels_last, outputs, count);
                 nb::gil_scoped_release release;
-                model.run(images.data(), count, channels_last, logits.data());
+                model.run(arrays, count);
             },
-            "images"_a, "channels_last"_a, "logits"_a)
+            "inputs"_a, "channels_last"_a, "outputs"_a)
         .def(
             "profile",
-            [](const Model &model, Images images, bool channels_last, Output logits) {
-                const size_t count = images_of(model, images, logits.size());
+            [](const Model &model, const std::vector<Input> &inputs, const std::vector<bool> &channels_last,
+               const std::vector<Output> &outputs) {
+                size_t count;
+                const auto arrays = arrays_of(model, inputs, channels_last, outputs, count);
                 std::vector<StepProfile> profile;
                 {
                     nb::gil_scoped_release release;
-                    model.inspect(images.data(), count, channels_last, logits.data(), &profile, {});
+                    model.inspect(arrays, count, &profile, {});
                 }
                 nb::list found;
                 for (const StepProfile &step : profile)
                     found.append(nb::make_tuple(step.seconds, step.density, step.kernel));
                 return found;
             },
-            "images"_a, "channels_last"_a, "logits"_a)
+            "inputs"_a, "channels_last"_a, "outputs"_a)
         .def(
             "inspect",
-            [](const Model &model, Images images, bool channels_last, Output logits, const std::vector<Buffer> &buffers,
+            [](const Model &model, const std::vector<Input> &inputs, const std::vector<bool> &channels_last,
+               const std::vector<Output> &outputs, const std::vector<Buffer> &buffers,
                const std::vector<Output> &values) {
-                const size_t count = images_of(model, images, logits.size());
+                size_t count;
+                const auto arrays = arrays_of(model, inputs, channels_last, outputs, count);
                 std::vector<Model::Copy> copies;
                 for (size_t i = 0; i < buffers.size(); i++) {
                     if (values.at(i).size() != count * buffers[i].elements())
@@ -180,9 +199,9 @@ NB_MODULE(_native, m) {
                     copies.push_back({buffers[i], values[i].data()});
                 }
                 nb::gil_scoped_release release;
-                model.inspect(images.data(), count, channels_last, logits.data(), nullptr, copies);
+                model.inspect(arrays, count, nullptr, copies);
             },
-            "images"_a, "channels_last"_a, "logits"_a, "buffers"_a, "values"_a)
+            "inputs"_a, "channels_last"_a, "outputs"_a, "buffers"_a, "values"_a)
         .def_prop_ro("isa", [](const Model &model) { return std::string(model.isa().name); })
         .def_prop_ro("threads", &Model::threads)
         .def_prop_ro("first_images", [](const Model &model) { return model.stages().front().images; })

@@ -187,8 +187,9 @@ std::pair<size_t, size_t> share(size_t count, size_t member, size_t members) {
 
 }  // namespace
 
-Model::Model(const Isa &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages)
-    : isa_(isa), kernel_(kernel), threads_(threads), input_(input), stages_(std::move(stages)) {
+Model::Model(const Isa &isa, Kernel kernel, int threads, std::vector<Buffer> inputs, std::vector<Buffer> outputs,
+             std::vector<Stage> stages)
+    : isa_(isa), kernel_(kernel), threads_(threads), inputs_(std::move(inputs)), outputs_(std::move(outputs)), stages_(std::move(stages)) {
     if (stages_.empty() || stages_.size() > MAX_STAGES) throw std::invalid_argument("there must be 1 to 4 stages");
     if (threads < 1 || stages_[0].images < static_cast<size_t>(threads))
         throw std::invalid_argument("threads and images must be positive, and there must be an image for each thread");
@@ -263,18 +264,26 @@ Batch Model::batch(Worker &worker, size_t images) const {
     return batch;
 }
 
-void Model::load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const {
-    const size_t size = input_.elements(), channels = static_cast<size_t>(input_.channels);
-    if (channels_last || channels == 1)
-        std::memcpy(batch.at(input_, first), images + first * size, (last - first) * size);
-    else
-        for (size_t image = first; image < last; image++)
-            isa_.transpose(images + image * size, channels, size / channels, 1, batch.at(input_, image));
+void Model::load(const Arrays &arrays, size_t start, const Batch &batch, size_t first, size_t last) const {
+    for (size_t i = 0; i < inputs_.size(); i++) {
+        const Buffer &x = inputs_[i];
+        const size_t elements = x.elements(), channels = static_cast<size_t>(x.channels), bytes = maqd_element_size(x.element);
+        const uint8_t *data = arrays.inputs[i].data + start * elements * bytes;
+        if (arrays.inputs[i].channels_last || channels == 1 || channels == elements)
+            std::memcpy(batch.at(x, first), data + first * elements * bytes, (last - first) * elements * bytes);
+        else
+            for (size_t image = first; image < last; image++)
+                isa_.transpose(data + image * elements * bytes, channels, elements / channels, bytes, batch.at(x, image));
+    }
 }
 
-void Model::store(const Batch &batch, int32_t *logits, size_t first, size_t last) const {
-    const size_t size = result_.elements();
-    isa_.widen(batch.at(result_, first), result_.element, result_.zero, (last - first) * size, logits + first * size);
+void Model::store(const Arrays &arrays, size_t start, const Batch &batch, size_t first, size_t last) const {
+    for (size_t i = 0; i < outputs_.size(); i++) {
+        const Buffer &y = outputs_[i];
+        const size_t elements = y.elements();
+        isa_.widen(batch.at(y, first), y.element, y.zero, (last - first) * elements,
+                   arrays.outputs[i] + (start + first) * elements);
+    }
 }
 
 // Share of the values of a tensor that are not 0.
@@ -300,34 +309,34 @@ void Model::step(size_t index, const Batch &batch, uint8_t *scratch, std::vector
 }
 
 // What is to be done for images that run together in a stage, those of the stages before included.
-void Model::stage(size_t stage, const uint8_t *images, bool channels_last, const Batch &batch, uint8_t *scratch,
+void Model::stage(size_t stage, const Arrays &arrays, size_t start, const Batch &batch, uint8_t *scratch,
                   std::vector<StepProfile> *profile) const {
-    if (stage == 0) load(images, channels_last, batch, 0, batch.images);
+    if (stage == 0) load(arrays, start, batch, 0, batch.images);
     for (size_t first = 0; stage > 0 && first < batch.images; first += stages_[stage - 1].images) {
         Batch some = batch;
         some.images = std::min(stages_[stage - 1].images, batch.images - first);
         for (size_t s = stage; s < stages_.size(); s++) some.start[s] += first;
-        this->stage(stage - 1, images + first * input_.elements(), channels_last, some, scratch, profile);
+        this->stage(stage - 1, arrays, start + first, some, scratch, profile);
     }
     const size_t end = stage + 1 == stages_.size() ? steps_.size() : stages_[stage].steps;
     for (size_t i = stage ? stages_[stage - 1].steps : 0; i < end; i++) step(i, batch, scratch, profile);
 }
 
-// Images that run together in the last stage.
-void Model::block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
+// Samples that run together in the last stage, from number `start` of the arrays on.
+void Model::block(const Arrays &arrays, size_t start, size_t count, Worker &worker,
                   std::vector<StepProfile> *profile) const {
     const Batch all = batch(worker, count);
-    stage(stages_.size() - 1, images, channels_last, all, worker.scratch.data(), profile);
-    store(all, logits, 0, count);
+    stage(stages_.size() - 1, arrays, start, all, worker.scratch.data(), profile);
+    store(arrays, start, all, 0, count);
 }
 
-void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const {
+void Model::run(const Arrays &arrays, size_t count) const {
     if (count == 0) return;
-    const size_t pixels = input_.elements(), outputs = result_.elements(), most = stages_.back().images;
+    const size_t most = stages_.back().images;
     auto context = acquire();
     const auto members = static_cast<size_t>(threads_);
     const auto some = [&](Worker &worker, size_t first, size_t last) {
-        block(images + first * pixels, last - first, channels_last, logits + first * outputs, worker, nullptr);
+        block(arrays, first, last - first, worker, nullptr);
     };
     // Threads take images of their own where there are enough of them, and parts of the same steps otherwise.
     bool done = false;
@@ -344,7 +353,7 @@ void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t
             const auto me = static_cast<size_t>(member);
             const Batch all = batch((*context)[0], count);
             const auto mine = share(count, me, members);
-            load(images, channels_last, all, mine.first, mine.second);
+            load(arrays, 0, all, mine.first, mine.second);
             for (const auto &step : steps_) {
                 barrier.wait();
                 const int choice = step->choose(all);
@@ -352,7 +361,7 @@ void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t
                 step->run(all, choice, part.first, part.second, (*context)[me].scratch.data());
             }
             barrier.wait();
-            store(all, logits, mine.first, mine.second);
+            store(arrays, 0, all, mine.first, mine.second);
         });
     }
     if (!done)
@@ -360,16 +369,15 @@ void Model::run(const uint8_t *images, size_t count, bool channels_last, int32_t
     release(std::move(context));
 }
 
-void Model::inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
-                    std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const {
+void Model::inspect(const Arrays &arrays, size_t count, std::vector<StepProfile> *profile,
+                    const std::vector<Copy> &copies) const {
     if (!copies.empty() && count > stages_.front().images) throw std::invalid_argument("more images than run together");
     auto context = acquire();
     Worker &worker = (*context)[0];
     if (profile) profile->resize(steps_.size());
     const size_t most = stages_.back().images;
     for (size_t first = 0; first < count; first += most)
-        block(images + first * input_.elements(), std::min(most, count - first), channels_last,
-              logits + first * result_.elements(), worker, profile);
+        block(arrays, first, std::min(most, count - first), worker, profile);
     const Batch all = batch(worker, count);
     for (const Copy &copy : copies)
         isa_.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),

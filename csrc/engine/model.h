@@ -107,7 +107,8 @@ struct StepProfile {
 
 class Model {
   public:
-    Model(const Isa &isa, Kernel kernel, int threads, Buffer input, std::vector<Stage> stages);
+    Model(const Isa &isa, Kernel kernel, int threads, std::vector<Buffer> inputs, std::vector<Buffer> outputs,
+          std::vector<Stage> stages);
 
     void conv(const ConvOptions &options);
     void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
@@ -116,11 +117,21 @@ class Model {
     void add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y);
     void concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer, Buffer y);
     void transpose(Buffer x, Buffer y, size_t height, size_t width);
-    void set_result(Buffer y) { result_ = y; }
 
-    // Logits of `count` images: int32_t [count][elements of the result], channels innermost. Images are
-    // [count][channels][positions], or [count][positions][channels] if channels_last. Safe to call from many threads.
-    void run(const uint8_t *images, size_t count, bool channels_last, int32_t *logits) const;
+    // What a call reads and writes, one array for each input and output of the model. An input has `count` samples of
+    // its buffer's elements, [count][channels][positions], or [count][positions][channels] if channels_last; an output
+    // int32_t [count][elements], channels innermost.
+    struct Source {
+        const uint8_t *data;
+        bool channels_last;
+    };
+    struct Arrays {
+        std::vector<Source> inputs;
+        std::vector<int32_t *> outputs;
+    };
+
+    // Computes `count` samples. Safe to call from many threads.
+    void run(const Arrays &arrays, size_t count) const;
 
     // The same with a profile, one entry a step, or with tensors that are copied out afterwards; then for as many images as
     // run together in the first stage.
@@ -128,14 +139,14 @@ class Model {
         Buffer buffer;
         int32_t *values;  // [count][elements]
     };
-    void inspect(const uint8_t *images, size_t count, bool channels_last, int32_t *logits,
-                 std::vector<StepProfile> *profile, const std::vector<Copy> &copies) const;
+    void inspect(const Arrays &arrays, size_t count, std::vector<StepProfile> *profile,
+                 const std::vector<Copy> &copies) const;
 
     const Isa &isa() const { return isa_; }
     int threads() const { return threads_; }
     const std::vector<Stage> &stages() const { return stages_; }
-    const Buffer &input() const { return input_; }
-    const Buffer &result() const { return result_; }
+    const std::vector<Buffer> &inputs() const { return inputs_; }
+    const std::vector<Buffer> &outputs() const { return outputs_; }
     size_t constants() const;  // bytes of weights and tables
     size_t working() const;    // bytes of arenas and scratch memory
 
@@ -150,19 +161,19 @@ class Model {
     std::unique_ptr<Context> acquire() const;
     void release(std::unique_ptr<Context> context) const;
     Batch batch(Worker &worker, size_t images) const;
-    void load(const uint8_t *images, bool channels_last, const Batch &batch, size_t first, size_t last) const;
-    void store(const Batch &batch, int32_t *logits, size_t first, size_t last) const;
-    void block(const uint8_t *images, size_t count, bool channels_last, int32_t *logits, Worker &worker,
+    // Samples first .. last of a batch, whose sample 0 is number `start` of the arrays.
+    void load(const Arrays &arrays, size_t start, const Batch &batch, size_t first, size_t last) const;
+    void store(const Arrays &arrays, size_t start, const Batch &batch, size_t first, size_t last) const;
+    void block(const Arrays &arrays, size_t start, size_t count, Worker &worker,
                std::vector<StepProfile> *profile) const;
-    void stage(size_t stage, const uint8_t *images, bool channels_last, const Batch &batch, uint8_t *scratch,
+    void stage(size_t stage, const Arrays &arrays, size_t start, const Batch &batch, uint8_t *scratch,
                std::vector<StepProfile> *profile) const;
     void step(size_t index, const Batch &batch, uint8_t *scratch, std::vector<StepProfile> *profile) const;
 
     const Isa &isa_;
     const Kernel kernel_;
     const int threads_;
-    const Buffer input_;
-    Buffer result_{};
+    const std::vector<Buffer> inputs_, outputs_;
     const std::vector<Stage> stages_;
     std::vector<std::unique_ptr<Step>> steps_;
     size_t unaware_ = 0;  // the steps from here on do not know yet which weights are read behind them

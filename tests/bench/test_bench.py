@@ -90,7 +90,7 @@ def test_bench_measures_engine_peers_and_layers(file: Path, capsys: pytest.Captu
     assert main(["bench", str(file), "--batch", "2", "--repeats", "2", "--threads", "2"]) == 0
     out = capsys.readouterr().out
     assert "threads 2" in out
-    assert "p99 ms" in out
+    assert "p99 us" in out
     assert "random images" in out
 
 

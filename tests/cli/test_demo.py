@@ -34,7 +34,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "graph" not in full
     for row in (four, two):
         assert row["graph_bytes"] == (tmp_path / row["graph"]).stat().st_size < full["weight_bytes"] / 8
-        assert row["verification"]["images"] == row["total"]
+        assert row["verification"]["samples"] == row["total"]
         assert [engine["name"] for engine in row["verification"]["engines"]] == ["pytorch", "native", "onnxruntime"]
         assert all(engine["different"] == 0 for engine in row["verification"]["engines"])
         assert row["onnx_correct"] == row["correct"]

@@ -17,7 +17,6 @@ from PIL import Image
 
 import maqd
 from maqd.cli import main
-from maqd.export.onnx.integer import INPUT
 from maqd.graph import Graph, Thresholds, container
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, QuantConfig
@@ -97,7 +96,7 @@ def test_lower(run: Path, tmp_path: Path, read: Json, form: str) -> None:
         assert report["operation"] == ("fixed_point" if form == "fixed-point" else "thresholds")
         assert (report["shift"] is None) == (form == "thresholds")
     lowered = container.load(tmp_path / "m.maqd")
-    assert lowered.logits.labels == tuple(map(str, range(10)))
+    assert lowered.labels("output") == tuple(map(str, range(10)))
 
 
 def test_lower_prints_a_table(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +125,7 @@ def test_runs_of_schema_1_lower_as_well(run: Path, tmp_path: Path) -> None:
     torch.save({**tree, KEY: header}, buffer)
     write_run_file(tmp_path / "old" / "checkpoints" / "last.ckpt", buffer.getvalue())
     assert main(["lower", str(tmp_path / "old"), "-o", str(tmp_path / "m.maqd")]) == 0
-    assert container.load(tmp_path / "m.maqd").logits.labels == ()
+    assert container.load(tmp_path / "m.maqd").labels("output") == ()
 
 
 def test_lower_refuses(run: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
@@ -149,26 +148,26 @@ def test_lower_refuses(run: Path, tmp_path: Path, fails: Callable[..., str]) -> 
 def test_verify_against_the_run(run: Path, graph: Path, read: Json) -> None:
     found = read("verify", graph, "--against", run)
     assert found["ok"]
-    assert found["images"] == 360
+    assert found["samples"] == 360
     assert [engine["name"] for engine in found["engines"]] == ["pytorch", "numpy", "native", "onnxruntime"]
     assert {engine["different"] for engine in found["engines"]} == {0}
     assert {engine["tensors"] for engine in found["engines"]} == {12}
 
 
 def test_verify_the_c_program(run: Path, graph: Path, read: Json) -> None:
-    found = read("verify", graph, "--against", run, "--engines", "c", "--images", 100)
+    found = read("verify", graph, "--against", run, "--engines", "c99", "--images", 100)
     pytorch, program = found["engines"]
-    assert (program["name"], program["different"]) == ("c", 0)
+    assert (program["name"], program["different"]) == ("c99", 0)
     # Not the input and the flattened tensor; and the first layer's sums are quantized as they are computed.
     assert program["tensors"] == pytorch["tensors"] - 3
 
 
 def test_verify_on_random_images(graph: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> None:
     found = read("verify", graph, "--engines", "onnxruntime", "--images", 60)
-    assert (found["ok"], found["images"], found["random"]) == (True, 60, True)
+    assert (found["ok"], found["samples"], found["random"]) == (True, 60, True)
     assert [engine["name"] for engine in found["engines"]] == ["onnxruntime"]
     assert main(["verify", str(graph), "--images", "5"]) == 0
-    assert "5 random images: all integers are the same" in capsys.readouterr().out
+    assert "5 random samples: all integers are the same" in capsys.readouterr().out
 
 
 def tampered(graph: Path, path: Path) -> int:
@@ -197,12 +196,12 @@ def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Pat
     assert main(["verify", str(tmp_path / "m.maqd"), "--against", str(run), "--images", "100"]) == 1
     out = capsys.readouterr().out
     assert "pytorch: first difference in features.0.act, channel 3 at (" in out
-    assert f"image {first['image']}: {first['got']} instead of {first['expected']}" in out
+    assert f"sample {first['sample']}: {first['got']} instead of {first['expected']}" in out
     assert "100 test images: NOT the same integers" in out
 
 
 def test_verify_refuses(run: Path, graph: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
-    assert "--engines must be of numpy, native, onnxruntime, c, got 'cuda'" in fails(
+    assert "--engines must be of numpy, native, onnxruntime, c99, got 'cuda'" in fails(
         "verify", graph, "--engines", "cuda", status=2
     )
     assert "--images must be at least 1" in fails("verify", graph, "--images", 0, status=2)
@@ -228,7 +227,7 @@ def test_run(graph: Path, digit: tuple[Path, np.ndarray], read: Json, capsys: py
     path, pixels = digit
     logits = maqd.load(graph).run(pixels[None, None])[0]
     assert logits.dtype == np.int32
-    exponent = container.load(graph).types["logits"].exponent
+    exponent = container.load(graph).types["output"].exponent
     for engine in ("numpy", "onnxruntime"):
         found = read("run", graph, path, path, "--engine", engine)
         assert [entry["image"] for entry in found["images"]] == [str(path)] * 2
@@ -288,7 +287,7 @@ def test_info(graph: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> No
     assert found["weights"] == sum(layer["weights"] for layer in found["layers"])
     assert 0.3 < found["nonzero_weights"] < 0.8
     assert found["weight_bytes"] >= found["weight_bound_bytes"] > 0.9 * found["weight_bytes"]
-    assert found["labels"] == list("0123456789")
+    assert found["labels"] == {"output": list("0123456789")}
     assert main(["info", str(graph)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["layer", "operation"]
@@ -315,7 +314,7 @@ def test_export(graph: Path, tmp_path: Path, read: Json) -> None:
         found = read("export", graph, "--to", "onnx", "-o", path, "--profile", profile)
         assert found["bytes"] == path.stat().st_size
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        np.testing.assert_array_equal(session.run(None, {INPUT: images})[0], wanted)
+        np.testing.assert_array_equal(session.run(None, {session.get_inputs()[0].name: images})[0], wanted)
     for flavour in ("quant", "multithreshold"):
         path = tmp_path / f"{flavour}.onnx"
         assert read("export", graph, "--to", "qonnx", "-o", path, "--flavour", flavour)["kind"] == flavour
@@ -439,7 +438,7 @@ def test_python_interface(run: Path, graph: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
     first, second = maqd.load(tmp_path / "m.maqd"), maqd.load(graph)
     np.testing.assert_array_equal(first.run(images), second.run(images))
-    unit = 2.0 ** first.graph.types["logits"].exponent
+    unit = 2.0 ** first.graph.types["output"].exponent
     with torch.no_grad():
         np.testing.assert_array_equal(first.run(images) * unit, network(torch.from_numpy(images)).numpy())
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -12,7 +12,7 @@ from programs import Toolchain, run_selftests
 from random_graphs import random_graphs
 
 from maqd.export.c99 import Strategy
-from maqd.graph import Add, Conv, Flatten, Graph, Input, Linear, Logits, MaxPool, Thresholds
+from maqd.graph import Add, Conv, Flatten, Graph, Input, Linear, MaxPool, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 from maqd.runtime.c99 import CEngine
@@ -91,7 +91,7 @@ def saturated(weight_states: int, act_states: int, channels: int, kernel: int, s
             ),
             Flatten(name="flat", inputs=("conv",)),
             Linear(name="head", inputs=("flat",), weight=weight(np.random.default_rng(0), 3, 3, 5 * 4 * 5), exponent=0),
-            Logits(name="logits", inputs=("head",)),
+            Output(name="logits", inputs=("head",)),
         )
     )
 
@@ -171,7 +171,7 @@ def test_sums_with_a_bias_an_addend_and_turned_signs(strategy: Strategy, huge: b
     nodes += [
         last,
         Conv(name="c", inputs=("b",), weight=weight(random, 3, 7, 33, 3, 3), **one),
-        Logits(name="logits", inputs=("c",)),
+        Output(name="logits", inputs=("c",)),
     ]
     graph = Graph(nodes=tuple(nodes))
     result = verify(graph, [CEngine(graph, strategy=strategy)], [images(graph, 6)])
@@ -213,7 +213,7 @@ def test_packed_pooling_equals_the_interpreter() -> None:
                     padding=(1, 1),
                     dilation=(1, 2),
                 ),
-                Logits(name="logits", inputs=("conv",)),
+                Output(name="logits", inputs=("conv",)),
             )
         )
         engine = CEngine(graph)

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from maqd.errors import EngineError, ExportError
-from maqd.export.onnx.integer import INPUT, VERSIONS, Profile, onnx_model, save_onnx
-from maqd.graph import Add, Conv, FixedPoint, Graph, Input, Linear, Logits, MaxPool, Node, SumPool, Thresholds
+from maqd.export.onnx.integer import VERSIONS, Profile, onnx_model, save_onnx
+from maqd.graph import Add, Conv, FixedPoint, Graph, Input, Linear, MaxPool, Node, Output, SumPool, Thresholds
 from maqd.numerics.bounds import narrow
 from maqd.numerics.states import States
 from maqd.runtime.onnxruntime import OnnxRuntime
@@ -35,7 +35,7 @@ def check(graph: Graph, profile: Profile = Profile.COMPATIBLE) -> None:
 def chain(shape: tuple[int, ...], *nodes: Node) -> Graph:
     """Each node takes the one before it."""
     linked: list[Node] = [Input(name="input", inputs=(), shape=shape)]
-    for node in (*nodes, Logits(name="logits", inputs=())):
+    for node in (*nodes, Output(name="logits", inputs=())):
         linked.append(type(node)(**{**vars(node), "inputs": (linked[-1].name,)}))
     return Graph(nodes=tuple(linked))
 
@@ -152,7 +152,7 @@ def test_wide_inputs_of_convolutions_and_linear_maps(doublings: int, sign: int):
     nodes.append(type(again)(**{**vars(again), "inputs": (wide,)}))
     weight = graphs.weight(np.random.default_rng(0), 4, 2, 5)
     nodes.append(Linear(name="linear", inputs=("conv",), weight=weight, exponent=0))
-    nodes.append(Logits(name="logits", inputs=("linear",)))
+    nodes.append(Output(name="logits", inputs=("linear",)))
     check(Graph(nodes=tuple(nodes)))
 
 
@@ -247,10 +247,11 @@ def test_input_output_and_properties():
     model = onnx_model(graphs.every_node())
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (given,), (found,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape) == (INPUT, "tensor(uint8)", ["N", 3, 9, 8])
+    assert (given.name, given.type, given.shape) == ("input", "tensor(uint8)", ["N", 3, 9, 8])
     assert (found.name, found.type, found.shape) == ("logits", "tensor(int32)", ["N", 5])
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties == {"labels": '["ant", "bee", "cat", "dog", "eel"]', "logits_exponent": "-6"}
+    labels = '["ant", "bee", "cat", "dog", "eel"]'
+    assert properties == {"labels.logits": labels, "exponent.logits": "-6", "divisor.logits": "1"}
 
 
 def test_the_same_bytes_every_time(tmp_path: Path):
@@ -278,7 +279,7 @@ def test_a_failed_export_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_wrong_images_are_refused():
     engine = OnnxRuntime(graphs.every_node())
-    with pytest.raises(EngineError, match="uint8 array of shape N x 3 x 9 x 8, got float32"):
+    with pytest.raises(EngineError, match="uint8 array of shape N x 3 x 9 x 8 for its input 'input', got float32"):
         engine.run(np.zeros((1, 3, 9, 8), np.float32))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(EngineError, match=r"got uint8 \(1, 9, 8, 3\)"):
-        list(engine.layers(np.zeros((1, 9, 8, 3), np.uint8)))
+    with pytest.raises(EngineError, match=r"got uint8 \(1, 8, 3, 9\)"):
+        list(engine.layers(np.zeros((1, 8, 3, 9), np.uint8)))

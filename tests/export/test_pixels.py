@@ -10,7 +10,7 @@ from programs import Toolchain, run_selftests
 from maqd.export.c99 import Strategy, Target
 from maqd.export.c99.operations import EventConv, FieldConv, PixelConv
 from maqd.export.c99.program import make_program
-from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Logits
+from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Output
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 from maqd.runtime.c99 import CEngine
@@ -50,7 +50,7 @@ def first_layer(
             ),
             thresholds(random, "act", "stem", outputs, acts, min(reach, 32000)),
             Conv(name="last", inputs=("act",), weight=weight(random, 3, 5, outputs, 1, 1), exponent=0, **PLAIN),
-            Logits(name="logits", inputs=("last",)),
+            Output(name="logits", inputs=("last",)),
         )
     )  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_addends_and_sums_of_fields(acts: int) -> None:
             Add(name="sum", inputs=("conv", "a"), shifts=(0, 2)),
             thresholds(random, "b", "sum", 37, acts, 9 * acts),
             GlobalSum(name="pool", inputs=("b",), shift=0),
-            Logits(name="logits", inputs=("pool",)),
+            Output(name="logits", inputs=("pool",)),
         )
     )
     program = make_program(graph, Strategy.FAST)
@@ -146,7 +146,7 @@ def test_dense_layers_on_the_whole_image(states: int, inputs: int, end: int) -> 
             ),
             thresholds(random, "act", "dense", 21, 4, 3000),
             Linear(name="last", inputs=("act",), weight=weight(random, 3, 70, 21), exponent=0),
-            Logits(name="logits", inputs=("last",)),
+            Output(name="logits", inputs=("last",)),
         )
     )  # fmt: skip
     assert type(make_program(graph, Strategy.FAST).operations[0]) is FieldConv

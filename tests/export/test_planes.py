@@ -10,7 +10,7 @@ from programs import Toolchain, run_selftests
 from maqd.export.c99 import Strategy
 from maqd.export.c99.operations import PlainConv, PlaneConv
 from maqd.export.c99.program import make_program
-from maqd.graph import Conv, Graph, Input, Logits, Thresholds
+from maqd.graph import Conv, Graph, Input, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 from maqd.runtime.c99 import CEngine
@@ -64,7 +64,7 @@ def depthwise(
                 name="last", inputs=("after",), weight=weight(random, 3, 5, channels, 1, 1), exponent=0,
                 stride=(1, 1), padding=(0, 0), dilation=(1, 1),
             ),
-            Logits(name="logits", inputs=("last",)),
+            Output(name="logits", inputs=("last",)),
         )
     )  # fmt: skip
 

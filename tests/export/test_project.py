@@ -1,5 +1,6 @@
 """The directory that `maqd export --to c99` writes, and what it refuses."""
 
+import errno
 import json
 import re
 import shutil
@@ -40,7 +41,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object, status: int 
 
 
 def test_the_command_writes_a_project_that_tests_itself(graph: Path, tmp_path: Path, capsys) -> None:
-    directory = tmp_path / "a" / "program"
+    directory = tmp_path / "program"
     assert main(["export", str(graph), "--to", "c99", "-o", str(directory), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in directory.iterdir()) == FILES
@@ -140,7 +141,7 @@ def test_directories_that_are_not_empty(graph: Path, tmp_path: Path, capsys) -> 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Path, target: Path) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):

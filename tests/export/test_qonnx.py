@@ -11,13 +11,13 @@ import torch
 
 from maqd.errors import ExportError
 from maqd.export.onnx.qonnx import Flavour, qonnx_model, save_qonnx
-from maqd.graph import Graph, Input, Logits, Thresholds
-from maqd.graph.interpreter import run
+from maqd.graph import Graph, Input, Output, Thresholds
 from maqd.lowering import lower
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import QuantConfig
 from maqd.numerics.fixedpoint import AffineForm
 from maqd.numerics.states import States
+from maqd.runtime.numpy import NumpyEngine
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -28,8 +28,8 @@ with warnings.catch_warnings():
 
 def execute(graph: Graph, flavour: Flavour, images: np.ndarray) -> np.ndarray:
     wrapper = ModelWrapper(qonnx_model(graph, flavour)).transform(InferShapes())
-    name = graph.logits.name
-    return np.concatenate([execute_onnx(wrapper, {"images": images[i : i + 1]})[name] for i in range(len(images))])
+    given, found = graph.input.key, graph.output.key
+    return np.concatenate([execute_onnx(wrapper, {given: images[i : i + 1]})[found] for i in range(len(images))])
 
 
 def network(act_states: int, weight_states: int, architecture: Architecture = Architecture.DIGITS) -> torch.nn.Module:
@@ -46,7 +46,7 @@ def test_every_node_as_multithreshold():
     for seed in range(2):
         graph = graphs.every_node(seed)
         images = graphs.images(graph, 2, seed)
-        np.testing.assert_array_equal(execute(graph, Flavour.MULTITHRESHOLD, images), run(graph, images))
+        np.testing.assert_array_equal(execute(graph, Flavour.MULTITHRESHOLD, images), NumpyEngine(graph).run(images))
 
 
 @pytest.mark.parametrize("flavour", list(Flavour))
@@ -56,7 +56,7 @@ def test_networks(act_states: int, weight_states: int, form: AffineForm, flavour
     model = network(act_states, weight_states)
     graph = lower(model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), affine=form).graph
     images = graphs.images(graph, 2)
-    np.testing.assert_array_equal(execute(graph, flavour, images), run(graph, images))
+    np.testing.assert_array_equal(execute(graph, flavour, images), NumpyEngine(graph).run(images))
 
 
 @pytest.mark.parametrize("flavour", list(Flavour))
@@ -64,7 +64,7 @@ def test_a_residual_network(flavour: Flavour):
     model = network(3, 3, Architecture.PREACT_RESNET_NARROW)
     graph = lower(model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).graph
     images = graphs.images(graph, 2)
-    np.testing.assert_array_equal(execute(graph, flavour, images), run(graph, images))
+    np.testing.assert_array_equal(execute(graph, flavour, images), NumpyEngine(graph).run(images))
 
 
 def single(cuts: list[list[int]], shape: tuple[int, ...] = (1,)) -> Graph:
@@ -77,7 +77,7 @@ def single(cuts: list[list[int]], shape: tuple[int, ...] = (1,)) -> Graph:
         thresholds=np.array(cuts, np.int16),
         signs=np.ones(shape[0], np.int8),
     )
-    return Graph(nodes=(Input(name="input", inputs=(), shape=shape), act, Logits(name="logits", inputs=("act",))))
+    return Graph(nodes=(Input(name="input", inputs=(), shape=shape), act, Output(name="logits", inputs=("act",))))
 
 
 @pytest.mark.parametrize("flavour", list(Flavour))
@@ -94,7 +94,7 @@ def test_steps_that_no_line_has_need_multithreshold():
     with pytest.raises(ExportError, match=r"thresholds node 'act': float32 has too few bits .*multithreshold"):
         qonnx_model(graph, Flavour.QUANT)
     images = graphs.images(graph, 8)
-    np.testing.assert_array_equal(execute(graph, Flavour.MULTITHRESHOLD, images), run(graph, images))
+    np.testing.assert_array_equal(execute(graph, Flavour.MULTITHRESHOLD, images), NumpyEngine(graph).run(images))
 
 
 def test_a_failed_export_leaves_no_file(tmp_path: Any):
@@ -120,7 +120,7 @@ def test_values_beyond_float32_are_refused():
     graph = graphs.every_node()
     nodes = [*graph.nodes]
     wide = type(graph["add"])(**{**vars(graph["add"]), "inputs": ("stem", "stem"), "shifts": (14, 14)})
-    short = Graph(nodes=(*nodes[:2], wide, Logits(name="logits", inputs=("add",))))
+    short = Graph(nodes=(*nodes[:2], wide, Output(name="logits", inputs=("add",))))
     short.validate()
     with pytest.raises(ExportError, match=r"add node 'add' can reach .* exact below 2\^24"):
         qonnx_model(short, Flavour.MULTITHRESHOLD)

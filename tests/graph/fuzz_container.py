@@ -16,12 +16,13 @@ import atheris
 import numpy as np
 
 from maqd.errors import EngineError, FormatError
-from maqd.graph import Graph, Weighted, container, interpreter
+from maqd.graph import Graph, Weighted, container
 from maqd.graph import graph as graph_module
 from maqd.graph.nodes import activation, base, io, merging, pooling, shape, weighted
 from maqd.numerics import bounds, packing, states
 from maqd.plan import make_plan, planner
 from maqd.runtime.native import NativeEngine
+from maqd.runtime.numpy import NumpyEngine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from graphs import every_node
@@ -84,7 +85,7 @@ def use(graph: Graph) -> None:
     if sum(stage.arena.size for stage in make_plan(graph).stages) > SMALL:
         return
     images = np.random.default_rng(0).integers(0, 256, (2, *graph.input.shape), dtype=np.uint8)
-    assert np.array_equal(NativeEngine(graph).run(images), interpreter.run(graph, images))
+    assert np.array_equal(NativeEngine(graph).run(images), NumpyEngine(graph).run(images))
 
 
 def one_input(data: bytes) -> None:

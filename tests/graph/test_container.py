@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_safetensors
 
 from maqd.errors import FormatError, GraphError
-from maqd.graph import Conv, Graph, Thresholds, Weighted, container
-from maqd.graph.interpreter import run
+from maqd.graph import Conv, Graph, Output, Thresholds, Weighted, container
+from maqd.runtime.numpy import NumpyEngine
 
 GRAPH = graphs.every_node()
 DATA = container.to_bytes(GRAPH)
@@ -74,9 +74,9 @@ def test_round_trip_keeps_everything():
     assert str(read) == str(GRAPH)
     assert container.to_bytes(read) == DATA
     assert [type(node) for node in read.nodes] == [type(node) for node in GRAPH.nodes]
-    assert read.logits.labels == GRAPH.logits.labels
+    assert read.metadata == GRAPH.metadata
     images = graphs.images(GRAPH, 3)
-    np.testing.assert_array_equal(run(read, images), run(GRAPH, images))
+    np.testing.assert_array_equal(NumpyEngine(read).run(images), NumpyEngine(GRAPH).run(images))
 
 
 def test_bytes_do_not_depend_on_the_types_in_memory():
@@ -84,7 +84,7 @@ def test_bytes_do_not_depend_on_the_types_in_memory():
     for old in GRAPH.nodes:
         wide = {"thresholds": old.thresholds.astype(np.int64)} if isinstance(old, Thresholds) else {}
         nodes.append(type(old)(**{**vars(old), **wide}))
-    assert container.to_bytes(Graph(nodes=tuple(nodes))) == DATA
+    assert container.to_bytes(Graph(nodes=tuple(nodes), metadata=GRAPH.metadata)) == DATA
 
 
 def test_the_safetensors_library_reads_the_same_tensors():
@@ -113,7 +113,7 @@ def test_loading_maps_the_file_and_copies_no_weights(tmp_path: Path):
     weight = graphs.weight(np.random.default_rng(0), 3, 512, 4608, 3, 3)
     conv = Conv(**{**vars(GRAPH["stem"]), "weight": weight, "inputs": ("input",)})
     nodes = (type(GRAPH.input)(**{**vars(GRAPH.input), "shape": (4608, 4, 4)}), conv)
-    logits = type(GRAPH.logits)(name="logits", inputs=("stem",))
+    logits = Output(name="logits", inputs=("stem",))
     path = tmp_path / "m.maqd"
     container.save(Graph(nodes=(*nodes, logits)), path)
     container.load(path)
@@ -144,7 +144,7 @@ def test_discarding_gives_memory_back(tmp_path: Path):
     conv = Conv(**{**vars(GRAPH["stem"]), "weight": weight, "inputs": ("input",)})
     nodes = (type(GRAPH.input)(**{**vars(GRAPH.input), "shape": (4608, 4, 4)}), conv)
     path = tmp_path / "m.maqd"
-    container.save(Graph(nodes=(*nodes, type(GRAPH.logits)(name="logits", inputs=("stem",)))), path)
+    container.save(Graph(nodes=(*nodes, Output(name="logits", inputs=("stem",)))), path)
 
     def resident() -> int:
         """KiB of the file's pages in memory."""
@@ -160,7 +160,7 @@ def test_discarding_gives_memory_back(tmp_path: Path):
 def test_saving_replaces_a_file_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "m.maqd"
     container.save(GRAPH, path)
-    assert container.load(path).logits.labels == GRAPH.logits.labels
+    assert container.load(path).metadata == GRAPH.metadata
 
     def full(_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -173,7 +173,7 @@ def test_saving_replaces_a_file_whole_or_not_at_all(tmp_path: Path, monkeypatch:
 
 
 def test_an_inconsistent_graph_is_not_saved(tmp_path: Path):
-    with pytest.raises(GraphError, match="logits"):
+    with pytest.raises(GraphError, match="output"):
         container.save(Graph(nodes=GRAPH.nodes[:-1]), tmp_path / "m.maqd")
     assert list(tmp_path.iterdir()) == []
 
@@ -233,18 +233,25 @@ def node(place: int, **values: object) -> Callable[[dict[str, Any]], object]:
     return lambda document: document["nodes"][place].update(values)
 
 
+def metadata(**values: object) -> Callable[[dict[str, Any]], object]:
+    return lambda document: document["metadata"].update(values)
+
+
 WRONG_DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "newer schema": (
-        lambda d: d.update(schema=2),
-        "it has schema 2, .* reads schema 1; use the newer version",
+        lambda d: d.update(schema=3),
+        "it has schema 3, .* reads schema 2; use the newer version",
     ),
     "older schema": (lambda d: d.update(schema=0), "it has schema 0, .*; lower the network again"),
     "schema is no integer": (lambda d: d.update(schema=True), 'need an integer "schema", got True'),
-    "unknown key": (lambda d: d.update(extra=1), r'must have "schema", "nodes" and "digest", got \['),
+    "unknown key": (lambda d: d.update(extra=1), r'must have "schema", "nodes", "metadata" and "digest", got \['),
     "nodes are no list": (lambda d: d.update(nodes={}), '"nodes" must be a list'),
     "no nodes": (lambda d: d.update(nodes=[]), "belongs to no node"),
-    "node is no object": (lambda d: d["nodes"].append(3), "node 18 must be an object with one of the operations"),
-    "unknown operation": (node(3, operation="exec"), "node 3 must be an object with one of the operations input, conv"),
+    "node is no object": (lambda d: d["nodes"].append(3), "node 18 must be an object, got 3"),
+    "unknown operation": (
+        node(3, operation="exec"),
+        "node 'pool' has the operation 'exec', and this version of maqd knows input, conv.*; use the version",
+    ),
     "missing key": (lambda d: d["nodes"][3].pop("kernel"), r"node 3, max_pool, must have the keys \['kernel'"),
     "unknown key of a node": (node(3, extra=1), "node 3, max_pool, must have the keys"),
     "name is a number": (node(3, name=4), "name of node 3 must be a string, got 4"),
@@ -280,7 +287,7 @@ WRONG_DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "wild padding": (node(1, padding=[2**20, 2**20]), "needs 2 numbers in 0 .. 32768 for its padding"),
     "zero stride": (node(1, stride=[0, 1]), "needs 2 numbers in 1 .. 32768 for its stride"),
     "wild shift": (node(6, shifts=[0, 62]), "needs a shift in 0 .. 31"),
-    "wild exponent": (node(0, exponent=10**9), "is not within"),
+    "wild exponent": (node(0, grid={"low": -128, "high": 127, "exponent": 10**9}), "is not within"),
     "a code does not fit": (
         node(1, weight={"states": {"count": 2, "signed": True}, "shape": [8, 3, 3, 3]}),
         "weight of node 1 must be a tensor U8 of shape",
@@ -290,7 +297,10 @@ WRONG_DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "node 'pool' must have the output .*'shape': .8, 5, 3.*got",
     ),
     "wrong output range": (lambda d: d["nodes"][1]["output"].update(high=1), "node 'stem' must have the output"),
-    "labels that do not fit": (node(17, labels=["a"]), "1 labels do not fit an output"),
+    "labels that do not fit": (metadata(labels={"logits": ["a"]}), "1 labels do not fit output 'logits'"),
+    "labels that are no lists": (metadata(labels={"logits": "a"}), "labels of 'logits' must be a list of strings"),
+    "metadata of another kind": (metadata(colour="red"), '"metadata" must be an object with keys of'),
+    "an accuracy above 1": (metadata(float_accuracy=1.5), '"float_accuracy" must be in 0.0 .. 1.0, got 1.5'),
 }
 
 
@@ -359,10 +369,10 @@ WRONG_FILES: dict[str, tuple[bytes, str]] = {
     "deep document": (document_text(lambda text: "[" * 100_000 + "]" * 100_000), 'the metadata "maqd" cannot be read'),
     "long number": (join(b'{"a":' + b"9" * 5000 + b"}", b""), "the header cannot be read"),
     "not a number": (join(b'{"a":NaN}', b""), "NaN is no number"),
-    "infinity": (document_text(lambda text: text.replace('"schema":1', '"schema":Infinity')), "Infinity is no number"),
+    "infinity": (document_text(lambda text: text.replace('"schema":2', '"schema":Infinity')), "Infinity is no number"),
     "duplicate key": (join(TEXT.replace("{", '{"0.weight":{},"0.weight":{},', 1).encode(), TENSORS), "occurs twice"),
     "duplicate key in the document": (
-        document_text(lambda text: text.replace('"schema":1', '"schema":1,"schema":1')),
+        document_text(lambda text: text.replace('"schema":2', '"schema":2,"schema":2')),
         "a key occurs twice",
     ),
     "no metadata": (
@@ -376,7 +386,7 @@ WRONG_FILES: dict[str, tuple[bytes, str]] = {
         "not in canonical form",
     ),
     "unsorted document": (
-        document_text(lambda text: '{"schema":1,' + text[1:].replace(',"schema":1', "")),
+        document_text(lambda text: '{"schema":2,' + text[1:].replace(',"schema":2', "")),
         "not in canonical form",
     ),
     "wrong digest": (

@@ -10,16 +10,20 @@ import pytest
 from maqd.errors import GraphError
 from maqd.graph import (
     Add,
+    Border,
     Conv,
     FixedPoint,
     Flatten,
     GlobalSum,
     Graph,
     Input,
+    Labels,
     Linear,
-    Logits,
     MaxPool,
+    Metadata,
     Node,
+    Output,
+    Storage,
     SumPool,
     Thresholds,
 )
@@ -44,9 +48,9 @@ def nodes(*order: Node) -> Callable[[], Graph]:
     return lambda: Graph(nodes=order)
 
 
-def small(*middle: Node, shape: tuple[int, ...] = (4, 6, 6)) -> Callable[[], Graph]:
+def small(*middle: Node, shape: tuple[int, ...] = (4, 6, 6), **options: Any) -> Callable[[], Graph]:
     last = middle[-1].name if middle else "x"
-    return nodes(Input(name="x", inputs=(), shape=shape), *middle, Logits(name="y", inputs=(last,)))
+    return nodes(Input(name="x", inputs=(), shape=shape, **options), *middle, Output(name="y", inputs=(last,)))
 
 
 def weight(count: int, *shape: int):
@@ -59,18 +63,53 @@ def conv(*shape: int, **options: Any) -> Conv:
     return Conv(**{"name": "c", "inputs": ("x",), "weight": weight(3, *shape), "exponent": 0, **defaults, **options})
 
 
+def labelled(nodes: tuple[Node, ...], output: str, count: int) -> Callable[[], Graph]:
+    labels = Labels(output=output, names=("a",) * count)
+    return lambda: Graph(nodes=nodes, metadata=Metadata(labels=(labels,)))
+
+
 FOUR = States(count=4, signed=False)
 ACT: Thresholds = GRAPH["stem.act"]  # pyright: ignore[reportAssignmentType]
 AFFINE: FixedPoint = GRAPH["add.act"]  # pyright: ignore[reportAssignmentType]
 X = Input(name="x", inputs=(), shape=(4, 6, 6))
-Y = Logits(name="y", inputs=("x",))
+Y = Output(name="y", inputs=("x",))
 
 WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
-    "no nodes": (nodes(), "a graph needs at least an input and logits, got no node"),
-    "logits alone": (nodes(Y), "logits node 'y': an input must be the first node and the only input"),
-    "input alone": (nodes(X), "input node 'x': logits must be the last node, and the last node logits"),
-    "two inputs": (nodes(X, Input(name="z", inputs=(), shape=(1,)), Y), "input node 'z': an input must be the first"),
-    "two logits": (nodes(X, Y, Logits(name="z", inputs=("y",))), "logits node 'y': logits must be the last node"),
+    "no nodes": (nodes(), "a graph needs at least one input, got 0 other nodes"),
+    "output alone": (nodes(Y), "output node 'y': input 'x' is no node before it"),
+    "input alone": (nodes(X), "a graph needs at least one output"),
+    "an input after other nodes": (
+        nodes(X, Flatten(name="f", inputs=("x",)), Input(name="z", inputs=(), shape=(1,))),
+        "input node 'z': inputs must be the first nodes",
+    ),
+    "two inputs of one key": (
+        nodes(X, Input(name="z", key="x", inputs=(), shape=(1,)), Y, Output(name="w", inputs=("z",))),
+        "input node 'x': its key 'x' belongs to another input, too",
+    ),
+    "two outputs of one key": (
+        nodes(X, Y, Output(name="z", key="y", inputs=("x",))),
+        "output node 'y': its key 'y' belongs to another output, too",
+    ),
+    "codes that do not fit the storage": (
+        small(shape=(4,), grid=Grid(low=-128, high=127, exponent=0), zero=0),
+        "input node 'x': its codes -128 .. 127 plus 0 do not fit uint8",
+    ),
+    "floats without a border": (small(shape=(4,), storage=Storage.F32), "takes floats and has no border"),
+    "a border for integers": (
+        small(shape=(4,), border=Border(multiplier=np.array([1]), offset=np.array([0]), shift=0)),
+        "has a border for floats, and its storage is uint8",
+    ),
+    "a multiplier beyond 29 bits": (
+        small(
+            shape=(4,), storage=Storage.F32, border=Border(multiplier=np.array([2**29]), offset=np.array([0]), shift=0)
+        ),
+        "needs 1 or 4 signed integer multipliers below 2\\^29",
+    ),
+    "a divisor of nothing": (nodes(X, Output(name="y", inputs=("x",), divisor=0)), "divisor must be in 1 .. 2\\^24"),
+    "nodes after an output": (
+        nodes(X, Y, Flatten(name="z", inputs=("y",))),
+        "flatten node 'z': outputs must be the last nodes",
+    ),
     "same name twice": (nodes(X, Flatten(name="x", inputs=("x",)), Y), "flatten node 'x': needs a name of its own"),
     "no name": (nodes(X, Flatten(name="", inputs=("x",)), Y), "flatten node '': needs a name of its own"),
     "unknown input": (changed("pool", inputs=("nobody",)), "max_pool node 'pool': input 'nobody' is no node before it"),
@@ -199,14 +238,9 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
         "needs equal shapes but",
     ),
     "concat axis": (changed("concat", axis=3), "concat node 'concat': axis 3 is none of the dimensions of"),
-    "labels": (
-        changed("logits", labels=("a",)),
-        "logits node 'logits': 1 labels do not fit an output of shape \\(5,\\)",
-    ),
-    "labels of a map": (
-        nodes(X, Logits(name="y", inputs=("x",), labels=("a",) * 4)),
-        "4 labels do not fit an output of",
-    ),
+    "labels": (labelled(GRAPH.nodes, "logits", 1), "1 labels do not fit output 'logits' of shape \\(5,\\)"),
+    "labels of a map": (labelled((X, Y), "y", 4), "4 labels do not fit output 'y' of shape"),
+    "labels of another output": (labelled((X, Y), "z", 4), "4 labels do not fit output 'z' of shape None"),
 }
 
 
@@ -269,7 +303,9 @@ def test_text_has_a_line_a_node():
 def test_looking_up_nodes():
     assert GRAPH["pool"].name == "pool"
     assert GRAPH.input.name == "input"
-    assert GRAPH.logits.labels[0] == "ant"
+    assert GRAPH.output.name == "logits"
+    assert GRAPH.labels("logits")[0] == "ant"
+    assert GRAPH.labels("nothing") == ()
     with pytest.raises(KeyError):
         GRAPH["nothing"]
 

@@ -69,7 +69,7 @@ def test_names_are_those_of_the_network():
     )
     names = [node.name for node in lowered.graph.nodes]
     assert names[:4] == ["input", "stem", "stages.0.0.act1", "stages.0.0.conv1"]
-    assert {"stages.0.0.add", "stages.1.0.shortcut", "act", "pool", "head", "logits"} <= set(names)
+    assert {"stages.0.0.add", "stages.1.0.shortcut", "act", "pool", "head", "output"} <= set(names)
     assert [report.name for report in lowered.activations][:2] == ["stages.0.0.act1", "stages.0.0.act2"]
 
 
@@ -87,7 +87,7 @@ def test_a_layer_that_is_used_twice_gets_two_nodes():
             return self.act(self.conv(x)) + x
 
     names = [node.name for node in check(Twice()).graph.nodes]
-    assert names[-6:] == ["conv", "act", "conv#2", "act#2", "add", "logits"]
+    assert names[-6:] == ["conv", "act", "conv#2", "act#2", "add", "output"]
 
 
 @pytest.mark.parametrize("norm", [Norm.LBN, Norm.LEVELLED_LBN, Norm.BN])
@@ -159,7 +159,7 @@ def test_global_sums_of_other_counts_are_exact():
 def test_an_activation_on_a_sum_and_dropout():
     network = nn.Sequential(*stem(), nn.Dropout(), nn.AvgPool2d(2), QuantActivation(FOUR), nn.Identity())
     lowered = check(network.eval())
-    assert [node.name for node in lowered.graph.nodes] == ["0", "1", "2", "4", "5", "logits"]
+    assert [node.name for node in lowered.graph.nodes] == ["0", "1", "2", "4", "5", "output"]
 
 
 def test_flatten_forms_and_concatenation():
@@ -232,7 +232,7 @@ def test_labels_and_progress():
     lowered = lower(
         nn.Sequential(*stem(), *head), EXAMPLE, labels=("no", "yes"), progress=lambda *call: calls.append(call)
     )
-    assert lowered.graph.logits.labels == ("no", "yes")
+    assert lowered.graph.labels("output") == ("no", "yes")
     assert calls == [("2", 0, 1)]
 
 
@@ -305,9 +305,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "unrounded weights": (
         lambda: sequence(unrounded(QuantConv2d(4, 4, 1, input_grid=FOUR.grid))),
-        "^3: its weights are not rounded; train it with rounding",
+        "^3: it is set not to round; set its `rounding`",
     ),
-    "unrounded activation": (lambda: sequence(unrounded(QuantActivation(FOUR))), "^3: it is not rounded; train it"),
+    "unrounded activation": (
+        lambda: sequence(unrounded(QuantActivation(FOUR))),
+        "^3: it is set not to round; set its `rounding`",
+    ),
     "PyTorch's convolution": (lambda: sequence(nn.Conv2d(4, 4, 1)), "^3: Conv2d has float weights; use QuantConv1d"),
     "PyTorch's linear": (lambda: sequence(nn.Flatten(), nn.Linear(256, 2)), "^4: Linear has float weights"),
     "float activation": (lambda: sequence(QuantActivation(None)), "^3: it is a ReLU in float; give it a quantizer"),
@@ -349,7 +352,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"^flatten: it gives samples .* the shape",
     ),
     "batches joined": (lambda: Calls(lambda x: torch.cat([x, x])), "^cat: it works along dimension 0 of 4"),
-    "several results": (lambda: Calls(lambda x: (x, x)), "^output: the network must return one tensor"),
+    "a number beside the result": (lambda: Calls(lambda x: (x, 3)), "^output: its result 'output1' is 3 and no tensor"),
+    "nothing": (lambda: Calls(lambda x: ()), "^output: the network must return tensors"),
     "far too wide sum": (
         lambda: Calls(lambda x: torch.cat([QuantConv2d(4, 4, 1, input_grid=FOUR.grid)(x), x], 1)),
         "cannot be traced",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from maqd.data import DataConfig, Source, open_data
-from maqd.graph import Add, Conv, Flatten, Input, container
+from maqd.graph import Activation, Add, Conv, Flatten, Input, container
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import Norm, QuantConfig
@@ -68,21 +68,21 @@ def compare(network: nn.Module, size: int, count: int) -> None:
     graph = container.from_bytes(container.to_bytes(lowered.graph))
     engines = [TorchEngine(network, graph), OnnxRuntime(graph), NativeEngine(graph), CEngine(graph)]
     result = verify(graph, engines, digits(count, size))
-    assert result.images == count
+    assert result.samples == count
     assert result.ok, result
     *others, program = result.engines
     assert all(engine.tensors >= len(graph.nodes) - 1 for engine in others)
     compared = dict(CEngine(graph).layers(next(digits(1, size))))
     missing = [node for node in graph.nodes if node.name not in compared]
     assert program.tensors == len(compared)
-    # It keeps no sums that something is added to at once, and has no need of flattening.
-    assert all(isinstance(node, Input | Flatten | Conv) for node in missing)
+    # It keeps no sums that something is added to, or that turn into codes, at once; and it does not flatten.
+    assert all(isinstance(node, Input | Flatten | Conv | Add) for node in missing)
     assert all(
-        any(isinstance(reader, Add) and node.name in reader.inputs for reader in graph.nodes)
+        any(isinstance(reader, Add | Activation) and node.name in reader.inputs for reader in graph.nodes)
         for node in missing
-        if isinstance(node, Conv)
+        if isinstance(node, Conv | Add)
     )
-    logits = np.concatenate([dict(OnnxRuntime(graph).layers(batch))["logits"] for batch in digits(count, size)])
+    logits = np.concatenate([dict(OnnxRuntime(graph).layers(batch))["output"] for batch in digits(count, size)])
     assert len(np.unique(logits.argmax(1))) > 1
 
 

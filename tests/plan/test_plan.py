@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_graphs import random_graph
 
-from maqd.graph import Add, Conv, Flatten, Input, Linear, Logits
+from maqd.graph import Add, Conv, Flatten, Input, Linear, Output
 from maqd.plan import ConvStep, Element, TransposeStep, make_plan
 from maqd.plan.arena import ALIGNMENT, Arena, Lifetime, place
 
@@ -63,7 +63,7 @@ def test_every_node_is_computed_once_before_it_is_read(fuse: bool, data: st.Data
     plan = make_plan(graph, fuse=fuse)
     computed = [name for step in plan.steps for name in step.links.nodes]
     assert len(computed) == len(set(computed))
-    free = {node.name for node in graph.nodes if isinstance(node, Input | Logits | Flatten)}
+    free = {node.name for node in graph.nodes if isinstance(node, Input | Output | Flatten)}
     assert {node.name for node in graph.nodes} - set(computed) <= free
     written = {plan.input.storage}
     for step in plan.steps:

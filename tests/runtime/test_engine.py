@@ -12,10 +12,11 @@ from graphs import every_node
 
 import maqd.runtime
 from maqd.errors import EngineError, MissingDependencyError
-from maqd.graph import Conv, Graph, Input, Logits, Thresholds, container, interpreter
+from maqd.graph import Conv, Graph, Input, Output, Thresholds, container, interpreter
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 from maqd.plan import make_plan
+from maqd.runtime.inputs import prepare
 from maqd.runtime.native import EARLY_IMAGES, ISA_VARIABLE, LATE_IMAGES, Kernel, NativeEngine, isas
 from maqd.runtime.numpy import NumpyEngine
 
@@ -34,7 +35,7 @@ def graph() -> Graph:
 def test_threads_and_batches_change_nothing(graph: Graph, threads: int, count: int):
     engine = NativeEngine(graph, threads=threads)
     batch = images(graph, count)
-    expected = interpreter.run(graph, batch) if count else np.empty((0, 5), np.int32)
+    expected = NumpyEngine(graph).run(batch) if count else np.empty((0, 5), np.int32)
     for _ in range(2):
         assert np.array_equal(engine.run(batch), expected)
 
@@ -48,7 +49,7 @@ def test_stages_change_nothing(graph: Graph, threads: int, count: int, monkeypat
     stages = make_plan(graph).stages
     assert len(stages) == 3
     batch = images(graph, count)
-    assert np.array_equal(NativeEngine(graph, threads=threads).run(batch), interpreter.run(graph, batch))
+    assert np.array_equal(NativeEngine(graph, threads=threads).run(batch), NumpyEngine(graph).run(batch))
 
 
 def test_large_tensors_to_the_end_can_be_profiled(graph: Graph, monkeypatch: pytest.MonkeyPatch):
@@ -57,13 +58,13 @@ def test_large_tensors_to_the_end_can_be_profiled(graph: Graph, monkeypatch: pyt
     monkeypatch.setattr("maqd.runtime.native.EARLY_BYTES", 2000)
     engine, batch = NativeEngine(graph), images(graph, LATE_IMAGES)
     assert all(step.seconds > 0 for step in engine.profile(batch, repetitions=1))
-    assert np.array_equal(engine.run(batch), interpreter.run(graph, batch))
+    assert np.array_equal(engine.run(batch), NumpyEngine(graph).run(batch))
 
 
 def test_calls_from_eight_threads_at_once_give_the_same(graph: Graph):
     engine = NativeEngine(graph, threads=2)
     batches = [images(graph, 1 + seed % 11, seed) for seed in range(64)]
-    expected = [interpreter.run(graph, batch) for batch in batches]
+    expected = [NumpyEngine(graph).run(batch) for batch in batches]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             assert all(map(np.array_equal, pool.map(engine.run, batches), expected))
@@ -82,7 +83,7 @@ def test_channels_may_be_last(graph: Graph):
     [
         np.zeros((2, 3, 9, 8), np.float32),
         np.zeros((2, 3, 9, 8), np.int8),
-        np.zeros((3, 9, 8), np.uint8),
+        np.zeros((9, 8), np.uint8),
         np.zeros((2, 3, 8, 9), np.uint8),
         np.zeros((), np.uint8),
         [[1, 2], [3, 4]],
@@ -91,7 +92,7 @@ def test_channels_may_be_last(graph: Graph):
 )
 def test_malformed_images_get_a_clear_error(graph: Graph, wrong: object):
     engine = NativeEngine(graph)
-    for call in (engine.run, engine.run_layers, engine.profile):
+    for call in (engine.run, engine.scores, engine.classify, engine.layers, engine.profile):
         with pytest.raises(EngineError, match="takes a uint8 array of shape N x 3 x 9 x 8"):
             call(wrong)  # pyright: ignore[reportArgumentType]
 
@@ -149,7 +150,7 @@ def dense_graph(act: int) -> Graph:
                 signs=np.ones(outputs, np.int8),
             )
         )
-    return Graph(nodes=(*nodes, Logits(name="logits", inputs=(nodes[-1].name,))))
+    return Graph(nodes=(*nodes, Output(name="logits", inputs=(nodes[-1].name,))))
 
 
 @pytest.mark.parametrize("kernel", list(Kernel))
@@ -158,8 +159,8 @@ def dense_graph(act: int) -> Graph:
 def test_activations_all_zero_or_all_at_their_largest(act: int, isa: str, kernel: Kernel):
     graph = dense_graph(act)
     batch = images(graph, 3)
-    found = NativeEngine(graph, isa=isa, kernel=kernel).run_layers(batch)
-    for name, expected in interpreter.layers(graph, batch):
+    found = dict(NativeEngine(graph, isa=isa, kernel=kernel).layers(batch))
+    for name, expected in interpreter.layers(graph, *prepare(graph, batch).codes):
         assert np.array_equal(found[name], expected), name
     assert set(np.unique(found["act2"])) == {15 * act}
 
@@ -181,12 +182,13 @@ def test_load_chooses_an_engine(graph: Graph, tmp_path: Path):
     batch = images(graph, 2)
     for engine in (maqd.runtime.load(path), maqd.runtime.load(path, threads=2, engine="native")):
         assert isinstance(engine, NativeEngine)
-        assert np.array_equal(engine.run(batch), interpreter.run(graph, batch))
+        assert np.array_equal(engine.run(batch), NumpyEngine(graph).run(batch))
     assert isinstance(maqd.runtime.load(path, engine="numpy"), NumpyEngine)
-    with pytest.raises(EngineError, match='"native" or "numpy"'):
-        maqd.runtime.load(path, engine="gpu")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(EngineError, match="at least one thread"):
-        maqd.runtime.load(path, threads=0)
+    with pytest.raises(EngineError, match="engine must be one of numpy, native, onnxruntime, c99, got 'gpu'"):
+        maqd.runtime.load(path, engine="gpu")
+    for threads in (0, -1, 1.5, None, True):
+        with pytest.raises(EngineError, match="needs an integer of at least 1 for its threads, got"):
+            maqd.runtime.load(path, threads=threads)  # pyright: ignore[reportArgumentType]
 
 
 def test_without_a_compiler_numpy_takes_over_and_says_so_once(
@@ -234,4 +236,4 @@ def test_threads_that_do_not_start_are_an_error_and_leave_the_process_alive(tmp_
     assert done.returncode == 0, done.stderr
     refusal, shape = done.stdout.splitlines()
     assert "of 400 threads; load the network with fewer" in refusal
-    assert shape == str(interpreter.run(graph, np.zeros((1, *graph.input.shape), np.uint8)).shape)
+    assert shape == str(NumpyEngine(graph).run(np.zeros((1, *graph.input.shape), np.uint8)).shape)

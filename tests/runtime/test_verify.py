@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from maqd.errors import EngineError
 from maqd.graph import interpreter
 from maqd.runtime import NumpyEngine
+from maqd.runtime.inputs import prepare
 from maqd.runtime.verify import Difference, verify
 
 GRAPH = graphs.every_node()
@@ -26,7 +27,7 @@ class Wrong:
     calls: int = 0
 
     def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        for name, codes in interpreter.layers(GRAPH, images):
+        for name, codes in interpreter.layers(GRAPH, *prepare(GRAPH, images).codes):
             changed = codes.copy()
             for call, tensor, index, error in self.errors:
                 if (call, tensor) == (self.calls, name):
@@ -44,7 +45,7 @@ def test_right_engines_are_right():
     done = []
     result = verify(GRAPH, [NumpyEngine(GRAPH), Wrong()], batches(), done.append)
     assert result.ok
-    assert result.images == 9
+    assert result.samples == 9
     assert done == [3, 6, 9]
     values = 9 * sum(kind.size for kind in GRAPH.types.values())
     for engine, name in zip(result.engines, ["numpy", "wrong"], strict=True):
@@ -61,10 +62,10 @@ def test_one_wrong_value_is_found_and_named(tensor: str):
     (engine,) = result.engines
     assert engine.different == 1
     assert isinstance(engine.first, Difference)
-    assert (engine.first.tensor, engine.first.image, engine.first.index) == (tensor, 5, index)
+    assert (engine.first.tensor, engine.first.sample, engine.first.index) == (tensor, 5, index)
     assert engine.first.got == engine.first.expected - 7
     assert str(engine.first).startswith(f"{tensor}, channel {index[0]}")
-    assert f"image 5: {engine.first.got} instead of {engine.first.expected}" in str(engine.first)
+    assert f"sample 5: {engine.first.got} instead of {engine.first.expected}" in str(engine.first)
 
 
 def test_the_first_difference_is_that_of_the_earliest_tensor():
@@ -72,7 +73,7 @@ def test_the_first_difference_is_that_of_the_earliest_tensor():
     (engine,) = verify(GRAPH, [Wrong(errors)], batches()).engines
     assert engine.different == 3
     assert engine.first is not None
-    assert (engine.first.tensor, engine.first.image, engine.first.index) == ("pool", 2, (3, 1, 1))
+    assert (engine.first.tensor, engine.first.sample, engine.first.index) == ("pool", 2, (3, 1, 1))
 
 
 def test_engines_may_fuse_tensors():
@@ -82,7 +83,7 @@ def test_engines_may_fuse_tensors():
 
 
 def test_engines_without_logits_are_refused():
-    with pytest.raises(EngineError, match="wrong must compute tensors of the graph up to 'logits'"):
+    with pytest.raises(EngineError, match="wrong must compute tensors of the graph up to \\['logits'\\]"):
         verify(GRAPH, [Wrong(left_out=frozenset({"logits"}))], batches())
 
 
@@ -97,5 +98,5 @@ def test_tensors_of_another_shape_are_refused():
 
 
 def test_no_images_prove_nothing():
-    with pytest.raises(EngineError, match="at least one image"):
+    with pytest.raises(EngineError, match="at least one sample"):
         verify(GRAPH, [NumpyEngine(GRAPH)], [])

@@ -11,9 +11,11 @@ from maqd.graph import (
     GlobalSum,
     Graph,
     Input,
+    Labels,
     Linear,
-    Logits,
     MaxPool,
+    Metadata,
+    Output,
     SumPool,
     Thresholds,
 )
@@ -105,9 +107,10 @@ def every_node(seed: int = 0) -> Graph:
             exponent=-3,
             bias=random.integers(-99, 100, 5).astype(np.int32),
         ),
-        Logits(name="logits", inputs=("head",), labels=("ant", "bee", "cat", "dog", "eel")),
+        Output(name="logits", inputs=("head",)),
     )
-    return Graph(nodes=nodes)
+    labels = Labels(output="logits", names=("ant", "bee", "cat", "dog", "eel"))
+    return Graph(nodes=nodes, metadata=Metadata(labels=(labels,)))
 
 
 def images(graph: Graph, count: int, seed: int = 0) -> np.ndarray:

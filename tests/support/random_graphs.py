@@ -19,9 +19,9 @@ from maqd.graph import (
     Graph,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
     SumPool,
     TensorType,
     Thresholds,
@@ -54,7 +54,7 @@ class Builder:
     def add(self, node: Node) -> str | None:
         """Append a node; its name, or None if it does not fit."""
         try:
-            graph = Graph(nodes=(*self.nodes, node, Logits(name="end", inputs=(node.name,))))
+            graph = Graph(nodes=(*self.nodes, node, Output(name="end", inputs=(node.name,))))
             self.types = graph.types
         except GraphError:
             return None
@@ -204,7 +204,7 @@ class Builder:
             if node.name in needed:
                 needed.update(node.inputs)
         kept = tuple(node for node in self.nodes if node.name in needed)
-        graph = Graph(nodes=(*kept, Logits(name="logits", inputs=(end,))))
+        graph = Graph(nodes=(*kept, Output(name="logits", inputs=(end,))))
         graph.validate()
         return graph
 
@@ -215,7 +215,7 @@ def random_graph(data: st.DataObject) -> Graph:
     space = (builder.int(1, 7), builder.int(1, 7)) if builder.of(True, True, False) else (builder.int(1, 12),)
     shape = (builder.of(1, 3, 4, 17), *space)
     builder.nodes.append(Input(name="input", inputs=(), shape=shape))
-    builder.types = Graph(nodes=(*builder.nodes, Logits(name="end", inputs=("input",)))).types
+    builder.types = Graph(nodes=(*builder.nodes, Output(name="end", inputs=("input",)))).types
     end = "input"
     for _ in range(builder.int(1, 4)):
         for make in (builder.of(builder.conv, builder.conv, builder.merge, builder.pool), builder.activation):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from maqd.errors import ExportError
-from maqd.export.onnx.integer import INPUT, VERSIONS, Profile, Writer, require_onnx
+from maqd.export.onnx.integer import VERSIONS, Profile, Writer, require_onnx
+from maqd.export.onnx.names import with_unique_names
 from maqd.graph import (
     Activation,
     Add,
@@ -23,9 +24,9 @@ from maqd.graph import (
     Graph,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
     SumPool,
     Weighted,
 )
@@ -47,7 +48,7 @@ def conventional_model(graph: Graph, precision: Precision) -> Any:
         ExportError: The graph has a node that has no counterpart.
         MissingDependencyError: onnx is not installed.
     """
-    return _Emitter(graph, precision, require_onnx()).model()
+    return _Emitter(with_unique_names(graph), precision, require_onnx()).model()
 
 
 class _Emitter(Writer):
@@ -66,28 +67,30 @@ class _Emitter(Writer):
         kinds, versions = self.onnx.TensorProto, VERSIONS[Profile.COMPATIBLE]
         for node in self.graph.nodes:
             self.node(node)
-        logits, shape = self.graph.logits.name, self.graph.types[self.graph.logits.name].shape
+        output, shape = self.graph.output.key, self.graph.types[self.graph.output.name].shape
         return self.assemble(
             self.graph,
-            inputs=[self.value(INPUT, kinds.UINT8 if self.int8 else kinds.FLOAT, "N", self.graph.input.shape)],
-            outputs=[self.value(logits, kinds.FLOAT, "N", shape)],
+            inputs=[
+                self.value(self.graph.input.key, kinds.UINT8 if self.int8 else kinds.FLOAT, "N", self.graph.input.shape)
+            ],
+            outputs=[self.value(output, kinds.FLOAT, "N", shape)],
             values=[],
             opsets={"": versions.opset},
             ir=versions.ir,
         )
 
     def scale(self) -> str:
-        return self.constant(1 / 64, np.float32, "scale")
+        return self.constant(1 / 64, np.float32, "/scale")
 
     def dequantized(self, source: str, output: str, zero: int) -> str:
-        zero_point = self.constant(zero, np.uint8, f"zero{zero}")
+        zero_point = self.constant(zero, np.uint8, f"/zero{zero}")
         return self.emit("DequantizeLinear", [source, self.scale(), zero_point], output)
 
     def quantized(self, source: str, output: str, zero: int) -> str:
         """The tensor as it is after 8 bits; unchanged in the float network."""
         if not self.int8:
             return self.emit("Identity", [source], output)
-        zero_point = self.constant(zero, np.uint8, f"zero{zero}")
+        zero_point = self.constant(zero, np.uint8, f"/zero{zero}")
         codes = self.emit("QuantizeLinear", [source, self.scale(), zero_point], f"{output}/codes")
         return self.dequantized(codes, output, zero)
 
@@ -96,12 +99,12 @@ class _Emitter(Writer):
         if not self.int8:
             return self.constant(codes / np.sqrt(node.weight.length), np.float32, f"{node.name}/weight")
         stored = self.constant(codes, np.int8, f"{node.name}/weight/codes")
-        zero = self.constant(0, np.int8, "zero")
+        zero = self.constant(0, np.int8, "/zero")
         return self.emit("DequantizeLinear", [stored, self.scale(), zero], f"{node.name}/weight")
 
     def settle(self, node: Node, result: str) -> None:
         """A sum becomes 8 bits, unless what follows is a step function, which does it, or the end."""
-        if all(isinstance(reader, Activation | Logits | Flatten) for reader in self.readers[node.name]):
+        if all(isinstance(reader, Activation | Output | Flatten) for reader in self.readers[node.name]):
             self.emit("Identity", [result], node.name)
         else:
             self.quantized(result, node.name, 128)
@@ -111,9 +114,9 @@ class _Emitter(Writer):
         match node:
             case Input():
                 if self.int8:
-                    self.dequantized(INPUT, node.name, 128)
+                    self.dequantized(self.graph.input.key, node.name, 128)
                 else:
-                    self.emit("Identity", [INPUT], node.name)
+                    self.emit("Identity", [self.graph.input.key], node.name)
             case Conv():
                 bias = self.bias(node)
                 pads = {"pads": [*node.padding, *node.padding], "strides": list(node.stride)}
@@ -146,8 +149,8 @@ class _Emitter(Writer):
                 self.emit("Concat", inputs, node.name, axis=node.axis + 1)
             case Flatten():
                 self.emit("Flatten", inputs, node.name)
-            case Logits():
-                self.emit("Identity", inputs, node.name)
+            case Output():
+                self.emit("Identity", inputs, node.key)
             case _:
                 raise ExportError(f"{node.operation} node {node.name!r} has no counterpart in a conventional network")
 
@@ -156,6 +159,6 @@ class _Emitter(Writer):
         if not self.int8:
             return [self.constant(np.zeros(node.weight.shape[0]), np.float32, f"{node.name}/bias")]
         codes = self.constant(np.zeros(node.weight.shape[0]), np.int32, f"{node.name}/bias/codes")
-        unit = self.constant(1 / 4096, np.float32, "unit")
-        zero = self.constant(0, np.int32, "zero32")
+        unit = self.constant(1 / 4096, np.float32, "/unit")
+        zero = self.constant(0, np.int32, "/zero32")
         return [self.emit("DequantizeLinear", [codes, unit, zero], f"{node.name}/bias")]

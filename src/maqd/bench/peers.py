@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.bench.conventional import Precision, conventional_model
-from maqd.export.onnx.integer import INPUT
 from maqd.graph import Graph
 from maqd.optional import require
 
@@ -39,6 +38,7 @@ class Peer(ABC):
     def __init__(self, graph: Graph, precision: Precision, *, threads: int, batch: int) -> None:
         self.precision = precision
         self.threads = threads
+        self.key = graph.input.key
         self.shape = (batch, *graph.input.shape)
         self._module: Any = require(self.runtime.value, "this peer")
         self._open(conventional_model(graph, precision).SerializeToString())
@@ -78,7 +78,7 @@ class OnnxRuntimePeer(Peer):
         self._session: Any = self._module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(self, images: NDArray[np.generic]) -> object:
-        return self._session.run(None, {INPUT: images})
+        return self._session.run(None, {self.key: images})
 
 
 class OpenVinoPeer(Peer):
@@ -89,7 +89,7 @@ class OpenVinoPeer(Peer):
     def _open(self, model: bytes) -> None:
         core = self._module.Core()
         network = core.read_model(model)
-        network.reshape({INPUT: list(self.shape)})
+        network.reshape({self.key: list(self.shape)})
         settings = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         self._request: Any = core.compile_model(network, "CPU", settings).create_infer_request()
 

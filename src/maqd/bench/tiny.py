@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Logits, Node, Thresholds, interpreter
+from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, Thresholds, interpreter
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 
@@ -120,7 +120,7 @@ class _Builder:
 
     def graph(self, source: str) -> Graph:
         """The graph whose result a tensor is."""
-        return Graph(nodes=(*self.nodes, Logits(name="logits", inputs=(source,))))
+        return Graph(nodes=(*self.nodes, Output(name="logits", inputs=(source,))))
 
 
 def resnet8(states: TinyStates, *, width: int = 16) -> Graph:

@@ -320,12 +320,12 @@ def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output
     )
     output.line(f"  activations proved for all {integers.proved:,} values of their accumulators")
     output.line(
-        f"  {engines} and NumPy on {checked.images} images: {checked.engines[0].values:,} integers in "
+        f"  {engines} and NumPy on {checked.samples} images: {checked.engines[0].values:,} integers in "
         f"{checked.engines[0].tensors} tensors, {different} different"
     )
     if integers.onnx is not None:
         path, correct = integers.onnx
-        output.line(f"  {path} in ONNX Runtime: {correct}/{checked.images} digits right")
+        output.line(f"  {path} in ONNX Runtime: {correct}/{checked.samples} digits right")
     if integers.microseconds:
         times = ", ".join(f"{name} {time:.1f}" for name, time in integers.microseconds.items())
         output.line(f"  microseconds an image, one thread: {times}")

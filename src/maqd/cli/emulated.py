@@ -11,7 +11,8 @@ from maqd.bench.microcontroller import emulate
 from maqd.cli.text import table
 from maqd.export.c99 import Strategy, Target, export_c99
 from maqd.export.c99.operations import Operation, Weighted, step_of
-from maqd.graph import Graph, interpreter
+from maqd.graph import Graph
+from maqd.runtime.numpy import NumpyEngine
 
 PLENTY = 2**40
 """No limit: it is measured whether or not it would fit a typical device."""
@@ -23,7 +24,7 @@ def emulated(graph: Graph, target: Target, strategy: Strategy, images: NDArray[n
     found = emulate(exported, target)
     steps = [step_of(operation) for operation in exported.program.operations]
     names = [step.links.nodes[0] if step.links.nodes else None for step in steps]
-    shares = {name: float((x != 0).mean()) for name, x in interpreter.layers(graph, images[:1])}
+    shares = {name: float((x != 0).mean()) for name, x in NumpyEngine(graph).layers(images[:1])}
     densities = [None if name is None else shares[graph[name].inputs[0]] for name in names]
     eights = [_int8(graph, operation, target) for operation in exported.program.operations]
     macs = [sum(graph.macs(name) for name in step.links.nodes) for step in steps]

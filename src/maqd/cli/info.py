@@ -32,7 +32,7 @@ def command(arguments: list[str]) -> int:
         "macs": summary.macs,
     }
     if options.json:
-        labels = list(graph.logits.labels)
+        labels = {one.output: list(one.names) for one in graph.metadata.labels}
         layers = [asdict(layer) for layer in summary.layers]
         print(json.dumps({"graph": str(options.graph), **totals, "labels": labels, "layers": layers}))
         return 0

@@ -1,7 +1,6 @@
 """`maqd run`."""
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +11,15 @@ from numpy.typing import NDArray
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import note, table
 from maqd.errors import DataError
-from maqd.graph import Graph, container
+from maqd.graph import container
 from maqd.io.images import decoded, fit, losses, open_encoded, to_array
-from maqd.runtime.native import NativeEngine, native_module
-from maqd.runtime.numpy import NumpyEngine
-from maqd.runtime.onnxruntime import OnnxRuntime
+from maqd.runtime import ENGINES, default_engine, find_engine
 
 
 def command(arguments: list[str]) -> int:
     """Run `maqd run`; the exit status."""
     parser = Options(
-        usage="maqd run GRAPH IMAGE... [--top N] [--resize] [--engine {native,numpy,onnxruntime}] [--json]",
+        usage="maqd run GRAPH IMAGE... [--top N] [--resize] [--engine NAME] [--json]",
         description="Classify images: the best classes with their integer logits and scores.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
@@ -33,7 +30,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--resize", action="store_true", help="resize the middle square of images of another size")
     parser.add_argument(
         "--engine",
-        choices=["native", "numpy", "onnxruntime"],
+        choices=list(ENGINES),
         help="what computes (native, or numpy where that was not built)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -41,31 +38,15 @@ def command(arguments: list[str]) -> int:
     if options.top < 1:
         raise UsageError(f"--top must be at least 1, got {options.top}")
     graph = container.load(options.graph)
-    kind = graph.types[graph.logits.name]
-    if len(kind.shape) != 1:
-        raise DataError(
-            f"{options.graph}: its output has shape {kind.shape} and is no list of classes; "
-            "use maqd.load(path).run(images) to get it"
-        )
+    engine = (find_engine(options.engine) if options.engine else default_engine()).make(graph)
     named, failed = _images(options.images, graph.input.shape, resize=options.resize)
     if not named:
         return 1
     images = np.stack([image for _, image in named])
-    engine = _engine(graph, options.engine)
-    labels = graph.logits.labels or tuple(str(number) for number in range(kind.size))
     found = []
-    for (name, _), logits in zip(named, engine.run(images).tolist(), strict=True):
-        best = sorted(range(len(logits)), key=lambda number: -logits[number])[: options.top]  # the first of equals
-        classes = [
-            {
-                "class": number,
-                "label": labels[number],
-                "logit": logits[number],
-                "score": math.ldexp(logits[number], kind.exponent),
-            }
-            for number in best
-        ]
-        found.append({"image": name, "classes": classes})
+    for (name, _), classes in zip(named, engine.classify(images, top=options.top), strict=True):
+        best = [{"class": one.index, "label": one.label, "logit": one.logit, "score": one.score} for one in classes]
+        found.append({"image": name, "classes": best})
     if options.json:
         print(json.dumps({"graph": str(options.graph), "engine": engine.name, "images": found}))
         return 1 if failed else 0
@@ -102,16 +83,6 @@ def _images(
             names = [str(file)] if len(batch) == 1 else [f"{file}[{number}]" for number in range(len(batch))]
             found += zip(names, batch, strict=True)
     return found, failed
-
-
-def _engine(graph: Graph, name: str | None) -> NativeEngine | NumpyEngine | OnnxRuntime:
-    match name or ("numpy" if native_module() is None else "native"):
-        case "native":
-            return NativeEngine(graph)
-        case "numpy":
-            return NumpyEngine(graph)
-        case _:
-            return OnnxRuntime(graph)
 
 
 def read_image(path: Path, shape: tuple[int, ...], *, resize: bool) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,19 +14,13 @@ from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph, container
-from maqd.runtime.c99 import CEngine
-from maqd.runtime.native import NativeEngine
-from maqd.runtime.numpy import NumpyEngine
-from maqd.runtime.onnxruntime import OnnxRuntime
-from maqd.runtime.verify import Engine, verify
+from maqd.runtime import ENGINES, Engine, inputs
+from maqd.runtime.verify import verify
 from maqd.settings.training import EvalConfig
 from maqd.settings.tree import to_plain
 
-ENGINES = ("numpy", "native", "onnxruntime", "c")
-"""Engines that need no run; "pytorch" is the run's own network."""
-
-DEFAULT_ENGINES = ENGINES[:3]
-"""The exported C program, "c", is compiled first, which takes its time with large networks."""
+DEFAULT_ENGINES = ("numpy", "native", "onnxruntime")
+"""The exported C program, "c99", is compiled first, which takes its time with large networks."""
 
 BATCH = 50
 """Images at a time: every tensor of all of them is in memory, once for each engine."""
@@ -46,7 +40,7 @@ def command(arguments: list[str]) -> int:
         help="compare with the trained network of this run, on its test images",
     )
     parser.add_argument(
-        "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c"
+        "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c99"
     )
     parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most so many images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
@@ -60,7 +54,7 @@ def command(arguments: list[str]) -> int:
     graph = container.load(options.graph)
     engines = _engines(graph, options.engines)
     if options.against is None:
-        batches = _random(graph, options.images)
+        batches: Iterable[tuple[NDArray[np.generic], ...] | NDArray[np.generic]] = _random(graph, options.images)
     else:
         engine, batches = _against(graph, options.against, options.checkpoint, data, options.images)
         engines.insert(0, engine)
@@ -87,8 +81,8 @@ def command(arguments: list[str]) -> int:
             print(
                 f"the graph may be of another run or checkpoint; lower it again: maqd lower {options.against} -o FILE"
             )
-        kind = "random images" if options.against is None else "test images"
-        print(f"{result.images} {kind}: {'all integers are the same' if result.ok else 'NOT the same integers'}")
+        kind = "random samples" if options.against is None else "test images"
+        print(f"{result.samples} {kind}: {'all integers are the same' if result.ok else 'NOT the same integers'}")
     return 0 if result.ok else 1
 
 
@@ -96,26 +90,19 @@ def _engines(graph: Graph, names: str | None) -> list[Engine]:
     chosen = DEFAULT_ENGINES if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     engines: list[Engine] = []
     for name in chosen:
-        match name:
-            case "numpy":
-                engines.append(NumpyEngine(graph))
-            case "native" | "onnxruntime":
-                try:
-                    engines.append(NativeEngine(graph) if name == "native" else OnnxRuntime(graph))
-                except MissingDependencyError:
-                    if names is not None:
-                        raise
-            case "c":
-                engines.append(CEngine(graph))
-            case _:
-                raise UsageError(f"--engines must be of {', '.join(ENGINES)}, got {name!r}")
+        if name not in ENGINES:
+            raise UsageError(f"--engines must be of {', '.join(ENGINES)}, got {name!r}")
+        try:
+            engines.append(ENGINES[name].make(graph))
+        except MissingDependencyError:
+            if names is not None:
+                raise
     return engines
 
 
-def _random(graph: Graph, count: int) -> Iterator[NDArray[np.uint8]]:
-    generator = np.random.default_rng(0)
+def _random(graph: Graph, count: int) -> Iterator[tuple[NDArray[np.generic], ...]]:
     for start in range(0, count, BATCH):
-        yield generator.integers(0, 256, (min(BATCH, count - start), *graph.input.shape), dtype=np.uint8)
+        yield inputs.random(graph, min(BATCH, count - start), seed=start)
 
 
 def _against(

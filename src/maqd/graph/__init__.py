@@ -1,11 +1,12 @@
 """The integer graph, its nodes, its file, its interpreter and its proof."""
 
-from maqd.graph.graph import Graph
+from maqd.graph.graph import Graph, Labels, Metadata
 from maqd.graph.nodes import (
     NODES,
     Activation,
     Add,
     Aligned,
+    Border,
     Concat,
     Conv,
     FixedPoint,
@@ -13,9 +14,10 @@ from maqd.graph.nodes import (
     GlobalSum,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
+    Storage,
     SumPool,
     Thresholds,
     Weighted,
@@ -28,6 +30,7 @@ __all__ = [
     "Activation",
     "Add",
     "Aligned",
+    "Border",
     "Concat",
     "Conv",
     "FixedPoint",
@@ -35,10 +38,13 @@ __all__ = [
     "GlobalSum",
     "Graph",
     "Input",
+    "Labels",
     "Linear",
-    "Logits",
     "MaxPool",
+    "Metadata",
     "Node",
+    "Output",
+    "Storage",
     "SumPool",
     "TensorType",
     "Thresholds",

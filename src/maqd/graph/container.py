@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from maqd.errors import FormatError, GraphError
 from maqd.graph import (
     Add,
+    Border,
     Concat,
     Conv,
     FixedPoint,
@@ -27,10 +28,13 @@ from maqd.graph import (
     GlobalSum,
     Graph,
     Input,
+    Labels,
     Linear,
-    Logits,
     MaxPool,
+    Metadata,
     Node,
+    Output,
+    Storage,
     SumPool,
     TensorType,
     Thresholds,
@@ -40,9 +44,9 @@ from maqd.io.files import write_atomically
 from maqd.io.outputs import Artefact, recognize
 from maqd.numerics.bounds import narrow
 from maqd.numerics.packing import PackedCodes, row_bytes
-from maqd.numerics.states import States
+from maqd.numerics.states import Grid, States
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the format; a reader refuses any other."""
 
 MAX_HEADER = 2**24
@@ -55,12 +59,20 @@ _DTYPES = {"U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 """The types of safetensors that a .maqd file may hold."""
 
 
+_Stored = tuple[str, tuple[int, ...], memoryview]
+"""Type, shape and bytes of a tensor in a file."""
+
+
 class _Kind(enum.Enum):
     """How a field of a node is stored."""
 
     INTEGER = enum.auto()
     INTEGERS = enum.auto()
-    TEXTS = enum.auto()
+    TEXT = enum.auto()
+    GRID = enum.auto()
+    STORAGE = enum.auto()
+    BORDER = enum.auto()
+    """Shift and axis in the description, multipliers and offsets as tensors; or nothing."""
     STATES = enum.auto()
     WEIGHT = enum.auto()
     """Packed codes: states and shape in the description, bytes as a tensor."""
@@ -74,7 +86,14 @@ _WEIGHTED = {"weight": _Kind.WEIGHT, "exponent": _Kind.INTEGER, "bias": _Kind.OP
 _ACTIVATION = {"axis": _Kind.INTEGER, "states": _Kind.STATES, "step_exponent": _Kind.INTEGER}
 _WINDOW = {"kernel": _Kind.INTEGERS, "stride": _Kind.INTEGERS, "padding": _Kind.INTEGERS}
 _FIELDS: dict[type[Node], dict[str, _Kind]] = {
-    Input: {"shape": _Kind.INTEGERS, "exponent": _Kind.INTEGER},
+    Input: {
+        "key": _Kind.TEXT,
+        "shape": _Kind.INTEGERS,
+        "grid": _Kind.GRID,
+        "storage": _Kind.STORAGE,
+        "zero": _Kind.INTEGER,
+        "border": _Kind.BORDER,
+    },
     Conv: {
         **_WEIGHTED,
         "stride": _Kind.INTEGERS,
@@ -91,7 +110,7 @@ _FIELDS: dict[type[Node], dict[str, _Kind]] = {
     Add: {"shifts": _Kind.INTEGERS},
     Concat: {"shifts": _Kind.INTEGERS, "axis": _Kind.INTEGER},
     Flatten: {},
-    Logits: {"labels": _Kind.TEXTS},
+    Output: {"key": _Kind.TEXT, "divisor": _Kind.INTEGER},
 }
 """What is stored of each kind of node beside its operation, name, inputs and output type."""
 
@@ -122,6 +141,30 @@ def to_bytes(graph: Graph) -> bytes:
         GraphError: The graph is inconsistent.
     """
     graph.validate()
+    nodes, tensors = _plain(graph)
+    # Wide elements first, so that each tensor is aligned to its own.
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    stored = {name: (_type_name(tensors[name]), tensors[name].shape, _little(tensors[name])) for name in order}
+    document = {"schema": SCHEMA, "nodes": nodes, "metadata": _known(graph.metadata)}
+    header: dict[str, Any] = {"__metadata__": {KEY: _canonical({**document, "digest": _digest(document, stored)})}}
+    offset = 0
+    for name, (dtype, shape, data) in stored.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([struct.pack("<Q", len(text)), text, *(data for _, _, data in stored.values())])
+
+
+def fingerprint(graph: Graph) -> str:
+    """SHA-256 of a valid graph's nodes, in hexadecimal digits: what is known beside the integers does not change it."""
+    nodes, tensors = _plain(graph)
+    stored = {name: (_type_name(array), array.shape, _little(array)) for name, array in tensors.items()}
+    return _digest({"nodes": nodes}, stored)
+
+
+def _plain(graph: Graph) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.generic]]]:
+    """The descriptions of the nodes, and the tensors that belong to them by name."""
     tensors: dict[str, NDArray[np.generic]] = {}
     nodes = []
     for place, node in enumerate(graph.nodes):
@@ -133,29 +176,41 @@ def to_bytes(graph: Graph) -> bytes:
         }
         for field, kind in _FIELDS[type(node)].items():
             value = getattr(node, field)
-            if kind is _Kind.WEIGHT:
-                entry[field] = {"states": _states(value.states), "shape": list(value.shape)}
-                tensors[f"{place}.{field}"] = value.data
-            elif kind is _Kind.STATES:
-                entry[field] = _states(value)
-            elif kind in (_Kind.ARRAY, _Kind.OPTIONAL_ARRAY):
-                if value is not None:
-                    tensors[f"{place}.{field}"] = narrow(value)
-            else:
-                entry[field] = list(value) if isinstance(value, tuple) else value
+            match kind:
+                case _Kind.WEIGHT:
+                    entry[field] = {"states": _states(value.states), "shape": list(value.shape)}
+                    tensors[f"{place}.{field}"] = value.data
+                case _Kind.STATES:
+                    entry[field] = _states(value)
+                case _Kind.GRID:
+                    entry[field] = {"low": value.low, "high": value.high, "exponent": value.exponent}
+                case _Kind.STORAGE:
+                    entry[field] = value.value
+                case _Kind.BORDER:
+                    entry[field] = None if value is None else {"shift": value.shift, "axis": value.axis}
+                    if value is not None:
+                        tensors[f"{place}.multiplier"] = narrow(value.multiplier)
+                        tensors[f"{place}.offset"] = narrow(value.offset)
+                case _Kind.ARRAY | _Kind.OPTIONAL_ARRAY:
+                    if value is not None:
+                        tensors[f"{place}.{field}"] = narrow(value)
+                case _:
+                    entry[field] = list(value) if isinstance(value, tuple) else value
         nodes.append(entry)
-    # Wide elements first, so that each tensor is aligned to its own.
-    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    stored = {name: (_type_name(tensors[name]), tensors[name].shape, _little(tensors[name])) for name in order}
-    document = {"schema": SCHEMA, "nodes": nodes}
-    header: dict[str, Any] = {"__metadata__": {KEY: _canonical({**document, "digest": _digest(document, stored)})}}
-    offset = 0
-    for name, (dtype, shape, data) in stored.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([struct.pack("<Q", len(text)), text, *(data for _, _, data in stored.values())])
+    return nodes, tensors
+
+
+def _known(metadata: Metadata) -> dict[str, Any]:
+    """The metadata, without what is not known."""
+    found = {
+        "labels": {labels.output: list(labels.names) for labels in metadata.labels},
+        "image_size": list(metadata.image_size),
+        "channel_order": metadata.channel_order,
+        "float_accuracy": metadata.float_accuracy,
+        "licence": metadata.licence,
+        "provenance": metadata.provenance,
+    }
+    return {key: value for key, value in found.items() if value not in ({}, [], "", None)}
 
 
 def _states(states: States) -> dict[str, Any]:
@@ -259,8 +314,8 @@ class _Reader:
         if schema != SCHEMA:
             remedy = "use the newer version of maqd that wrote it" if schema > SCHEMA else "lower the network again"
             self.fail(f"it has schema {schema}, and this version of maqd reads schema {SCHEMA}", remedy)
-        if document.keys() != {"schema", "nodes", "digest"}:
-            self.fail(f'the metadata must have "schema", "nodes" and "digest", got {sorted(document)}')
+        if document.keys() != {"schema", "nodes", "metadata", "digest"}:
+            self.fail(f'the metadata must have "schema", "nodes", "metadata" and "digest", got {sorted(document)}')
         if metadata[KEY] != _canonical(document):
             self.fail("the metadata are not in canonical form: sorted keys, no spaces, ASCII")
         digest = document.pop("digest")
@@ -269,11 +324,15 @@ class _Reader:
         if not isinstance(document["nodes"], list):
             self.fail('"nodes" must be a list')
         nodes = [self.node(place, entry, tensors) for place, entry in enumerate(document["nodes"])]
-        used = {f"{place}.{field}" for place, entry in enumerate(nodes) for field in _FIELDS[type(entry)]}
+        used = {
+            f"{place}.{field}"
+            for place, entry in enumerate(nodes)
+            for field in (*_FIELDS[type(entry)], *(("multiplier", "offset") if isinstance(entry, Input) else ()))
+        }
         if unused := sorted(tensors.keys() - used):
             self.fail(f"tensor {unused[0]!r} belongs to no node")
         try:
-            graph = Graph(nodes=tuple(nodes))
+            graph = Graph(nodes=tuple(nodes), metadata=self.metadata(document["metadata"]))
             graph.validate()
         except GraphError as error:
             raise FormatError(f"{self.name} holds an inconsistent graph: {error}") from error
@@ -323,9 +382,9 @@ class _Reader:
         header = self.parse(text, "the header")
         return header, 8 + length
 
-    def tensors(self, header: dict[str, Any], begin: int) -> dict[str, tuple[str, tuple[int, ...], memoryview]]:
+    def tensors(self, header: dict[str, Any], begin: int) -> dict[str, _Stored]:
         """Type, shape and bytes of each tensor; they must fill the rest of the file without holes or overlaps."""
-        found: dict[str, tuple[str, tuple[int, ...], memoryview]] = {}
+        found: dict[str, _Stored] = {}
         end = 0
         for name, entry in header.items():
             if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -354,11 +413,17 @@ class _Reader:
             self.fail(f"{what} must be a list of integers, got {_short(value)}")
         return tuple(value)
 
-    def node(self, place: int, entry: object, tensors: Mapping[str, tuple[str, tuple[int, ...], memoryview]]) -> Node:
+    def node(self, place: int, entry: object, tensors: Mapping[str, _Stored]) -> Node:
         """One node; the graph's own checks come later."""
-        kind = _OPERATIONS.get(str(entry.get("operation"))) if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or kind is None:
-            self.fail(f"node {place} must be an object with one of the operations {', '.join(_OPERATIONS)}")
+        if not isinstance(entry, dict):
+            self.fail(f"node {place} must be an object, got {_short(entry)}")
+        kind = _OPERATIONS.get(str(entry.get("operation")))
+        if kind is None:
+            self.fail(
+                f"node {_short(entry.get('name'))} has the operation {_short(entry.get('operation'))}, and this "
+                f"version of maqd knows {', '.join(_OPERATIONS)}",
+                "use the version of maqd that wrote it",
+            )
         stored = {field for field, how in _FIELDS[kind].items() if how not in (_Kind.ARRAY, _Kind.OPTIONAL_ARRAY)}
         if entry.keys() != {"operation", "name", "inputs", "output", *stored}:
             self.fail(f"node {place}, {kind.operation}, must have the keys {sorted(stored)}, got {sorted(entry)}")
@@ -374,8 +439,15 @@ class _Reader:
                     values[field] = self.integers([entry[field]], label)[0]
                 case _Kind.INTEGERS:
                     values[field] = self.integers(entry[field], label)
-                case _Kind.TEXTS:
-                    values[field] = self.texts(entry[field], label)
+                case _Kind.TEXT:
+                    values[field] = self.text(entry[field], label)
+                case _Kind.GRID:
+                    values[field] = self.grid(entry[field], label)
+                case _Kind.STORAGE:
+                    values[field] = self.storage(entry[field], label)
+                case _Kind.BORDER:
+                    pair = tensors.get(f"{place}.multiplier"), tensors.get(f"{place}.offset")
+                    values[field] = self.border(entry[field], *pair, label)
                 case _Kind.STATES:
                     values[field] = self.states(entry[field], label)
                 case _Kind.WEIGHT:
@@ -396,6 +468,51 @@ class _Reader:
             self.fail(f"{what} must be a list of strings, got {_short(value)}")
         return tuple(self.text(item, what) for item in value)
 
+    def metadata(self, value: object) -> Metadata:
+        known = {"labels", "image_size", "channel_order", "float_accuracy", "licence", "provenance"}
+        if not isinstance(value, dict) or not value.keys() <= known:
+            self.fail(f'"metadata" must be an object with keys of {sorted(known)}, got {_short(value)}')
+        labels, accuracy = value.get("labels", {}), value.get("float_accuracy")
+        if not isinstance(labels, dict):
+            self.fail(f'"labels" must be an object of lists of strings, got {_short(labels)}')
+        if accuracy is not None and (type(accuracy) is not float or not 0 <= accuracy <= 1):
+            self.fail(f'"float_accuracy" must be in 0.0 .. 1.0, got {_short(accuracy)}')
+        return Metadata(
+            labels=tuple(
+                Labels(output=key, names=self.texts(names, f"labels of {key!r}")) for key, names in labels.items()
+            ),
+            image_size=self.integers(value.get("image_size", []), '"image_size"'),
+            channel_order=self.text(value.get("channel_order", ""), '"channel_order"'),
+            float_accuracy=accuracy,
+            licence=self.text(value.get("licence", ""), '"licence"'),
+            provenance=self.text(value.get("provenance", ""), '"provenance"'),
+        )
+
+    def grid(self, value: object, what: str) -> Grid:
+        keys = ("low", "high", "exponent")
+        if not isinstance(value, dict) or value.keys() != set(keys):
+            self.fail(f"{what} must have {', '.join(keys)}, got {_short(value)}")
+        low, high, exponent = self.integers([value[key] for key in keys], what)
+        if low > high:
+            self.fail(f"{what} must have low <= high, got {low} .. {high}")
+        return Grid(low=low, high=high, exponent=exponent)
+
+    def storage(self, value: object, what: str) -> Storage:
+        found = next((storage for storage in Storage if storage.value == value), None)
+        if found is None:
+            self.fail(f"{what} must be one of {', '.join(s.value for s in Storage)}, got {_short(value)}")
+        return found
+
+    def border(self, value: object, multiplier: _Stored | None, offset: _Stored | None, what: str) -> Border | None:
+        if value is None and multiplier is None and offset is None:
+            return None
+        if not isinstance(value, dict) or value.keys() != {"shift", "axis"} or multiplier is None or offset is None:
+            self.fail(f'{what} must have "shift", "axis" and two tensors, multiplier and offset, got {_short(value)}')
+        shift, axis = self.integers([value["shift"], value["axis"]], what)
+        return Border(
+            multiplier=self.array(*multiplier, what), offset=self.array(*offset, what), shift=shift, axis=axis
+        )
+
     def states(self, value: object, what: str) -> States:
         if not isinstance(value, dict) or value.keys() != {"count", "signed"} or type(value["signed"]) is not bool:
             self.fail(f'{what} must have "count" and "signed", got {_short(value)}')
@@ -404,7 +521,7 @@ class _Reader:
             self.fail(f"{what} must be 2 .. 256, got {count}")
         return States(count=count, signed=value["signed"])
 
-    def weight(self, value: object, tensor: tuple[str, tuple[int, ...], memoryview] | None, what: str) -> PackedCodes:
+    def weight(self, value: object, tensor: _Stored | None, what: str) -> PackedCodes:
         if not isinstance(value, dict) or value.keys() != {"states", "shape"} or tensor is None:
             self.fail(f'{what} must have "states", "shape" and a tensor, got {_short(value)}')
         states, shape = self.states(value["states"], what), self.integers(value["shape"], what)

@@ -8,9 +8,43 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from maqd.errors import GraphError
-from maqd.graph.nodes import Input, Logits, Node, Weighted
+from maqd.graph.nodes import Input, Node, Output, Weighted
 from maqd.graph.types import TensorType
 from maqd.numerics.limits import INT32_LIMIT, MAX_ELEMENTS, MAX_EXPONENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Names of the classes of an output.
+
+    Args:
+        output: The output's key.
+        names: One a class.
+    """
+
+    output: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What is known of a network beside its integers; nothing here changes them.
+
+    Args:
+        labels: Of outputs that are lists of classes.
+        image_size: Rows and columns that pictures are resized to, or nothing.
+        channel_order: Order of the colours, "RGB" for example, or nothing.
+        float_accuracy: Share of right answers of the float network, 0 .. 1, or None.
+        licence: Of the weights.
+        provenance: Where they come from: a configuration, a revision.
+    """
+
+    labels: tuple[Labels, ...] = ()
+    image_size: tuple[int, ...] = ()
+    channel_order: str = ""
+    float_accuracy: float | None = None
+    licence: str = ""
+    provenance: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -18,10 +52,12 @@ class Graph:
     """A network of integers.
 
     Args:
-        nodes: In an order in which they can be computed: one `Input` first, one `Logits` last.
+        nodes: In an order in which they can be computed: every `Input` first, every `Output` last.
+        metadata: What is known beside the integers.
     """
 
     nodes: tuple[Node, ...]
+    metadata: Metadata = Metadata()
 
     @cached_property
     def types(self) -> dict[str, TensorType]:
@@ -31,11 +67,12 @@ class Graph:
             GraphError: The graph is inconsistent, or an integer might not fit 32 bits.
         """
         found: dict[str, TensorType] = {}
-        for place, node in enumerate(self.nodes):
+        inside = ended = False
+        for node in self.nodes:
             node.require(bool(node.name) and node.name not in found, "needs a name of its own")
-            node.require((place == 0) == isinstance(node, Input), "an input must be the first node and the only input")
-            last = place == len(self.nodes) - 1
-            node.require(last == isinstance(node, Logits), "logits must be the last node, and the last node logits")
+            node.require(not isinstance(node, Input) or not inside, "inputs must be the first nodes")
+            node.require(isinstance(node, Output) or not ended, "outputs must be the last nodes")
+            inside, ended = inside or not isinstance(node, Input), ended or isinstance(node, Output)
             fewest, most = node.arity
             node.require(fewest <= len(node.inputs) <= most, f"takes {fewest} to {most} inputs, got {len(node.inputs)}")
             for name in node.inputs:
@@ -49,41 +86,70 @@ class Graph:
         Raises:
             GraphError: The first thing that is wrong; the message names the node.
         """
-        if not self.nodes:
-            raise GraphError("a graph needs at least an input and logits, got no node")
         types = self.types
-        used = {name for node in self.nodes for name in node.inputs} | {self.nodes[-1].name}
+        for what, found in (("input", self.inputs), ("output", self.outputs)):
+            if not found:
+                raise GraphError(f"a graph needs at least one {what}, got {len(self.nodes)} other nodes")
+            keys = [node.key for node in found]
+            for node in found:
+                node.require(keys.count(node.key) == 1, f"its key {node.key!r} belongs to another {what}, too")
+        used = {name for node in self.nodes for name in node.inputs} | {node.name for node in self.outputs}
         for name in types:
             if name not in used:
                 raise GraphError(f"node {name!r} is used by no other; remove it")
+        for labels in self.metadata.labels:
+            shape = next((types[node.name].shape for node in self.outputs if node.key == labels.output), None)
+            if shape is None or len(shape) != 1 or shape[0] != len(labels.names):
+                raise GraphError(f"{len(labels.names)} labels do not fit output {labels.output!r} of shape {shape}")
+
+    @cached_property
+    def inputs(self) -> tuple[Input, ...]:
+        """The inputs, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, Input))
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, Output))
 
     @property
     def input(self) -> Input:
-        """The first node."""
-        first = self.nodes[0]
-        if not isinstance(first, Input):
-            raise GraphError(f"the first node must be an input, got {first.operation} node {first.name!r}")
-        return first
+        """The only input.
+
+        Raises:
+            GraphError: There are several.
+        """
+        if len(self.inputs) != 1:
+            raise GraphError(f"one input is wanted, and the graph has {', '.join(node.key for node in self.inputs)}")
+        return self.inputs[0]
 
     @property
-    def logits(self) -> Logits:
-        """The last node."""
-        last = self.nodes[-1]
-        if not isinstance(last, Logits):
-            raise GraphError(f"the last node must be logits, got {last.operation} node {last.name!r}")
-        return last
+    def output(self) -> Output:
+        """The only output.
+
+        Raises:
+            GraphError: There are several.
+        """
+        if len(self.outputs) != 1:
+            raise GraphError(f"one output is wanted, and the graph has {', '.join(node.key for node in self.outputs)}")
+        return self.outputs[0]
+
+    def labels(self, output: str) -> tuple[str, ...]:
+        """Names of the classes of the output with that key, or nothing."""
+        return next((labels.names for labels in self.metadata.labels if labels.output == output), ())
 
     def macs(self, name: str) -> int:
         """Multiplications and additions that a plain implementation of a node needs for one sample."""
         node = self[name]
         return node.multiplications * self.types[name].size if isinstance(node, Weighted) else 0
 
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
     def __getitem__(self, name: str) -> Node:
         """The node of that name."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        return self._by_name[name]
 
     def __str__(self) -> str:
         """One line a node: name, type of the output, operation, inputs."""

@@ -3,14 +3,12 @@
 All tensors are int64, samples first.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.errors import EngineError
 from maqd.graph import (
     Activation,
     Add,
@@ -22,54 +20,31 @@ from maqd.graph import (
     Graph,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
     SumPool,
 )
 from maqd.numerics.packing import PackedCodes
-from maqd.numerics.states import PIXELS
 
 Codes = NDArray[np.int64]
 
 
-def check_images(graph: Graph, images: object) -> NDArray[np.uint8]:
-    """The images, if the graph takes them.
-
-    Raises:
-        EngineError: They are not uint8 of shape N x the input's shape.
-    """
-    shape = graph.input.shape
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape or images.ndim == 0:
-        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise EngineError(
-            f"the network takes a uint8 array of shape N x {' x '.join(map(str, shape))}, got {got}; "
-            "pass raw pixels 0 .. 255, channels first, not scaled to floats"
-        )
-    return images
-
-
-def layers(graph: Graph, images: NDArray[np.uint8]) -> Iterator[tuple[str, Codes]]:
+def layers(graph: Graph, *codes: Codes) -> Iterator[tuple[str, Codes]]:
     """Every tensor of the graph as it is computed.
 
     Args:
         graph: A valid graph.
-        images: uint8, N x the input's shape.
+        codes: One array an input, int64, N x its shape, as `maqd.runtime.inputs.prepare` makes them.
 
     Yields:
         Name and codes, int64, N x the tensor's shape.
-
-    Raises:
-        EngineError: The images have another type or shape.
     """
-    check_images(graph, images)
     last_use = {name: node.name for node in graph.nodes for name in node.inputs}
     values: dict[str, Codes] = {}
+    given = iter(codes)
     for node in graph.nodes:
-        if isinstance(node, Input):
-            value = images.astype(np.int64) + PIXELS.low
-        else:
-            value = compute(node, [values[name] for name in node.inputs])
+        value = next(given) if isinstance(node, Input) else compute(node, [values[name] for name in node.inputs])
         yield node.name, value
         values[node.name] = value
         for name in node.inputs:
@@ -77,20 +52,11 @@ def layers(graph: Graph, images: NDArray[np.uint8]) -> Iterator[tuple[str, Codes
                 values.pop(name, None)
 
 
-def run(graph: Graph, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """The logits.
-
-    Args:
-        graph: A valid graph.
-        images: uint8, N x the input's shape.
-
-    Returns:
-        int32, N x classes; a score is logit * 2**exponent.
-
-    Raises:
-        EngineError: The images have another type or shape.
-    """
-    return deque(layers(graph, images), maxlen=1)[0][1].astype(np.int32)
+def run(graph: Graph, *codes: Codes) -> tuple[Codes, ...]:
+    """The codes of each output, int64, N x its shape; arguments as in `layers`."""
+    wanted = {node.name for node in graph.outputs}
+    found = {name: value for name, value in layers(graph, *codes) if name in wanted}
+    return tuple(found[node.name] for node in graph.outputs)
 
 
 def compute(node: Node, inputs: list[Codes]) -> Codes:
@@ -116,7 +82,7 @@ def compute(node: Node, inputs: list[Codes]) -> Codes:
             return np.concatenate(_aligned(node, inputs), node.axis + 1)
         case Flatten():
             return x.reshape(len(x), prod(x.shape[1:]))
-        case Logits():
+        case Output():
             return x
     raise NotImplementedError(f"the interpreter does not know {node.operation} nodes")
 

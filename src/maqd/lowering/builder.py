@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from maqd.errors import MaqdError
-from maqd.graph import Graph, Logits, Node, TensorType
+from maqd.graph import Graph, Input, Labels, Metadata, Node, Output, TensorType
 from maqd.graph.proof import Candidate
 from maqd.lowering.refusals import OPERATIONS, Refusal, RefusedCall, why_not
 from maqd.nn.tracing import Traced, changes_its_input, samples
@@ -30,10 +30,12 @@ class Raw:
     """A parameter of `forward`: data that has not become integers of the network yet.
 
     Args:
+        name: The parameter's name.
         shape: Of one sample.
         dtype: Of the example.
     """
 
+    name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -104,13 +106,15 @@ class Builder:
             name = self.traced.names.get(call) or str(call.name)
             step = Step(builder=self, call=call, name=name)
             try:
-                self._values[call] = self._lower(step, labels)
+                self._values[call] = self._lower(step)
             except RefusedCall as refused:
                 self._refuse(step, refused.reason, refused.remedy)
             except MaqdError as error:
                 self._refuse(step, str(error), "change the layer or what it is given")
         if not self.refusals:
-            self.graph = Graph(nodes=tuple(self.nodes))
+            inputs = [node for node in self.nodes if isinstance(node, Input)]
+            others = [node for node in self.nodes if not isinstance(node, Input)]
+            self.graph = Graph(nodes=(*inputs, *others), metadata=self._metadata(labels))
             self.graph.validate()
 
     def free(self, name: str) -> str:
@@ -137,14 +141,14 @@ class Builder:
             return type(value)(self.stand_in(item) for item in value)
         return value
 
-    def _lower(self, step: "Step", labels: tuple[str, ...]) -> Any:
+    def _lower(self, step: "Step") -> Any:
         call, traced = step.call, step.call.meta.get("value")
         if call.op == "placeholder":
             if not isinstance(traced, Tensor):
                 return traced
-            return Raw(shape=tuple(traced.shape[1:]), dtype=traced.dtype)
+            return Raw(name=str(call.target), shape=tuple(traced.shape[1:]), dtype=traced.dtype)
         if call.op == "output":
-            return self._output(step, self.value(call.args[0]), labels)
+            return self._output(step, self.value(call.args[0]))
         if call not in self.traced.names:
             return traced  # a size, or what was computed from sizes
         if call.op == "get_attr":
@@ -174,12 +178,24 @@ class Builder:
             step.refuse(f"{what} is called with arguments that have no integer form ({error})", "leave them out")
         return step.run(rule, *args, **kwargs)
 
-    def _output(self, step: "Step", result: Any, labels: tuple[str, ...]) -> None:
-        if not isinstance(result, Codes | Raw):
-            step.refuse(f"the network must return one tensor, got {_described(result)}", "return the logits alone")
-        source = step.codes(result)
-        if source.known:
-            step.put(Logits(name=self.free("logits"), inputs=(source.source,), labels=labels), source)
+    def _output(self, step: "Step", result: Any) -> None:
+        found = named_results(result)
+        if not found:
+            step.refuse(
+                f"the network must return tensors, got {result!r}", "return one tensor, a tuple or a dict of them"
+            )
+        for key, value in found.items():
+            if not isinstance(value, Codes | Raw):
+                step.refuse(f"its result {key!r} is {value!r} and no tensor", "return tensors only")
+            source = step.codes(value)
+            if source.known:
+                step.put(Output(name=self.free(key), key=key, inputs=(source.source,)), source)
+
+    def _metadata(self, labels: tuple[str, ...]) -> Metadata:
+        if not labels:
+            return Metadata()
+        outputs = [node for node in self.nodes if isinstance(node, Output)]
+        return Metadata(labels=(Labels(output=outputs[0].key, names=labels),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,10 +297,18 @@ def _check_in_place(step: Step) -> None:
             step.refuse("it changes its input in place, and the input is used again", "use its result, out of place")
 
 
-def _described(value: Any) -> str:
-    """What a network returns, for people."""
-    if isinstance(value, dict):
-        return f"a dict of {', '.join(map(repr, value))}"
-    if isinstance(value, tuple | list):
-        return f"{len(value)} values"
-    return repr(value)
+def named_results(result: Any, prefix: str = "") -> dict[str, Any]:
+    """What a network returns, by name: "output" for one tensor, "output0", "output1" ... for several, the keys of a
+    dict; names inside of others are joined with a dot.
+    """
+    if isinstance(result, dict):
+        parts = {str(key): value for key, value in result.items()}
+    elif isinstance(result, tuple | list):
+        parts = {f"output{place}": value for place, value in enumerate(result)}
+    else:
+        return {prefix or "output": result}
+    return {
+        name: value
+        for key, part in parts.items()
+        for name, value in named_results(part, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -10,9 +10,10 @@ from torch import Tensor, fx, nn
 
 from maqd.errors import LoweringError
 from maqd.graph import Graph, TensorType
-from maqd.graph.interpreter import check_images
+from maqd.lowering.builder import named_results
 from maqd.nn.folding import Folded
 from maqd.nn.tracing import Traced, changes_its_input, evaluation, plain, trace
+from maqd.runtime.inputs import prepare
 
 
 class TorchEngine:
@@ -30,34 +31,36 @@ class TorchEngine:
     def __init__(self, model: nn.Module, graph: Graph) -> None:
         self.graph = graph
         self.model = plain(model)
-        self.traced = trace(self.model, (torch.zeros(1, *graph.input.shape, dtype=torch.uint8),))
+        examples = tuple(torch.zeros(1, *node.shape, dtype=torch.uint8) for node in graph.inputs)
+        self.traced = trace(self.model, examples)
         for module in self.model.modules():
             if isinstance(module, Folded):
                 module.refold()
         self.device = next((value.device for value in model.parameters()), torch.device("cpu"))
 
-    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    def layers(self, *inputs: Any) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """Every tensor of the graph that the network computes.
 
         Args:
-            images: uint8, N x the input's shape.
+            inputs: As engines take them; see `maqd.runtime.inputs.prepare`.
 
         Yields:
             Name and codes, int64, N x the tensor's shape.
 
         Raises:
-            EngineError: The images have another type or shape.
+            EngineError: The inputs have other types or shapes.
             LoweringError: A value is no multiple of its tensor's unit: this is not the network that was lowered.
         """
-        check_images(self.graph, images)
+        prepared = prepare(self.graph, *inputs)
         types = self.graph.types
         run = _Recorder(self.traced, types)
         with evaluation(self.model), torch.no_grad():  # left before anything is yielded
-            result = run.run(torch.from_numpy(images).to(self.device))
+            result = run.run(*(torch.from_numpy(one.array).to(self.device) for one in prepared.samples))
         for name, value in run.values.items():
             yield name, _codes(name, value, types[name])
-        logits = self.graph.logits.name
-        yield logits, _codes(logits, result, types[logits])
+        results = named_results(result)
+        for node in self.graph.outputs:
+            yield node.name, _codes(node.name, results[node.key] * node.divisor, types[node.name])
 
 
 class _Recorder(fx.Interpreter):

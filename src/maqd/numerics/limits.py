@@ -17,3 +17,6 @@ MAX_ELEMENTS = 2**28
 
 MAX_WINDOW = 2**15
 """No kernel, stride, padding or dilation is larger."""
+
+MAX_MULTIPLIER = 2**29
+"""Factors of floats at a graph's border are smaller: times the 24 bits of a float32 they are exact in float64."""

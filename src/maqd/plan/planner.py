@@ -26,9 +26,10 @@ from maqd.graph import (
     Graph,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
+    Storage,
     TensorType,
     Thresholds,
     Weighted,
@@ -102,15 +103,12 @@ class _Planner:
         for node in self.graph.nodes:
             if node.name not in self.taken:
                 self.visit(node)
-        logits = self.graph.logits
         ends = [len(self.steps)] if keep else self.stage_ends()
         stage_of = self.stage_of(ends)
         lifetimes = self.lifetimes(keep=keep)
         return Plan(
-            shape=self.graph.input.shape,
-            input=self.buffers[self.graph.input.name],
-            result=self.buffers[logits.name],
-            result_shape=self.types[logits.name].shape,
+            inputs=tuple(self.buffers[node.name] for node in self.graph.inputs),
+            outputs=tuple(self.buffers[node.name] for node in self.graph.outputs),
             steps=tuple(self.steps),
             stages=tuple(
                 Stage(
@@ -136,20 +134,23 @@ class _Planner:
         for at, step in enumerate(self.steps):
             for buffer in (*step.links.inputs, *step.links.outputs):
                 stages[buffer.storage] = max(stages[buffer.storage], bisect_right(ends, at))
-        stages[self.buffers[self.graph.logits.name].storage] = len(ends) - 1
+        for node in self.graph.outputs:
+            stages[self.buffers[node.name].storage] = len(ends) - 1
         return stages
 
     def lifetimes(self, *, keep: bool) -> list[Lifetime]:
         end = len(self.steps)
         first, last = [end] * len(self.sizes), [0] * len(self.sizes)
-        first[self.buffers[self.graph.input.name].storage] = 0
+        for node in self.graph.inputs:
+            first[self.buffers[node.name].storage] = 0
         for at, step in enumerate(self.steps):
             for buffer in step.links.outputs:
                 first[buffer.storage] = min(first[buffer.storage], at)
                 last[buffer.storage] = max(last[buffer.storage], at)
             for buffer in step.links.inputs:
                 last[buffer.storage] = max(last[buffer.storage], at)
-        last[self.buffers[self.graph.logits.name].storage] = end
+        for node in self.graph.outputs:
+            last[self.buffers[node.name].storage] = end
         return [
             Lifetime(size=size, first=min(first[s], end), last=end if keep else max(last[s], first[s]))
             for s, size in enumerate(self.sizes)
@@ -163,10 +164,12 @@ class _Planner:
         self.buffers[name] = made
         return made
 
-    def stored(self, kind: TensorType, extent: tuple[int, int, int]) -> Buffer:
-        """A new buffer for a tensor's values in another shape."""
+    def stored(self, kind: TensorType, extent: tuple[int, int, int], *, zero: int | None = None) -> Buffer:
+        """A new buffer for a tensor's values in another shape; bytes with this zero, if one is given."""
         low, high = kind.interval.lowest, kind.interval.highest
-        if high - min(low, 0) <= 255 and low >= -255:
+        if zero is not None:
+            element = Element.U8
+        elif high - min(low, 0) <= 255 and low >= -255:
             element, zero = Element.U8, max(0, -low)
         else:
             element, zero = (Element.I16 if low >= -(2**15) and high < 2**15 else Element.I32), 0
@@ -192,7 +195,10 @@ class _Planner:
     def visit(self, node: Node) -> None:
         match node:
             case Input():
-                self.buffer(node.name)
+                kind = self.types[node.name]
+                # Bytes stay as they come.
+                zero = node.zero if node.storage is Storage.U8 else None
+                self.buffers[node.name] = self.stored(kind, _extent(kind.shape), zero=zero)
             case Conv():
                 self.weighted(node)
             case Linear():
@@ -224,7 +230,7 @@ class _Planner:
                 self.steps.append(ConcatStep(links=links, shifts=node.shifts, axes=axes))
             case Flatten():
                 self.flatten(node)
-            case Logits():
+            case Output():
                 self.buffers[node.name] = self.buffers[node.inputs[0]]
             case _:
                 raise EngineError(f"the engine does not know {node.operation} node {node.name!r}")

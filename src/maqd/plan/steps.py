@@ -24,7 +24,12 @@ class Element(enum.Enum):
     @property
     def size(self) -> int:
         """Bytes."""
-        return (1, 2, 4)[self.value]
+        return self.dtype.itemsize
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """As NumPy calls it."""
+        return np.dtype((np.uint8, np.int16, np.int32)[self.value])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,24 +208,32 @@ class Plan:
     """The steps of an engine.
 
     Args:
-        shape: Of the input, channels first.
-        input: The pixels.
-        result: The logits.
-        result_shape: Their shape in the graph.
+        inputs: Codes of each input of the graph.
+        outputs: Codes of each output of the graph.
         steps: In order.
         stages: Their stages, in order; one at least.
         stage_of: For each storage, the last stage that uses it: there it has its place.
         tensors: The buffer of every tensor of the graph that is stored, and its shape in the graph.
     """
 
-    shape: tuple[int, ...]
-    input: Buffer
-    result: Buffer
-    result_shape: tuple[int, ...]
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
     steps: tuple[Step, ...]
     stages: tuple[Stage, ...]
     stage_of: tuple[int, ...]
     tensors: dict[str, tuple[Buffer, tuple[int, ...]]]
+
+    @property
+    def input(self) -> Buffer:
+        """The only input; exports to one array ask for it."""
+        (buffer,) = self.inputs
+        return buffer
+
+    @property
+    def result(self) -> Buffer:
+        """The only output."""
+        (buffer,) = self.outputs
+        return buffer
 
     def offset(self, buffer: Buffer) -> int:
         """Where a buffer begins in its arena."""

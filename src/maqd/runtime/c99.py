@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.c99 import Strategy, export_c99
 from maqd.graph import Graph
-from maqd.graph.interpreter import check_images
 from maqd.plan import channels_first
+from maqd.runtime.engine import BaseEngine, Codes
+from maqd.runtime.inputs import Prepared
 
 PREFIX = "maqd"
 
@@ -40,7 +42,7 @@ int maqd_traced(const uint8_t *image, int32_t *logits, int32_t *const *tensors) 
 """
 
 
-class CEngine:
+class CEngine(BaseEngine):
     """A graph as `maqd export --to c99` writes it.
 
     Args:
@@ -55,7 +57,7 @@ class CEngine:
         EngineError: The compiler does not take the program.
     """
 
-    name = "c"
+    name = "c99"
 
     def __init__(
         self,
@@ -73,21 +75,23 @@ class CEngine:
             raise MissingDependencyError(
                 f"the C program needs a compiler ({compiler or 'cc, gcc or clang'}); install one, for example gcc"
             )
-        self.graph = graph
+        super().__init__(graph)
+        self._options = {"strategy": strategy, "compiler": compiler, "flags": flags}
         self._exported = export_c99(graph, strategy=strategy, prefix=PREFIX)
         self._command = (found, *WARNINGS, *flags)
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The logits, int32, N x classes, of uint8 images, N x the input's shape."""
-        return dict(self.layers(images))[self.graph.logits.name].astype(np.int32)
+    def options(self) -> dict[str, Any]:
+        return self._options
 
-    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Every tensor that the program computes: name and codes, int64, N x the tensor's shape."""
-        check_images(self.graph, images)
+    def compute(self, prepared: Prepared) -> tuple[Codes, ...]:
+        return (dict(self.tensors(prepared))[self.graph.output.name].astype(np.int32),)
+
+    def tensors(self, prepared: Prepared) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        images = prepared.samples[0].array
         traced = self._exported.source.traced
         shapes = [self.graph.types[one.name].shape for one in traced]
         results = [np.empty((len(images), prod(shape)), np.int32) for shape in shapes]
-        result_shape = self.graph.types[self.graph.logits.name].shape
+        result_shape = self.graph.types[self.graph.output.name].shape
         logits = np.empty((len(images), prod(result_shape)), np.int32)
         channels_last = np.ascontiguousarray(np.moveaxis(images, 1, -1))
         pointers = (ctypes.c_void_p * max(len(results), 1))()
@@ -98,8 +102,8 @@ class CEngine:
                 raise EngineError("the C program did not take its arguments")
         for one, shape, result in zip(traced, shapes, results, strict=True):
             yield one.name, one.as_in_graph(channels_first(result, shape).astype(np.int64))
-        if all(one.name != self.graph.logits.name for one in traced):
-            yield self.graph.logits.name, channels_first(logits, result_shape).astype(np.int64)
+        if all(one.name != self.graph.output.name for one in traced):
+            yield self.graph.output.name, channels_first(logits, result_shape).astype(np.int64)
 
     @cached_property
     def _traced(self):

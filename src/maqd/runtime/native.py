@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.graph import Graph
-from maqd.graph.interpreter import check_images
 from maqd.numerics.packing import group
 from maqd.plan import (
     STAGE_BYTES,
@@ -31,6 +30,8 @@ from maqd.plan import (
     channels_first,
     make_plan,
 )
+from maqd.runtime.engine import BaseEngine, Codes, check_threads
+from maqd.runtime.inputs import Prepared, prepare
 
 ISA_VARIABLE = "MAQD_ISA"
 """Environment variable that names the instruction set to use: one of `isas()`."""
@@ -94,7 +95,7 @@ def isas() -> tuple[str, ...]:
     return () if module is None else tuple(module.isas())
 
 
-class NativeEngine:
+class NativeEngine(BaseEngine):
     """A graph in the compiled engine. May be used by several threads at once.
 
     Args:
@@ -119,10 +120,8 @@ class NativeEngine:
                 "the native engine was not built; install a C++ compiler and Python's headers and then maqd again, "
                 'or use engine="numpy"'
             )
-        if threads < 1:
-            raise EngineError(f"an engine needs at least one thread, got {threads}")
-        self.graph = graph
-        self.threads = threads
+        super().__init__(graph)
+        self.threads = check_threads(threads)
         self.kernel = kernel
         self._module = module
         self._isa = _choose_isa(isa)
@@ -144,39 +143,24 @@ class NativeEngine:
         """Bytes of activations and scratch memory, after the first call."""
         return self._model.working_bytes
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The logits.
+    def options(self) -> dict[str, Any]:
+        return {"threads": self.threads, "isa": self._isa, "kernel": self.kernel}
 
-        Args:
-            images: uint8, N x C x H x W as the graph's input, or N x H x W x C; the first if a shape is both.
+    def compute(self, prepared: Prepared) -> tuple[Codes, ...]:
+        results = self._results_of(prepared.count)
+        self._model.run(*self._arrays(self._plan, prepared), results)
+        return tuple(self._in_order(results))
 
-        Returns:
-            int32, N x classes; a score is logit * 2**exponent.
-
-        Raises:
-            EngineError: The images have another type or shape.
+    def tensors(self, prepared: Prepared) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """What the engine stores comes from the very steps of `run`. Tensors that it never stores, because what
+        follows is computed at once with them, come from a second plan that keeps steps apart.
         """
-        images, channels_last = self._images(images)
-        logits = self._logits(len(images))
-        self._model.run(images, channels_last, logits)
-        return self._in_order(logits)
-
-    def run_layers(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-        """Every tensor of the graph: codes by name, int64, N x the tensor's shape; arguments as in `run`."""
-        return dict(self.layers(images))
-
-    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Every tensor of the graph: name and codes, int64, N x the tensor's shape; arguments as in `run`.
-
-        What the engine stores comes from the very steps of `run`. Tensors that it never stores, because what follows
-        is computed at once with them, come from a second plan that keeps steps apart.
-        """
-        images, channels_last = self._images(images)
         fused, apart = self._inspected
         found: list[dict[str, NDArray[np.int64]]] = []
         size = min(model.first_images for _, model in self._inspected)
-        for start in range(0, max(len(images), 1), size):
-            block = images[start : start + size]
+        given, channels_last = self._arrays(self._plan, prepared)
+        for start in range(0, max(prepared.count, 1), size):
+            block = [array[start : start + size] for array in given]
             tensors = self._inspect(*apart, block, channels_last)
             tensors.update(self._inspect(*fused, block, channels_last))
             found.append(tensors)
@@ -184,17 +168,18 @@ class NativeEngine:
             if node.name in found[0]:
                 yield node.name, np.concatenate([tensors[node.name] for tensors in found])
 
-    def profile(self, images: NDArray[np.uint8], *, repetitions: int = 20) -> tuple[StepProfile, ...]:
+    def profile(self, *inputs: object, repetitions: int = 20) -> tuple[StepProfile, ...]:
         """Time, kernel and density of each step, on one thread.
 
         Args:
-            images: As in `run`; at most the first `LATE_IMAGES` of them are used.
+            inputs: As in `run`; at most the first `LATE_IMAGES` samples of them are used.
             repetitions: How many runs; times are medians.
         """
-        images, channels_last = self._images(images)
-        images = images[:LATE_IMAGES]
-        logits = self._logits(len(images))
-        runs = [self._model.profile(images, channels_last, logits) for _ in range(repetitions + 1)][1:]
+        prepared = prepare(self.graph, *inputs)
+        given, channels_last = self._arrays(self._plan, prepared)
+        given = [array[:LATE_IMAGES] for array in given]
+        results = self._results_of(len(given[0]))
+        runs = [self._model.profile(given, channels_last, results) for _ in range(repetitions + 1)][1:]
         macs = {node.name: self.graph.macs(node.name) for node in self.graph.nodes}
         return tuple(
             StepProfile(
@@ -207,26 +192,26 @@ class NativeEngine:
             for place, step in enumerate(self._plan.steps)
         )
 
-    # ---- images and results -----------------------------------------------------------------------------------------
+    # ---- inputs and results -----------------------------------------------------------------------------------------
 
-    def _images(self, images: object) -> tuple[NDArray[np.uint8], bool]:
-        """The images, contiguous, and whether their channels are last."""
-        shape = self.graph.input.shape
-        last = (*shape[1:], shape[0])
-        if (
-            isinstance(images, np.ndarray)
-            and images.dtype == np.uint8
-            and images.ndim
-            and images.shape[1:] == last != shape
-        ):
-            return np.ascontiguousarray(images), True
-        return np.ascontiguousarray(check_images(self.graph, images)), False
+    def _arrays(self, plan: Plan, prepared: Prepared) -> tuple[list[NDArray[np.generic]], list[bool]]:
+        """What the compiled engine reads: the integers of each input as its buffer stores them, and their order."""
+        arrays: list[NDArray[np.generic]] = []
+        channels_last: list[bool] = []
+        for one, buffer in zip(prepared.samples, plan.inputs, strict=True):
+            stored = one.given.dtype == buffer.element.dtype and one.input.zero == buffer.zero
+            as_given = stored and one.input.border is None
+            values = one.given if as_given else (one.codes + buffer.zero).astype(buffer.element.dtype)
+            arrays.append(np.ascontiguousarray(values))
+            channels_last.append(one.channels_last and as_given)
+        return arrays, channels_last
 
-    def _logits(self, count: int) -> NDArray[np.int32]:
-        return np.empty((count, self._plan.result.size), np.int32)
+    def _results_of(self, count: int) -> list[NDArray[np.int32]]:
+        return [np.empty((count, buffer.size), np.int32) for buffer in self._plan.outputs]
 
-    def _in_order(self, logits: NDArray[np.int32]) -> NDArray[np.int32]:
-        return channels_first(logits, self._plan.result_shape)
+    def _in_order(self, results: list[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
+        for node, result in zip(self.graph.outputs, results, strict=True):
+            yield channels_first(result, self.graph.types[node.name].shape)
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
@@ -237,11 +222,12 @@ class NativeEngine:
         return (fused, self._build(fused)), (apart, self._build(apart))
 
     def _inspect(
-        self, plan: Plan, model: Any, images: NDArray[np.uint8], channels_last: bool
+        self, plan: Plan, model: Any, given: list[NDArray[np.generic]], channels_last: list[bool]
     ) -> dict[str, NDArray[np.int64]]:
-        arrays = {name: np.empty((len(images), buffer.size), np.int32) for name, (buffer, _) in plan.tensors.items()}
+        count = len(given[0])
+        arrays = {name: np.empty((count, buffer.size), np.int32) for name, (buffer, _) in plan.tensors.items()}
         buffers = [self._buffer(plan, buffer) for buffer, _ in plan.tensors.values()]
-        model.inspect(images, channels_last, self._logits(len(images)), buffers, list(arrays.values()))
+        model.inspect(given, channels_last, self._results_of(count), buffers, list(arrays.values()))
         return {name: channels_first(array, plan.tensors[name][1]).astype(np.int64) for name, array in arrays.items()}
 
     def _buffer(self, plan: Plan, buffer: Buffer) -> Any:
@@ -268,14 +254,14 @@ class NativeEngine:
                 isa=self._isa,
                 kernel=self._module.Kernel[self.kernel.name],
                 threads=self.threads,
-                input=self._buffer(plan, plan.input),
+                inputs=[self._buffer(plan, buffer) for buffer in plan.inputs],
+                outputs=[self._buffer(plan, buffer) for buffer in plan.outputs],
                 stages=stages,
             )
         except RuntimeError as error:  # threads that the system does not start
             raise EngineError(str(error)) from error
         for step in plan.steps:
             self._add(plan, model, step)
-        model.set_result(self._buffer(plan, plan.result))
         return model
 
     def _add(self, plan: Plan, model: Any, step: Step) -> None:

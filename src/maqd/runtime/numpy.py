@@ -1,29 +1,26 @@
 """The interpreter as an engine."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.graph import Graph, interpreter
+from maqd.graph import interpreter
+from maqd.runtime.engine import BaseEngine, Codes
+from maqd.runtime.inputs import Prepared
 
 
-@dataclass(frozen=True)
-class NumpyEngine:
+class NumpyEngine(BaseEngine):
     """A graph in NumPy.
 
     Args:
         graph: A valid graph.
     """
 
-    graph: Graph
     name = "numpy"
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The logits, int32, N x classes; see `maqd.graph.interpreter.run`."""
-        return interpreter.run(self.graph, images)
+    def compute(self, prepared: Prepared) -> tuple[Codes, ...]:
+        return tuple(codes.astype(np.int32) for codes in interpreter.run(self.graph, *prepared.codes))
 
-    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Every tensor; see `maqd.graph.interpreter.layers`."""
-        return interpreter.layers(self.graph, images)
+    def tensors(self, prepared: Prepared) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        return interpreter.layers(self.graph, *prepared.codes)

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.export.onnx.integer import INPUT, Profile, onnx_model
+from maqd.export.onnx.integer import Profile, onnx_model
 from maqd.graph import Graph
-from maqd.graph.interpreter import check_images
 from maqd.optional import require
+from maqd.runtime.engine import BaseEngine, Codes, check_threads
+from maqd.runtime.inputs import Prepared
 
 
-class OnnxRuntime:
+class OnnxRuntime(BaseEngine):
     """A graph in ONNX Runtime, on the CPU.
 
     Args:
@@ -29,9 +30,9 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, graph: Graph, *, profile: Profile = Profile.COMPATIBLE, threads: int = 1) -> None:
-        self.graph = graph
+        super().__init__(graph)
         self.profile = profile
-        self.threads = threads
+        self.threads = check_threads(threads)
         self._runtime: Any = require("onnxruntime", "this engine")
 
     def _session(self, model: Any) -> Any:
@@ -49,22 +50,17 @@ class OnnxRuntime:
     def _layers(self) -> Any:
         return self._session(onnx_model(self.graph, self.profile, layers=True))
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The logits.
+    def options(self) -> dict[str, Any]:
+        return {"profile": self.profile, "threads": self.threads}
 
-        Args:
-            images: uint8, N x the input's shape.
+    def compute(self, prepared: Prepared) -> tuple[Codes, ...]:
+        return tuple(self._result.run(None, _feed(prepared)))
 
-        Returns:
-            int32, N x classes.
-
-        Raises:
-            EngineError: The images have another type or shape.
-        """
-        return self._result.run(None, {INPUT: check_images(self.graph, images)})[0]
-
-    def layers(self, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Every tensor of the graph: name and codes, int64, N x the tensor's shape; arguments as in `run`."""
-        found = self._layers.run(None, {INPUT: check_images(self.graph, images)})
+    def tensors(self, prepared: Prepared) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        found = self._layers.run(None, _feed(prepared))
         for node, codes in zip(self.graph.nodes, found, strict=True):
             yield node.name, codes.astype(np.int64)
+
+
+def _feed(prepared: Prepared) -> dict[str, NDArray[np.generic]]:
+    return {one.input.key: one.array for one in prepared.samples}

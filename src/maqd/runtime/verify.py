@@ -2,30 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import EngineError
 from maqd.graph import Graph, interpreter
-
-
-class Engine(Protocol):
-    """What can compute a graph."""
-
-    @property
-    def name(self) -> str:
-        """For people and options."""
-        ...
-
-    def layers(self, images: NDArray[np.uint8]) -> Iterable[tuple[str, NDArray[np.int64]]]:
-        """Name and codes of every tensor that the engine computes, int64, N x the tensor's shape.
-
-        Args:
-            images: uint8, N x the input's shape.
-        """
-        ...
+from maqd.runtime.engine import Engine
+from maqd.runtime.inputs import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +18,14 @@ class Difference:
 
     Args:
         tensor: Name of the tensor.
-        image: Number of the image.
+        sample: Number of the sample.
         index: Place in the tensor of one sample, the channel first.
         expected: The interpreter's code.
         got: The engine's.
     """
 
     tensor: str
-    image: int
+    sample: int
     index: tuple[int, ...]
     expected: int
     got: int
@@ -49,7 +33,7 @@ class Difference:
     def __str__(self) -> str:
         channel, *position = self.index
         where = f"channel {channel}" + (f" at {tuple(position)}" if position else "")
-        return f"{self.tensor}, {where}, image {self.image}: {self.got} instead of {self.expected}"
+        return f"{self.tensor}, {where}, sample {self.sample}: {self.got} instead of {self.expected}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +45,7 @@ class EngineResult:
         tensors: How many tensors of the graph it computed.
         values: How many values were compared.
         different: How many of them differ.
-        first: The first of those in the order of the graph, among the first images with any.
+        first: The first of those in the order of the graph, among the first samples with any.
     """
 
     name: str
@@ -76,11 +60,11 @@ class Verification:
     """A comparison of engines.
 
     Args:
-        images: How many images.
+        samples: How many samples.
         engines: One result an engine.
     """
 
-    images: int
+    samples: int
     engines: tuple[EngineResult, ...]
 
     @property
@@ -92,7 +76,7 @@ class Verification:
 def verify(
     graph: Graph,
     engines: Sequence[Engine],
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Iterable[tuple[NDArray[np.generic], ...] | NDArray[np.generic]],
     progress: Callable[[int], None] | None = None,
 ) -> Verification:
     """Compare engines with the interpreter, tensor by tensor.
@@ -100,24 +84,26 @@ def verify(
     Args:
         graph: A valid graph.
         engines: What to compare.
-        batches: uint8, N x the input's shape each.
-        progress: Called with the number of images done, after each batch.
+        batches: An array for each input, as engines take them; an array alone for one input.
+        progress: Called with the number of samples done, after each batch.
 
     Raises:
-        EngineError: There are no images, they do not fit, or an engine leaves out the logits.
+        EngineError: There are no samples, they do not fit, or an engine leaves out an output.
     """
     tallies = [_Tally(engine) for engine in engines]
-    images = 0
-    for batch in batches:
-        expected = dict(interpreter.layers(graph, batch))
+    samples = 0
+    for given in batches:
+        batch = given if isinstance(given, tuple) else (given,)
+        prepared = prepare(graph, *batch)
+        expected = dict(interpreter.layers(graph, *prepared.codes))
         for tally in tallies:
-            tally.compare(graph, batch, expected, images)
-        images += len(batch)
+            tally.compare(graph, batch, expected, samples)
+        samples += prepared.count
         if progress is not None:
-            progress(images)
-    if images == 0:
-        raise EngineError("a comparison needs at least one image, got none")
-    return Verification(images=images, engines=tuple(tally.result() for tally in tallies))
+            progress(samples)
+    if samples == 0:
+        raise EngineError("a comparison needs at least one sample, got none")
+    return Verification(samples=samples, engines=tuple(tally.result() for tally in tallies))
 
 
 class _Tally:
@@ -130,12 +116,13 @@ class _Tally:
         self.first: Difference | None = None
 
     def compare(
-        self, graph: Graph, batch: NDArray[np.uint8], expected: dict[str, NDArray[np.int64]], done: int
+        self, graph: Graph, batch: tuple[NDArray[np.generic], ...], expected: dict[str, NDArray[np.int64]], done: int
     ) -> None:
-        found = dict(self.engine.layers(batch))
-        if graph.logits.name not in found or not found.keys() <= expected.keys():
+        found = dict(self.engine.layers(*batch))
+        outputs = {node.name for node in graph.outputs}
+        if not outputs <= found.keys() <= expected.keys():
             raise EngineError(
-                f"{self.engine.name} must compute tensors of the graph up to {graph.logits.name!r}, got {sorted(found)}"
+                f"{self.engine.name} must compute tensors of the graph up to {sorted(outputs)}, got {sorted(found)}"
             )
         clean = self.first is None
         for name in (node.name for node in graph.nodes if node.name in found):
@@ -148,13 +135,13 @@ class _Tally:
             self.different += wrong
             if wrong and clean:
                 clean = False
-                image, *index = (int(i) for i in np.argwhere(got != wanted)[0])
+                sample, *index = (int(i) for i in np.argwhere(got != wanted)[0])
                 self.first = Difference(
                     tensor=name,
-                    image=done + image,
+                    sample=done + sample,
                     index=tuple(index),
-                    expected=int(wanted[image, *index]),
-                    got=int(got[image, *index]),
+                    expected=int(wanted[sample, *index]),
+                    got=int(got[sample, *index]),
                 )
 
     def result(self) -> EngineResult:

@@ -123,7 +123,7 @@ def fields(w: Writer, index: int, conv: FieldConv) -> list[str]:
     words = (indices.reshape(conv.passes, 8, inputs) << 4 * np.arange(8)[:, None]).sum(1)
     offsets = (0 if step.bias is None else step.bias) - x.zero * codes.sum(1)
     weights = w.tables.add(f"weights{index}", "uint32_t", words)
-    added, _ = w.tables.narrowest(f"offsets{index}", offsets, (16, 32))
+    added, _ = w.tables.narrowest(f"constants{index}", offsets, (16, 32))
     chunk = (2**16 - 1) // (255 * (states.count - 1))
     return [
         w.sums(index),

@@ -31,7 +31,7 @@ from maqd.export.c99.operations import (
     turned_signs,
 )
 from maqd.export.c99.targets import Target
-from maqd.graph import Graph
+from maqd.graph import Graph, Storage
 from maqd.numerics.states import States
 from maqd.plan import (
     AddStep,
@@ -97,6 +97,20 @@ class Program:
         return replace(found, rows=buffer.rows, columns=buffer.columns, channels=buffer.channels)
 
 
+def _check_ends(graph: Graph) -> None:
+    """Programs take one input of bytes and give one output."""
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ExportError(
+            f"C99 programs have one input and output, got inputs {', '.join(node.key for node in graph.inputs)} and "
+            f"outputs {', '.join(node.key for node in graph.outputs)}; lower a network with one of each"
+        )
+    if graph.input.storage is not Storage.U8:
+        raise ExportError(
+            f"C99 programs take uint8, and input {graph.input.key!r} is {graph.input.storage.value}; "
+            "use maqd.nn.IntegerInput with uint8 samples"
+        )
+
+
 def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENERIC) -> Program:
     """Decide everything that the text of a program depends on.
 
@@ -109,6 +123,7 @@ def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENER
         ExportError: The graph has a node that there is no kernel for.
         EngineError: An activation's input can reach the very largest int32.
     """
+    _check_ends(graph)
     plan = make_plan(graph)
     operations = tuple(_operation(step, trits=False) for step in plan.steps)
     if strategy is not Strategy.SIZE:

@@ -40,11 +40,11 @@ def make_vectors(graph: Graph, source: Source, images: NDArray[np.uint8]) -> Vec
         source: Its program.
         images: uint8, N x the input's shape.
     """
-    tensors = dict(interpreter.layers(graph, images))
+    tensors = dict(interpreter.layers(graph, images.astype(np.int64) - graph.input.zero))
     hashes = [_hash(in_memory(one.as_computed(tensors[one.name]))) for one in source.traced]
     return Vectors(
         images=in_memory(images.astype(np.int64)).astype(np.uint8),
-        logits=in_memory(tensors[graph.logits.name]).astype(np.int32),
+        logits=in_memory(tensors[graph.output.name]).astype(np.int32),
         hashes=np.stack(hashes, 1) if hashes else np.zeros((len(images), 0), np.uint32),
     )
 

@@ -1,6 +1,5 @@
 """The text of a program: its header, and its code with tables, kernels and a function for each step."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +44,8 @@ def kernels(name: str) -> str:
 
 
 def model_hash(graph: Graph) -> str:
-    """SHA-256 of the graph's .maqd file."""
-    return hashlib.sha256(container.to_bytes(graph)).hexdigest()
+    """SHA-256 of the graph's nodes."""
+    return container.fingerprint(graph)
 
 
 def write_source(program: Program, prefix: str) -> Source:
@@ -87,7 +86,7 @@ extern "C" {{
 
 /* The logits: int32_t; a score is logit * 2^exponent, and the largest one is the class. */
 #define {upper}_CLASSES {out.size}
-#define {upper}_EXPONENT ({program.graph.types[program.graph.logits.name].exponent})
+#define {upper}_EXPONENT ({program.graph.types[program.graph.output.name].exponent})
 
 /* Bytes of memory that a run needs, besides the image, the logits and the stack. */
 #define {upper}_ARENA_BYTES {max(program.arena, 4)}
@@ -95,7 +94,7 @@ extern "C" {{
 /* Bytes of constant tables. */
 #define {upper}_TABLE_BYTES {table_bytes}
 
-/* The network (first half of the SHA-256 of its .maqd file's content). */
+/* The network (first half of the SHA-256 of its nodes). */
 #define {upper}_HASH "{model_hash(program.graph)[:32]}"
 
 /* Computes the logits of an image in memory of its own: not to be called by two threads at once.

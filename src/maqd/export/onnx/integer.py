@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from maqd import __version__
 from maqd.errors import ExportError
+from maqd.export.onnx.names import with_unique_names
 from maqd.graph import (
     Activation,
     Add,
@@ -27,16 +28,16 @@ from maqd.graph import (
     Graph,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
+    Storage,
     SumPool,
     Thresholds,
     Weighted,
 )
 from maqd.io.files import write_atomically
 from maqd.numerics.limits import INT32_LIMIT
-from maqd.numerics.states import PIXELS
 from maqd.optional import require
 
 
@@ -59,9 +60,6 @@ class Versions:
 
 VERSIONS = {Profile.COMPATIBLE: Versions(opset=21, ir=10), Profile.COMPACT: Versions(opset=25, ir=13)}
 """Opset 21 came with IR version 10; 2-bit integers came with opset 25 and IR version 13."""
-
-INPUT = "images"
-"""Name of the model's input, uint8, N x the graph's input shape."""
 
 CHUNK = 16
 """Thresholds that are compared at once: the comparisons of all of them are in memory together."""
@@ -101,7 +99,7 @@ def onnx_model(graph: Graph, profile: Profile = Profile.COMPATIBLE, *, layers: b
         ExportError: The graph has something that the profile cannot express.
         MissingDependencyError: onnx is not installed.
     """
-    return _Emitter(graph, profile, require_onnx()).model(layers=layers)
+    return _Emitter(with_unique_names(graph), profile, require_onnx()).model(layers=layers)
 
 
 @dataclass(frozen=True)
@@ -137,16 +135,26 @@ class Writer:
         return output
 
     def constant(self, values: NDArray[np.generic] | Sequence[float] | float, dtype: type[np.number], name: str) -> str:
-        """An initializer; the name says what it is for."""
-        self.constants[name] = self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name)
+        """An initializer; the name says what it is for.
+
+        Raises:
+            ExportError: The name belongs to another value.
+        """
+        made = self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name)
+        if self.constants.setdefault(name, made) != made:
+            raise ExportError(f"two constants are called {name!r}; this is a bug of maqd, please report it")
         return name
 
     def value(self, name: str, kind: int, batch: str | int, shape: tuple[int, ...]) -> Any:
         """Name, type and shape of a tensor."""
         return self.onnx.helper.make_tensor_value_info(name, kind, [batch, *shape])
 
+    def element(self, node: Input) -> int:
+        """ONNX's number of the type of an input's array."""
+        return self.onnx.helper.np_dtype_to_tensor_dtype(node.storage.dtype)
+
     def assemble(self, graph: Graph, *, inputs: Any, outputs: Any, values: Any, opsets: dict[str, int], ir: int) -> Any:
-        """The model: what was collected, and what its logits mean as metadata properties.
+        """The model: what was collected, and what its outputs mean as metadata properties.
 
         Args:
             graph: Where it comes from.
@@ -163,9 +171,12 @@ class Writer:
             producer_name="maqd",
             producer_version=__version__,
         )
-        properties = {"logits_exponent": str(graph.types[graph.logits.name].exponent)}
-        if graph.logits.labels:
-            properties["labels"] = json.dumps(graph.logits.labels)
+        properties = {}
+        for node in graph.outputs:
+            properties[f"exponent.{node.key}"] = str(graph.types[node.name].exponent)
+            properties[f"divisor.{node.key}"] = str(node.divisor)
+        for labels in graph.metadata.labels:
+            properties[f"labels.{labels.output}"] = json.dumps(labels.names)
         helper.set_model_props(model, properties)
         return model
 
@@ -187,14 +198,16 @@ class _Emitter(Writer):
         """All nodes as one model."""
         for node in self.graph.nodes:
             self.node(node)
-        names = [node.name for node in self.graph.nodes] if layers else [self.graph.logits.name]
-        for name in names:
-            self.emit("Identity", [self.int32(name)], name)
+        results = {node.name: node.key for node in self.graph.outputs}
+        if layers:
+            results = {node.name: f"{node.name}/layer" for node in self.graph.nodes}
+        for name, result in results.items():
+            self.emit("Identity", [self.int32(name)], result)
         kinds, versions = self.onnx.TensorProto, VERSIONS[self.profile]
         return self.assemble(
             self.graph,
-            inputs=[self.value(INPUT, kinds.UINT8, "N", self.graph.input.shape)],
-            outputs=[self.value(name, kinds.INT32, "N", self.types[name].shape) for name in names],
+            inputs=[self.value(node.key, self.element(node), "N", node.shape) for node in self.graph.inputs],
+            outputs=[self.value(result, kinds.INT32, "N", self.types[name].shape) for name, result in results.items()],
             values=[],
             opsets={"": versions.opset},
             ir=versions.ir,
@@ -255,7 +268,7 @@ class _Emitter(Writer):
         name = node.name
         match node:
             case Input():
-                self.bytes[name] = _Bytes(INPUT, -PIXELS.low)
+                self.enter(node)
             case Conv():
                 self.words[name] = self.weighted(
                     node,
@@ -287,10 +300,40 @@ class _Emitter(Writer):
                 self.words[name] = self.emit("Concat", self.aligned(node), f"{name}/joined", axis=node.axis + 1)
             case Flatten():
                 self.same(node, "Flatten", axis=1)
-            case Logits():
+            case Output():
                 self.words[name] = self.int32(node.inputs[0])
             case _:
                 raise ExportError(f"ONNX export does not know {node.operation} node {name!r}")
+
+    def enter(self, node: Input) -> None:
+        """The codes of an input: its bytes as they are, other integers less zero, floats quantized in double."""
+        name, kinds = node.name, self.onnx.TensorProto
+        if node.storage is Storage.U8 and node.zero >= 0:
+            self.bytes[name] = _Bytes(node.key, node.zero)
+        elif node.border is None:
+            wide = self.emit("Cast", [node.key], f"{name}/stored", to=kinds.INT32)
+            zero = self.constant(node.zero, np.int32, f"{name}/zero")
+            self.words[name] = self.emit("Sub", [wide, zero], f"{name}/codes")
+        else:
+            border, column = node.border, [-1 if d == node.border.axis else 1 for d in range(len(node.shape))]
+            double = self.emit("Cast", [node.key], f"{name}/double", to=kinds.DOUBLE)
+            factors = border.multiplier.astype(np.float64) * 2.0**-border.shift
+            factor = self.constant(factors.reshape(column), np.float64, f"{name}/factor")
+            half = self.constant(0.5, np.float64, f"{name}/half")
+            offset = self.constant(border.offset.astype(np.float64).reshape(column), np.float64, f"{name}/offset")
+            ends = [
+                self.constant(float(end), np.float64, f"{name}/{what}")
+                for what, end in (("lowest", node.grid.low), ("highest", node.grid.high))
+            ]
+            scaled = self.emit("Mul", [double, factor], f"{name}/scaled")
+            # A product and a sum that runtimes must not contract: the product is exact, so they could not differ.
+            floor = self.emit("Floor", [self.emit("Add", [scaled, half], f"{name}/raised")], f"{name}/floor")
+            moved = self.emit("Add", [floor, offset], f"{name}/moved")
+            # Not-a-number compares as false: it becomes the lowest code.
+            number = self.emit("GreaterOrEqual", [moved, ends[0]], f"{name}/number")
+            whole = self.emit("Where", [number, moved, ends[0]], f"{name}/whole")
+            inside = self.emit("Min", [whole, ends[1]], f"{name}/inside")
+            self.words[name] = self.emit("Cast", [inside], f"{name}/codes", to=kinds.INT32)
 
     def same(self, node: Node, operator: str, **attributes: Any) -> None:
         """An operator that keeps codes as they are, on bytes where there are bytes."""
@@ -360,8 +403,8 @@ class _Emitter(Writer):
             return
         spacing = self.constant(states.spacing, np.int32, f"{name}/spacing")
         scaled = self.emit("Mul", [index, spacing], f"{name}/scaled")
-        low = self.constant(states.low, np.int32, f"{name}/low")
-        self.words[name] = self.emit("Add", [scaled, low], f"{name}/codes")
+        lowest = self.constant(states.low, np.int32, f"{name}/lowest")
+        self.words[name] = self.emit("Add", [scaled, lowest], f"{name}/codes")
 
     def thresholds(self, node: Thresholds) -> str:
         """How many thresholds each code reaches, int32: comparisons and a sum over them."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import ExportError
-from maqd.export.onnx.integer import INPUT, Writer, require_onnx
+from maqd.export.onnx.integer import Writer, require_onnx
+from maqd.export.onnx.names import with_unique_names
 from maqd.graph import (
     Activation,
     Add,
@@ -25,9 +26,9 @@ from maqd.graph import (
     Graph,
     Input,
     Linear,
-    Logits,
     MaxPool,
     Node,
+    Output,
     SumPool,
     Thresholds,
     Weighted,
@@ -36,7 +37,6 @@ from maqd.graph import (
 from maqd.io.files import write_atomically
 from maqd.numerics.bounds import Interval
 from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds, fixed_point_affine
-from maqd.numerics.states import PIXELS
 
 
 class Flavour(enum.Enum):
@@ -79,7 +79,7 @@ def qonnx_model(graph: Graph, flavour: Flavour) -> Any:
         ExportError: The flavour cannot express the graph exactly.
         MissingDependencyError: onnx is not installed.
     """
-    return _Emitter(graph, flavour, require_onnx()).model()
+    return _Emitter(with_unique_names(graph), flavour, require_onnx()).model()
 
 
 class _Emitter(Writer):
@@ -102,13 +102,15 @@ class _Emitter(Writer):
                 )
             self.node(node)
         kinds = self.onnx.TensorProto
-        *inner, logits = [
-            self.value(node.name, kinds.FLOAT, 1, self.types[node.name].shape) for node in self.graph.nodes
+        inner = [
+            self.value(node.name, kinds.FLOAT, 1, self.types[node.name].shape)
+            for node in self.graph.nodes
+            if not isinstance(node, Output)
         ]
         return self.assemble(
             self.graph,
-            inputs=[self.value(INPUT, kinds.UINT8, 1, self.graph.input.shape)],
-            outputs=[logits],
+            inputs=[self.value(node.key, self.element(node), 1, node.shape) for node in self.graph.inputs],
+            outputs=[self.value(node.key, kinds.FLOAT, 1, self.types[node.name].shape) for node in self.graph.outputs],
             values=inner,
             opsets={"": OPSET, DOMAIN: 1},
             ir=IR,
@@ -120,8 +122,8 @@ class _Emitter(Writer):
 
     def quant(self, source: str, output: str, bits: int, *, signed: bool) -> str:
         """A Quant node on integers: scale 1, zero point 0, rounding down, the narrow range if signed."""
-        one, zero = self.float_constant(1, "one"), self.float_constant(0, "zero")
-        width = self.float_constant(bits, f"bits{bits}")
+        one, zero = self.float_constant(1, "/one"), self.float_constant(0, "/zero")
+        width = self.float_constant(bits, f"/bits{bits}")
         options = {"signed": int(signed), "narrow": int(signed), "rounding_mode": "FLOOR"}
         return self.emit("Quant", [source, one, zero, width], output, domain=DOMAIN, **options)
 
@@ -140,8 +142,12 @@ class _Emitter(Writer):
         name = node.name
         match node:
             case Input():
-                wide = self.emit("Cast", [INPUT], f"{name}/float", to=self.onnx.TensorProto.FLOAT)
-                self.emit("Add", [wide, self.float_constant(PIXELS.low, f"{name}/low")], name)
+                if node.border is not None:
+                    raise ExportError(
+                        f"input node {name!r} takes floats, and QONNX has no exact rule for them; export to ONNX"
+                    )
+                wide = self.emit("Cast", [node.key], f"{name}/float", to=self.onnx.TensorProto.FLOAT)
+                self.emit("Sub", [wide, self.float_constant(node.zero, f"{name}/zero")], name)
             case Conv():
                 self.biased(
                     node,
@@ -174,8 +180,8 @@ class _Emitter(Writer):
                 self.emit("Concat", self.aligned(node), name, axis=node.axis + 1)
             case Flatten():
                 self.emit("Flatten", node.inputs, name, axis=1)
-            case Logits():
-                self.emit("Identity", node.inputs, name)
+            case Output():
+                self.emit("Identity", node.inputs, node.key)
             case _:
                 raise ExportError(f"QONNX export does not know {node.operation} node {name!r}")
 

@@ -2,14 +2,14 @@
 
 from maqd.graph.nodes.activation import Activation, FixedPoint, Thresholds
 from maqd.graph.nodes.base import Node
-from maqd.graph.nodes.io import Input, Logits
+from maqd.graph.nodes.io import Border, Input, Output, Storage
 from maqd.graph.nodes.merging import Add, Aligned, Concat
 from maqd.graph.nodes.pooling import GlobalSum, MaxPool, SumPool, Window
 from maqd.graph.nodes.shape import Flatten
 from maqd.graph.nodes.weighted import Conv, Linear, Weighted
 
 NODES: tuple[type[Node], ...] = (
-    Input, Conv, Linear, Thresholds, FixedPoint, MaxPool, SumPool, GlobalSum, Add, Concat, Flatten, Logits,
+    Input, Conv, Linear, Thresholds, FixedPoint, MaxPool, SumPool, GlobalSum, Add, Concat, Flatten, Output,
 )  # fmt: skip
 """Every kind of node."""
 
@@ -18,6 +18,7 @@ __all__ = [
     "Activation",
     "Add",
     "Aligned",
+    "Border",
     "Concat",
     "Conv",
     "FixedPoint",
@@ -25,9 +26,10 @@ __all__ = [
     "GlobalSum",
     "Input",
     "Linear",
-    "Logits",
     "MaxPool",
     "Node",
+    "Output",
+    "Storage",
     "SumPool",
     "Thresholds",
     "Weighted",

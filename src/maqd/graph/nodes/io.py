@@ -1,53 +1,150 @@
 """Where a graph begins and ends."""
 
+import enum
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from maqd.graph.nodes.base import Node
 from maqd.graph.types import TensorType
 from maqd.numerics.bounds import Interval
-from maqd.numerics.states import PIXELS
+from maqd.numerics.limits import MAX_MULTIPLIER
+from maqd.numerics.states import PIXELS, Grid
+
+
+class Storage(enum.Enum):
+    """The type of an input's array."""
+
+    U8 = "uint8"
+    I8 = "int8"
+    I16 = "int16"
+    U16 = "uint16"
+    F32 = "float32"
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """As NumPy calls it."""
+        return np.dtype(self.value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Border:
+    """How a float becomes a code: clip(floor(x * multiplier * 2**-shift + 1/2) + offset), in float64.
+
+    float32 has 24 significant bits and a multiplier 29, so that the product is exact; the offset is added after
+    rounding, to an integer. Infinity is clipped. Not-a-number is an error in Python and the lowest code in ONNX and C.
+
+    Args:
+        multiplier: Integers below 2**29 in magnitude, one a channel or one for all.
+        offset: Integers below 2**29 in magnitude, one a channel or one for all.
+        shift: 0 .. 62.
+        axis: The dimension of the channels in one sample.
+    """
+
+    multiplier: NDArray[np.signedinteger]
+    offset: NDArray[np.signedinteger]
+    shift: int
+    axis: int = 0
+
+    def codes(self, x: NDArray[np.float32], grid: Grid) -> NDArray[np.int64]:
+        """The codes of N samples.
+
+        Args:
+            x: float32, N x the input's shape, no not-a-number.
+            grid: Lowest and highest code.
+        """
+        column = (-1, *[1] * (x.ndim - 2 - self.axis))
+        a, b = (value.astype(np.float64).reshape(column) for value in (self.multiplier, self.offset))
+        rounded = np.floor(x.astype(np.float64) * (a * 2.0**-self.shift) + 0.5)
+        return np.clip(rounded + b, grid.low, grid.high).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Input(Node):
-    """uint8 samples: code = pixel - 128.
+    """Samples from outside: code = stored - zero, or floats quantized by `border`.
 
     Args:
+        key: Its name for callers; the node's name by default.
         shape: Of one sample, channels first.
-        exponent: Of the unit.
+        grid: Lowest and highest code, and the unit.
+        storage: Type of the array.
+        zero: The stored integer of code 0; not used with float32.
+        border: How floats become codes; None unless the storage is float32.
     """
 
+    key: str = ""
     shape: tuple[int, ...]
-    exponent: int = PIXELS.exponent
+    grid: Grid = PIXELS
+    storage: Storage = Storage.U8
+    zero: int = -PIXELS.low
+    border: Border | None = None
 
     operation = "input"
     arity = (0, 0)
 
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", self.name)
+
     def infer(self, *inputs: TensorType) -> TensorType:
         self.require(len(self.shape) >= 1 and min(self.shape) >= 1, f"needs positive sizes, got {self.shape}")
+        if self.storage is Storage.F32:
+            self._check_border()
+        else:
+            self.require(self.border is None, f"has a border for floats, and its storage is {self.storage.value}")
+            limits = np.iinfo(self.storage.value)
+            self.require(
+                limits.min <= self.grid.low + self.zero and self.grid.high + self.zero <= limits.max,
+                f"its codes {self.grid.low} .. {self.grid.high} plus {self.zero} do not fit {self.storage.value}",
+            )
         return TensorType(
             shape=self.shape,
-            exponent=self.exponent,
-            interval=Interval.of(PIXELS.low, PIXELS.high, len(self.shape)),
+            exponent=self.grid.exponent,
+            interval=Interval.of(self.grid.low, self.grid.high, len(self.shape)),
         )
+
+    def _check_border(self) -> None:
+        border = self.border
+        if border is None:
+            self.require(False, "takes floats and has no border that quantizes them")
+            return
+        self.require(0 <= border.axis < len(self.shape), f"axis {border.axis} is none of the dimensions {self.shape}")
+        channels = self.shape[border.axis]
+        for what, values in (("multipliers", border.multiplier), ("offsets", border.offset)):
+            self.require(
+                values.shape in ((1,), (channels,))
+                and np.issubdtype(values.dtype, np.signedinteger)
+                and bool((abs(values.astype(np.int64)) < MAX_MULTIPLIER).all()),
+                f"needs 1 or {channels} signed integer {what} below 2^29, got {values.dtype} of shape {values.shape}",
+            )
+        self.require(0 <= border.shift <= 62, f"shift must be in 0 .. 62, got {border.shift}")
+
+    def describe(self) -> str:
+        return "" if self.storage is Storage.U8 and self.grid == PIXELS else self.storage.value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Logits(Node):
-    """The result, unchanged, as int32: a score is code * 2**exponent.
+class Output(Node):
+    """A result, unchanged: value = code * 2**exponent / divisor.
 
     Args:
-        labels: Names of the classes, or nothing.
+        key: Its name for callers; the node's name by default.
+        divisor: 1 .. 2**24: an average over so many positions.
     """
 
-    labels: tuple[str, ...] = ()
+    key: str = ""
+    divisor: int = 1
 
-    operation = "logits"
+    operation = "output"
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", self.name)
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        (x,) = inputs
-        self.require(
-            not self.labels or x.shape == (len(self.labels),),
-            f"{len(self.labels)} labels do not fit an output of shape {x.shape}",
-        )
-        return x
+        self.require(1 <= self.divisor <= 2**24, f"divisor must be in 1 .. 2^24, got {self.divisor}")
+        return inputs[0]
+
+    def describe(self) -> str:
+        return f"divided by {self.divisor}" if self.divisor > 1 else ""

@@ -46,8 +46,6 @@ def norm_activation(step: Step, x: Codes | Raw, module: NormActivation) -> Codes
 def _quantizer(step: Step, module: NormActivation | QuantActivation) -> Quantizer:
     if module.quantizer is None:
         step.refuse("it is a ReLU in float", "give it a quantizer and train again")
-    if not module.rounding:
-        step.refuse("it is not rounded", "train it with rounding: start from it with init.run, or set_rounding")
     return module.quantizer
 
 

@@ -6,12 +6,12 @@ from maqd.nn import IntegerInput
 
 
 def integer_input(step: Step, x: Codes | Raw, module: IntegerInput) -> Codes:
-    """`IntegerInput`: the graph's input."""
+    """`IntegerInput`: an input of the graph."""
     if not isinstance(x, Raw):
         step.refuse("an input layer takes the raw input", "use one IntegerInput, first")
-    if any(isinstance(node, Input) for node in step.builder.nodes):
-        step.refuse("a graph has one input", "lower a module whose forward() takes one tensor")
-    return step.put(Input(name=step.name, inputs=(), shape=x.shape, exponent=module.grid.exponent))
+    if any(isinstance(node, Input) and node.key == x.name for node in step.builder.nodes):
+        step.refuse(f"{x.name!r} enters the graph twice", "call IntegerInput once and use its result again")
+    return step.put(Input(name=step.name, inputs=(), key=x.name, shape=x.shape, grid=module.grid))
 
 
 RULES = Rules(modules={IntegerInput: integer_input}, functions={})

@@ -16,10 +16,6 @@ def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | Qua
     exponent = module.exponent
     if module.states is None or exponent is None:
         step.refuse("its weights are in float", "give it states and train again")
-    if not module.rounding:
-        step.refuse(
-            "its weights are not rounded", "train it with rounding: start from it with init.run, or set_rounding"
-        )
     module.refold()
     weight = PackedCodes.pack(module.weight_codes().numpy(), module.states)
     bias = None
