@@ -143,7 +143,7 @@ def test_the_ground_stands_alone():
 
 
 def test_numbers_build_on_each_other_in_one_order():
-    order = ["limits", "states", "fixedpoint", "packing", "bounds"]
+    order = ["limits", "states", "border", "fixedpoint", "packing", "bounds"]
     for place, module in enumerate(order):
         below = {"maqd.errors", *(f"maqd.numerics.{name}" for name in order[:place])}
         assert own(imports(f"maqd.numerics.{module}", nested=True)) <= below

@@ -412,10 +412,11 @@ def test_accumulators_that_float32_does_not_hold_are_refused():
         lower(Stream(), EXAMPLE)
 
 
-@pytest.mark.parametrize("example", [torch.zeros(1, 3, 8, 8), torch.zeros(3, dtype=torch.uint8)])
-def test_examples_must_be_batches_of_pixels(example: Tensor):
-    with pytest.raises(DataError, match="lowering needs a uint8 batch"):
-        lower(nn.Sequential(*stem()), example)
+def test_examples_must_be_batches_of_what_the_input_takes():
+    with pytest.raises(DataError, match=r"lowering needs a batch .*, got torch\.uint8 \(3,\)"):
+        lower(nn.Sequential(*stem()), torch.zeros(3, dtype=torch.uint8))
+    with pytest.raises(LoweringError, match=r"the input layer takes uint8 pixels 0\.\.255, got torch\.float32"):
+        lower(nn.Sequential(*stem()), torch.zeros(1, 3, 8, 8))
 
 
 def test_images_of_another_size_are_refused():

@@ -31,7 +31,7 @@ class TorchEngine:
     def __init__(self, model: nn.Module, graph: Graph) -> None:
         self.graph = graph
         self.model = plain(model)
-        examples = tuple(torch.zeros(1, *node.shape, dtype=torch.uint8) for node in graph.inputs)
+        examples = tuple(torch.from_numpy(np.zeros((1, *node.shape), node.storage.dtype)) for node in graph.inputs)
         self.traced = trace(self.model, examples)
         for module in self.model.modules():
             if isinstance(module, Folded):

@@ -68,14 +68,14 @@ def lower(
 
     Args:
         model: Layers of `maqd.nn`, and what docs/lowering.md lists.
-        example: As in `check`; uint8, N x C x ...
+        example: As in `check`
         affine: Form of the activations.
         labels: Names of the classes.
         progress: Told how far the proof is.
 
     Raises:
         LoweringError: Calls have no exact integer form; the message names all of them, with reason and remedy.
-        DataError: `example` is no batch of uint8 samples.
+        DataError: `example` is no batch.
     """
     builder, refusals = _build(model, example, affine, labels)
     if builder is None or builder.graph is None:
@@ -99,10 +99,8 @@ def _build(
 ) -> tuple[Builder | None, tuple[Refusal, ...]]:
     examples = example if isinstance(example, tuple) else (example,)
     for one in examples:
-        if one.dtype != torch.uint8 or one.ndim < 2:
-            raise DataError(
-                f"lowering needs a uint8 batch to know the shape of an input, got {one.dtype} {tuple(one.shape)}"
-            )
+        if one.ndim < 2:
+            raise DataError(f"lowering needs a batch to know the shape of an input, got {one.dtype} {tuple(one.shape)}")
     try:
         traced = trace(plain(model), examples)
     except TracingError as error:

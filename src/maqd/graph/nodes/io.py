@@ -1,63 +1,15 @@
 """Where a graph begins and ends."""
 
-import enum
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maqd.graph.nodes.base import Node
 from maqd.graph.types import TensorType
+from maqd.numerics.border import Border, Storage
 from maqd.numerics.bounds import Interval
 from maqd.numerics.limits import MAX_MULTIPLIER
 from maqd.numerics.states import PIXELS, Grid
-
-
-class Storage(enum.Enum):
-    """The type of an input's array."""
-
-    U8 = "uint8"
-    I8 = "int8"
-    I16 = "int16"
-    U16 = "uint16"
-    F32 = "float32"
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """As NumPy calls it."""
-        return np.dtype(self.value)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Border:
-    """How a float becomes a code: clip(floor(x * multiplier * 2**-shift + 1/2) + offset), in float64.
-
-    float32 has 24 significant bits and a multiplier 29, so that the product is exact; the offset is added after
-    rounding, to an integer. Infinity is clipped. Not-a-number is an error in Python and the lowest code in ONNX and C.
-
-    Args:
-        multiplier: Integers below 2**29 in magnitude, one a channel or one for all.
-        offset: Integers below 2**29 in magnitude, one a channel or one for all.
-        shift: 0 .. 62.
-        axis: The dimension of the channels in one sample.
-    """
-
-    multiplier: NDArray[np.signedinteger]
-    offset: NDArray[np.signedinteger]
-    shift: int
-    axis: int = 0
-
-    def codes(self, x: NDArray[np.float32], grid: Grid) -> NDArray[np.int64]:
-        """The codes of N samples.
-
-        Args:
-            x: float32, N x the input's shape, no not-a-number.
-            grid: Lowest and highest code.
-        """
-        column = (-1, *[1] * (x.ndim - 2 - self.axis))
-        a, b = (value.astype(np.float64).reshape(column) for value in (self.multiplier, self.offset))
-        rounded = np.floor(x.astype(np.float64) * (a * 2.0**-self.shift) + 0.5)
-        return np.clip(rounded + b, grid.low, grid.high).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
