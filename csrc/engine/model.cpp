@@ -4,6 +4,8 @@
 #include <chrono>
 #include <stdexcept>
 
+#include <unistd.h>
+
 namespace maqd {
 
 namespace {
@@ -189,7 +191,8 @@ std::pair<size_t, size_t> share(size_t count, size_t member, size_t members) {
 
 Model::Model(const Isa &isa, Kernel kernel, int threads, std::vector<Buffer> inputs, std::vector<Buffer> outputs,
              std::vector<Stage> stages)
-    : isa_(isa), kernel_(kernel), threads_(threads), inputs_(std::move(inputs)), outputs_(std::move(outputs)), stages_(std::move(stages)) {
+    : isa_(isa), kernel_(kernel), threads_(threads), inputs_(std::move(inputs)), outputs_(std::move(outputs)),
+      stages_(std::move(stages)), process_(getpid()) {
     if (stages_.empty() || stages_.size() > MAX_STAGES) throw std::invalid_argument("there must be 1 to 4 stages");
     if (threads < 1 || stages_[0].images < static_cast<size_t>(threads))
         throw std::invalid_argument("threads and images must be positive, and there must be an image for each thread");
@@ -224,6 +227,13 @@ void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {
     append(std::make_unique<TransposeStep>(isa_, x, y, height, width));
 }
 
+Model::~Model() {
+    // Its threads cannot be joined in a forked child, and its condition variables not be destroyed.
+    if (forked()) (void)team_.release();
+}
+
+bool Model::forked() const { return getpid() != process_; }
+
 void Model::append(std::unique_ptr<Step> step) {
     const Bytes weights = step->weights();
     for (; weights.size && unaware_ < steps_.size(); unaware_++) steps_[unaware_]->precede(weights);
@@ -231,7 +241,7 @@ void Model::append(std::unique_ptr<Step> step) {
 }
 
 std::unique_ptr<Model::Context> Model::acquire() const {
-    {
+    if (!forked()) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (!idle_.empty()) {
             auto context = std::move(idle_.back());
@@ -250,6 +260,7 @@ std::unique_ptr<Model::Context> Model::acquire() const {
 }
 
 void Model::release(std::unique_ptr<Context> context) const {
+    if (forked()) return;
     std::lock_guard<std::mutex> lock(mutex_);
     idle_.push_back(std::move(context));
 }
@@ -340,14 +351,15 @@ void Model::run(const Arrays &arrays, size_t count) const {
     };
     // Threads take images of their own where there are enough of them, and parts of the same steps otherwise.
     bool done = false;
-    if (team_ && count >= members) {
+    const bool together = team_ && !forked();
+    if (together && count >= members) {
         const size_t portion = std::min(most, (count + members - 1) / members);
         std::atomic<size_t> next{0};
         done = team_->run([&](int member) {
             for (size_t first = next.fetch_add(portion); first < count; first = next.fetch_add(portion))
                 some((*context)[static_cast<size_t>(member)], first, std::min(count, first + portion));
         });
-    } else if (team_) {
+    } else if (together) {
         Barrier barrier(threads_);
         done = team_->run([&](int member) {
             const auto me = static_cast<size_t>(member);

@@ -109,6 +109,9 @@ class Model {
   public:
     Model(const Isa &isa, Kernel kernel, int threads, std::vector<Buffer> inputs, std::vector<Buffer> outputs,
           std::vector<Stage> stages);
+    ~Model();
+    Model(const Model &) = delete;
+    Model &operator=(const Model &) = delete;
 
     void conv(const ConvOptions &options);
     void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
@@ -158,6 +161,9 @@ class Model {
     };
     using Context = std::vector<Worker>;  // one a thread
     void append(std::unique_ptr<Step> step);
+    // Whether this is a child of the process that made the model. It has none of the team's threads, and locks may be
+    // held by threads that it does not have: it runs on the calling thread, in memory that each call allocates.
+    bool forked() const;
     std::unique_ptr<Context> acquire() const;
     void release(std::unique_ptr<Context> context) const;
     Batch batch(Worker &worker, size_t images) const;
@@ -178,6 +184,7 @@ class Model {
     std::vector<std::unique_ptr<Step>> steps_;
     size_t unaware_ = 0;  // the steps from here on do not know yet which weights are read behind them
     std::unique_ptr<Team> team_;
+    const long process_;
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Context>> idle_;
 };
