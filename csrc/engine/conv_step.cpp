@@ -562,7 +562,7 @@ class ConvStep final : public Step {
     Events events_{};
     DepthwiseCall depthwise_{};
     size_t fold_ = 1;  // of `depthwise_` or `dense_`
-    Finish folded_{};  // what follows so many pixels
+    Finish folded_{};  // what follows `fold` pixels
 };
 
 }  // namespace

@@ -104,7 +104,7 @@ class DepthwiseStrips {
   private:
     size_t bytes(int32_t columns) const { return static_cast<size_t>(columns) * channels_; }
     size_t line() const { return phases_ * pitch_; }
-    // Input rows that so many output rows see.
+    // Input rows that a number of output rows see.
     size_t span(size_t rows) const {
         return (rows - 1) * static_cast<size_t>(w_.stride_rows) +
                static_cast<size_t>((w_.kernel_rows - 1) * w_.dilation_rows) + 1;

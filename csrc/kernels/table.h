@@ -50,7 +50,7 @@ struct Dense {
     bool direct;  // the left matrix is the input: kernels of 1 x 1 with stride 1 and no padding
     int group;  // which group of input channels
     size_t first_output;  // of the group
-    size_t fold;  // so many pixels of 8 or 16 outputs are one of 32 in `Finish`; otherwise 1
+    size_t fold;  // pixels of 8 or 16 outputs that `Finish` takes as one of 32; otherwise 1
     size_t outputs;  // of the group, rounded up to a multiple of 32
     const int8_t *weights;  // [outputs / 16][depth / 4][16][4]
     size_t short_steps;  // sums of products of so many pairs of inputs fit 16 bits

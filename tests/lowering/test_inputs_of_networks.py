@@ -115,6 +115,24 @@ def test_the_range_of_each_channel_takes_all_codes():
     assert whole.border.multiplier.shape == (1,)
 
 
+def test_a_channel_that_does_not_vary_leaves_the_others_their_codes():
+    data = samples(200, 0)[0]
+    data[:, 1] = 4.0
+    codes = IntegerInput(FINE, Storage.F32).fit([data], axis=0)(data) / FINE.unit
+    assert (codes[:, 1] == 0).all()
+    for channel in (0, 2):
+        assert (codes[:, channel].min(), codes[:, channel].max()) == (-127, 127)
+
+
+def test_ranges_that_no_border_expresses_are_refused():
+    far = torch.tensor([[1e12], [1e12 + 2e5]])
+    with pytest.raises(ConfigError, match="cannot be quantized together; subtract a constant"):
+        IntegerInput(FINE, Storage.F32).fit([far])
+    apart = torch.tensor([[0.0, 0.0], [1e-6, 1e6]])
+    with pytest.raises(ConfigError, match="cannot be quantized together"):
+        IntegerInput(FINE, Storage.F32).fit([apart], axis=0)
+
+
 def test_images_need_no_state():
     assert IntegerInput().state_dict() == {}
 

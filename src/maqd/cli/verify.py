@@ -42,7 +42,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c99"
     )
-    parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most so many images (1000)")
+    parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most N images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_settings(arguments, EvalConfig, "data.")

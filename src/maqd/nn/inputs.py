@@ -83,7 +83,7 @@ class IntegerInput(nn.Module):
             axis: Dimension of the channels in one sample, each of which gets its own range; None for one range.
 
         Raises:
-            ConfigError: The input takes integers.
+            ConfigError: The input takes integers, or no border expresses the ranges of its channels.
             DataError: There are no data, or they are not finite.
         """
         if self.storage is not Storage.F32:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd.errors import ConfigError
+from maqd.numerics.limits import MAX_MULTIPLIER
 from maqd.numerics.states import Grid
 
 
@@ -65,16 +67,25 @@ def fit_border(low: NDArray[np.floating], high: NDArray[np.floating], grid: Grid
     """The border that spreads each channel's range over a grid: the middle of the range becomes code 0.
 
     Args:
-        low, high: Smallest and largest value of each channel, or of all (one element); they may be equal.
+        low, high: Smallest and largest value of each channel, or of all (one element). A channel that does not vary
+            gets the scale of the widest one.
         grid: Lowest and highest code; their magnitudes set the scale.
+
+    Raises:
+        ConfigError: No integers below 2**29 express the ranges: they are too far from 0 or from each other.
     """
     low64, high64 = low.astype(np.float64), high.astype(np.float64)
-    middle, half = (low64 + high64) / 2, np.maximum((high64 - low64) / 2, 1e-30)
+    middle, half = (low64 + high64) / 2, (high64 - low64) / 2
+    half = np.where(half > 0, half, half.max() or 1.0)
     scale = (min(-grid.low, grid.high) if grid.low < 0 else grid.high / 2) / half
-    # One shift for all channels: the largest that keeps every multiplier and offset below 2**29.
-    reach = max(float(scale.max()), float(np.abs(middle * scale).max()), 2.0**-33)
-    shift = int(np.clip(28 - np.ceil(np.log2(float(scale.max()))), 0, 62)) if reach < 2**28 else 0
-    multiplier = np.clip(np.rint(scale * 2.0**shift), 1, 2**29 - 1).astype(np.int64)
+    # One shift for all channels: the largest that keeps every multiplier below 2**29.
+    shift = int(np.clip(28 - np.ceil(np.log2(scale.max())), 0, 62))
+    multiplier = np.rint(scale * 2.0**shift)
     zero = 0 if grid.low < 0 else (grid.low + grid.high + 1) // 2
-    offset = np.clip(np.rint(-middle * multiplier * 2.0**-shift) + zero, -(2**29) + 1, 2**29 - 1).astype(np.int64)
-    return Border(multiplier=multiplier, offset=offset, shift=shift)
+    offset = np.rint(-middle * multiplier * 2.0**-shift) + zero
+    if multiplier.min() < 2**8 or max(multiplier.max(), np.abs(offset).max()) >= MAX_MULTIPLIER:
+        raise ConfigError(
+            f"ranges from {low64.min():g} to {high64.max():g}, {2 * half.min():g} to {2 * half.max():g} wide, cannot "
+            "be quantized together; subtract a constant from the data, or scale the channels"
+        )
+    return Border(multiplier=multiplier.astype(np.int64), offset=offset.astype(np.int64), shift=shift)

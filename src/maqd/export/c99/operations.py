@@ -21,7 +21,7 @@ WORD = 4
 """Bytes: the alignment of everything."""
 
 LANES = {8: 255, 16: 32767}
-"""Largest magnitude of the sum in a lane of so many bits; those of 16 bits hold signed sums."""
+"""Largest magnitude of the sum in a lane, by its bits; lanes of 16 bits hold signed sums."""
 
 REGISTERS = 8
 """Registers of lanes in a pass."""

@@ -1,4 +1,4 @@
-"""ONNX with standard integer operators only: no float tensor anywhere, so no runtime has a rounding to choose.
+"""ONNX with standard integer operators only: floats at float inputs alone, so no runtime has a rounding to choose.
 
 docs/onnx.md says what is emitted.
 """
@@ -326,7 +326,7 @@ class _Emitter(Writer):
                 for what, end in (("lowest", node.grid.low), ("highest", node.grid.high))
             ]
             scaled = self.emit("Mul", [double, factor], f"{name}/scaled")
-            # A product and a sum that runtimes must not contract: the product is exact, so they could not differ.
+            # The product is exact: a runtime that contracts it with the sum gives the same.
             floor = self.emit("Floor", [self.emit("Add", [scaled, half], f"{name}/raised")], f"{name}/floor")
             moved = self.emit("Add", [floor, offset], f"{name}/moved")
             # Not-a-number compares as false: it becomes the lowest code.

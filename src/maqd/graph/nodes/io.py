@@ -82,7 +82,7 @@ class Output(Node):
 
     Args:
         key: Its name for callers; the node's name by default.
-        divisor: 1 .. 2**24: an average over so many positions.
+        divisor: 1 .. 2**24: the number of positions of an average.
     """
 
     key: str = ""
