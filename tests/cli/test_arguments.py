@@ -154,12 +154,18 @@ VALUES: dict[str, list[tuple[list[str], str]]] = {
         (["m.maqd", "--against", "run", "--data.image_size", "9"], "9"),
     ],
     "run": [
-        (["m.maqd"], "IMAGE"),
-        (["m.maqd", ""], "IMAGE"),
+        (["m.maqd"], "FILE"),
+        (["m.maqd", ""], "FILE"),
         *[(["m.maqd", name], name) for name in ("missing", "folder", "text", "empty", "m.onnx", "loop", "text/x")],
         (["m.maqd", "image.png", "--top", "0"], "--top"),
         (["m.maqd", "image.png", "--top", "x"], "--top"),
         (["m.maqd", "image.png", "--engine", "x"], "--engine"),
+        (["m.maqd", "image.png", "--input", "output=image.png"], "--input"),
+        (["m.maqd", "--input", "image.png"], "KEY=FILE"),
+        (["m.maqd", "--input", "y=image.png"], "'y'"),
+        (["m.maqd", "--input", "missing.npz"], "missing.npz"),
+        (["m.maqd", "image.png", "-o", "new"], "-o"),
+        (["m.maqd", "image.png", "-o", "missing/new.npz"], "missing"),
     ],
     "info": [(["m.maqd", "extra"], "extra"), (["m.maqd", "--jsn"], "--json"), ([], "GRAPH")],
     "export": [
@@ -300,16 +306,16 @@ def test_run_takes_folders_and_batches(made: Path, tmp_path: Path, read: Callabl
     ):
         status, found, err = read("run", "m.maqd", path)
         assert (status, err) == (0, "")
-        assert [entry["image"] for entry in found["images"]] == names
-        assert [entry["classes"] for entry in found["images"]] == [
-            entry["classes"] for entry in read("run", "m.maqd", folder)[1]["images"]
+        assert [entry["sample"] for entry in found["samples"]] == names
+        assert [entry["outputs"] for entry in found["samples"]] == [
+            entry["outputs"] for entry in read("run", "m.maqd", folder)[1]["samples"]
         ]
 
 
 def test_one_bad_image_does_not_hide_the_others(made: Path, read: Callable[..., Any]):
     status, found, err = read("run", "m.maqd", "image.png", "text", "image.png")
     assert status == 1
-    assert [entry["image"] for entry in found["images"]] == ["image.png"] * 2
+    assert [entry["sample"] for entry in found["samples"]] == ["image.png"] * 2
     assert err.startswith("maqd: error: text: must be a whole image")
     assert err.count("\n") == 1
 

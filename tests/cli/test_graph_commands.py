@@ -230,12 +230,12 @@ def test_run(graph: Path, digit: tuple[Path, np.ndarray], read: Json, capsys: py
     exponent = container.load(graph).types["output"].exponent
     for engine in ("numpy", "onnxruntime"):
         found = read("run", graph, path, path, "--engine", engine)
-        assert [entry["image"] for entry in found["images"]] == [str(path)] * 2
-        classes = found["images"][1]["classes"]
+        assert [entry["sample"] for entry in found["samples"]] == [str(path)] * 2
+        classes = found["samples"][1]["outputs"]["output"]["classes"]
         assert [entry["logit"] for entry in classes] == sorted(logits.tolist(), reverse=True)[:5]
         assert classes[0]["label"] == str(int(logits.argmax()))
         assert classes[0]["score"] == classes[0]["logit"] * 2.0**exponent
-    assert len(read("run", graph, path, "--top", 99)["images"][0]["classes"]) == 10
+    assert len(read("run", graph, path, "--top", 99)["samples"][0]["outputs"]["output"]["classes"]) == 10
     assert main(["run", str(graph), str(path), "--top", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == [str(path), str(int(logits.argmax()))]
 
@@ -249,9 +249,9 @@ def test_run_takes_other_kinds_of_images(
     np.save(tmp_path / "last.npy", pixels[:, :, None])
     Image.fromarray(pixels).resize((30, 20)).save(tmp_path / "large.jpg")
     others = [tmp_path / name for name in ("colour.png", "first.npy", "last.npy")]
-    found = [entry["classes"] for entry in read("run", graph, path, *others)["images"]]
+    found = [entry["outputs"] for entry in read("run", graph, path, *others)["samples"]]
     assert found == [found[0]] * 4
-    assert len(read("run", graph, tmp_path / "large.jpg", "--resize")["images"]) == 1
+    assert len(read("run", graph, tmp_path / "large.jpg", "--resize")["samples"]) == 1
 
 
 def test_run_refuses(graph: Path, digit: tuple[Path, np.ndarray], tmp_path: Path, fails: Callable[..., str]) -> None:
@@ -265,11 +265,13 @@ def test_run_refuses(graph: Path, digit: tuple[Path, np.ndarray], tmp_path: Path
     assert "half.png: must be a whole image" in fails("run", graph, tmp_path / "half.png")
     assert "missing.png cannot be read" in fails("run", graph, tmp_path / "missing.png")
     np.save(tmp_path / "float.npy", pixels / 255)
-    assert "takes uint8 of shape (1, 8, 8), or (8, 8, 1)" in fails("run", graph, tmp_path / "float.npy")
+    assert "float.npy: the network takes a uint8 array of shape N x 1 x 8 x 8 for its input" in fails(
+        "run", graph, tmp_path / "float.npy"
+    )
     (tmp_path / "bad.npy").write_text("text")
-    assert "bad.npy cannot be read as an array" in fails("run", graph, tmp_path / "bad.npy")
+    assert "bad.npy cannot be read as arrays" in fails("run", graph, tmp_path / "bad.npy")
     assert "--top must be at least 1" in fails("run", graph, path, "--top", 0, status=2)
-    assert "IMAGE" in fails("run", graph, status=2)
+    assert "FILE" in fails("run", graph, status=2)
 
 
 # ---- info -----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ commands:
   check   say what stands between a network and its integer graph
   lower   turn a run into an integer graph, a .maqd file, with proof
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
-  run     classify images
+  run     compute its outputs for images and arrays
   info    print its layers, states, bytes and multiplications
   export  write it as ONNX, QONNX or a C99 program
   recipes list the recipes that `maqd train` knows

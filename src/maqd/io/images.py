@@ -4,6 +4,7 @@ import io
 import re
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,20 +18,28 @@ if TYPE_CHECKING:
 
 GREY_MODES = frozenset({"1", "L", "LA"})
 COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
+DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+"""Grey with 16 bits; "I" in older versions of Pillow."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH = 24
+"""Where a PNG file states its bits per channel: signature, length and name of the first chunk, width, height."""
 
 # What Pillow's decoders raise on damaged files.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
-def open_encoded(encoded: bytes, where: str) -> "Image.Image":
+def open_encoded(encoded: bytes, where: str, *, bits: int = 8) -> "Image.Image":
     """Reads an image's header and turns it upright as its EXIF data say; pixels may be decoded later.
 
     Args:
         encoded: The bytes of its file.
         where: Where it comes from, for messages.
+        bits: Bits per channel that are wanted, 8 or 16. With 16 the image must be grey: of colours with 16 bits Pillow
+            keeps the upper 8 only.
 
     Raises:
-        DataError: It is no image that Pillow knows, or has more than 8 bits per channel.
+        DataError: It is no image that Pillow knows, or has other bits per channel.
     """
     pillow = require("PIL.Image", "decoding images")
     try:
@@ -39,8 +48,12 @@ def open_encoded(encoded: bytes, where: str) -> "Image.Image":
             image = require("PIL.ImageOps", "decoding images").exif_transpose(image)
     except (*_DECODER_ERRORS, pillow.DecompressionBombError) as error:
         raise _undecodable(where, encoded, error) from error
-    if image.mode not in GREY_MODES | COLOUR_MODES:
-        raise DataError(f"{where}: images must have 8 bits per channel, got mode {image.mode}; convert it to 8 bits")
+    reduced = encoded.startswith(_PNG) and encoded[_PNG_DEPTH] == 16 and image.mode not in DEEP_MODES
+    got = f"16 bits, of which mode {image.mode} keeps 8" if reduced else f"mode {image.mode}"
+    if bits == 16 and (reduced or image.mode not in DEEP_MODES):
+        raise DataError(f"{where}: the image must be grey with 16 bits, got {got}; convert it, or pass a .npy array")
+    if bits == 8 and (reduced or image.mode not in GREY_MODES | COLOUR_MODES):
+        raise DataError(f"{where}: images must have 8 bits per channel, got {got}; convert it to 8 bits")
     return image
 
 
@@ -48,15 +61,17 @@ def decoded(image: "Image.Image", channels: int, where: str) -> "Image.Image":
     """Decodes the pixels of an opened image, in its own size.
 
     Args:
-        image: From `open_encoded`.
-        channels: 1 for grey, 3 for RGB.
+        image: From `open_encoded`. One with 16 bits becomes mode "I", exactly.
+        channels: 1 for grey, 3 for RGB; not used with 16 bits.
         where: Where it comes from, for messages.
 
     Raises:
         DataError: The pixels are damaged.
     """
     try:
-        if channels == 1:
+        if image.mode in DEEP_MODES:
+            image = image.convert("I")
+        elif channels == 1:
             image = image.convert("L")
         else:
             if image.mode == "P":
@@ -84,6 +99,51 @@ def to_array(image: "Image.Image") -> NDArray[np.uint8]:
     """Decoded pixels as uint8 H x W x C."""
     array = np.asarray(image)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def read_image(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], *, resize: bool
+) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """An image file as an array of a network's input.
+
+    Args:
+        path: The file.
+        shape: C x H x W with C 1 or 3; with 16 bits C is 1.
+        dtype: uint8, or uint16 for grey images with 16 bits, whose values are kept as they are.
+        resize: Whether the middle square of an image of another size is resized.
+
+    Returns:
+        The array, C x H x W, and what it leaves out of the image, in words.
+
+    Raises:
+        DataError: The file is missing, damaged, has other bits, or another size and is not to be resized; or the
+            network takes no images.
+    """
+    bits = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}.get(dtype, 0)
+    if not bits or len(shape) != 3 or shape[0] not in ((1, 3) if bits == 8 else (1,)):
+        sizes = " x ".join(map(str, shape))
+        raise DataError(f"{path}: the network takes {dtype} arrays of {sizes}, no images; pass them as .npy or .npz")
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; pass an image file") from error
+    image = open_encoded(encoded, str(path), bits=bits)
+    lost = losses(image)
+    channels, height, width = shape
+    pixels = decoded(image, channels, str(path))
+    if image.size != (width, height):
+        if not resize or height != width:
+            remedy = "pass --resize" if height == width else "resize the image"
+            raise DataError(
+                f"{path}: the network takes images of {width} x {height} pixels, got {image.size[0]} x "
+                f"{image.size[1]}; {remedy}"
+            )
+        pixels = fit(pixels, width)
+    array = np.asarray(pixels)
+    if not 0 <= array.min() <= array.max() < 2**bits:  # 32-bit files have the mode of 16-bit ones
+        raise DataError(f"{path}: pixels must fit {dtype}, got {array.min()} .. {array.max()}; convert the image")
+    array = array[:, :, None] if array.ndim == 2 else array
+    return np.ascontiguousarray(array.transpose(2, 0, 1), dtype), lost
 
 
 def fit(image: "Image.Image", size: int) -> "Image.Image":

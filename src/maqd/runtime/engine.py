@@ -113,14 +113,7 @@ class BaseEngine(ABC):
         """
         place = self._classes(output)
         node = self.graph.outputs[place]
-        logits = self.compute(prepare(self.graph, *inputs))[place]
-        scores = value_of(self.graph, node, logits)
-        labels = self.graph.labels(node.key) or tuple(map(str, range(logits.shape[1])))
-        best = np.argsort(-logits.astype(np.int64), axis=1, kind="stable")[:, :top]
-        return [
-            [Class(index=at, label=labels[at], logit=int(row[at]), score=float(values[at])) for at in order.tolist()]
-            for order, row, values in zip(best, logits, scores, strict=True)
-        ]
+        return best_classes(self.graph, node, self.compute(prepare(self.graph, *inputs))[place], top=top)
 
     def layers(self, *inputs: Any) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """Every tensor that the engine computes: name and codes, int64, N x the tensor's shape.
@@ -168,6 +161,24 @@ def value_of(graph: Graph, node: Output, codes: NDArray[np.integer]) -> Values:
     """float32(code * 2**exponent) / divisor: one rounding at the most, and one division."""
     values = np.ldexp(codes.astype(np.float64), graph.types[node.name].exponent).astype(np.float32)
     return values if node.divisor == 1 else values / np.float32(node.divisor)
+
+
+def best_classes(graph: Graph, node: Output, logits: Codes, *, top: int) -> list[list[Class]]:
+    """The best classes of each sample, as `BaseEngine.classify` gives them.
+
+    Args:
+        graph: The graph.
+        node: Its output.
+        logits: What the output gave, int32 N x classes.
+        top: How many classes.
+    """
+    scores = value_of(graph, node, logits)
+    labels = graph.labels(node.key) or tuple(map(str, range(logits.shape[1])))
+    best = np.argsort(-logits.astype(np.int64), axis=1, kind="stable")[:, :top]
+    return [
+        [Class(index=at, label=labels[at], logit=int(row[at]), score=float(values[at])) for at in order.tolist()]
+        for order, row, values in zip(best, logits, scores, strict=True)
+    ]
 
 
 def check_threads(threads: object) -> int:

@@ -85,15 +85,19 @@ def prepare(graph: Graph, *inputs: object) -> Prepared:
     if len(given) != len(graph.inputs):
         keys = ", ".join(node.key for node in graph.inputs)
         raise EngineError(f"the network takes {len(graph.inputs)} inputs ({keys}), got {len(given)}")
-    found = [_samples(node, value) for node, value in zip(graph.inputs, given, strict=True)]
+    found = [read_samples(node, value) for node, value in zip(graph.inputs, given, strict=True)]
     counts = {len(samples.given) for samples, _ in found}
     if len(counts) != 1 or len({single for _, single in found}) != 1:
         raise EngineError(f"all inputs must have the same number of samples, got {sorted(counts)}")
     return Prepared(samples=tuple(samples for samples, _ in found), single=found[0][1])
 
 
-def _samples(node: Input, value: object) -> tuple[Samples, bool]:
-    """One batch, and whether it was a single sample."""
+def read_samples(node: Input, value: object) -> tuple[Samples, bool]:
+    """A batch for one input, and whether it was a single sample; see `prepare`.
+
+    Raises:
+        EngineError: It has another type, shape or range than the input, or is not a number.
+    """
     if not isinstance(value, np.ndarray) and hasattr(value, "detach"):  # a PyTorch tensor, without importing PyTorch
         value = np.asarray(value.detach().cpu())  # pyright: ignore[reportAttributeAccessIssue]
     if not isinstance(value, np.ndarray):
