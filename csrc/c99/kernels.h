@@ -9,7 +9,7 @@
  *
  * Memory. No kernel allocates. Pointers need the alignment of their type only, and inputs must not overlap outputs.
  *
- * The file is compiled once for each instruction set; MAQD_ISA, if defined, becomes part of the names.
+ * The file is compiled once for each instruction set; MAQD_VARIANT, if defined, becomes part of the names.
  */
 #ifndef MAQD_KERNELS_H
 #define MAQD_KERNELS_H
@@ -19,8 +19,8 @@
 
 #define MAQD_JOIN3(a, b, c) a##b##c
 #define MAQD_JOIN(isa, name) MAQD_JOIN3(maqd_, isa, name)
-#ifdef MAQD_ISA
-#define MAQD_NAME(name) MAQD_JOIN(MAQD_ISA, _##name)
+#ifdef MAQD_VARIANT
+#define MAQD_NAME(name) MAQD_JOIN(MAQD_VARIANT, _##name)
 #else
 #define MAQD_NAME(name) maqd_##name
 #endif

@@ -203,10 +203,10 @@ MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const void *t, int32_t v) {
         if (s->levels > 2) count += v >= MAQD_AT(2);
         return count;
     }
-#define MAQD_HALF(n) /* looks for the first level that v does not reach */ \
+#define MAQD_BISECT(n) /* looks for the first level that v does not reach */ \
     if ((n) <= s->levels && (int32_t)count + (n) <= s->levels && v >= MAQD_AT((int32_t)count + (n) - 1)) count += (n);
-    MAQD_HALF(128) MAQD_HALF(64) MAQD_HALF(32) MAQD_HALF(16) MAQD_HALF(8) MAQD_HALF(4) MAQD_HALF(2) MAQD_HALF(1)
-#undef MAQD_HALF
+    MAQD_BISECT(128) MAQD_BISECT(64) MAQD_BISECT(32) MAQD_BISECT(16) MAQD_BISECT(8) MAQD_BISECT(4) MAQD_BISECT(2) MAQD_BISECT(1)
+#undef MAQD_BISECT
 #undef MAQD_AT
     return count;
 }

@@ -90,29 +90,29 @@ class ConvStep final : public Step {
         if (choice == DEPTHWISE) {
             DepthwiseCall call = depthwise_;
             call.x = batch.at(x_);
-            isa_.depthwise(call, folded(finish), first, last, scratch);
+            isa_.depthwise.run(call, folded(finish), first, last, scratch);
         } else if (choice == DENSE) {
             for (size_t group = 0; group < dense_weights_.size(); group++) {
-                Dense dense = dense_;
+                DenseCall dense = dense_;
                 dense.group = static_cast<int>(group);
                 dense.first_output = group * (finish_.outputs / dense_weights_.size());
                 dense.weights = reinterpret_cast<const int8_t *>(dense_weights_[group].data());
                 dense.x = batch.at(x_);
                 finish.bias = dense_bias_.data();
                 if (finish.short_bias) finish.short_bias = short_dense_bias_.data();
-                isa_.dense(dense, dense.fold > 1 ? folded(finish) : finish, batch.images, first, last, scratch);
+                isa_.dense.run(dense, dense.fold > 1 ? folded(finish) : finish, batch.images, first, last, scratch);
             }
         } else if (choice == WINOGRAD) {
-            Winograd winograd = winograd_;
+            WinogradCall winograd = winograd_;
             const Memory &weights = dense_.compact_bits ? dense_weights_[0] : winograd_weights_;
             winograd.weights = reinterpret_cast<const int8_t *>(weights.data());
             winograd.start = winograd_start_.data();
             winograd.x = batch.at(x_);
-            isa_.winograd(winograd, finish, batch.images, first, last, scratch);
+            isa_.winograd.run(winograd, finish, batch.images, first, last, scratch);
         } else if (choice == EVENTS) {
-            Events events = events_;
+            EventsCall events = events_;
             events.x = batch.at(x_);
-            isa_.events(events, finish, first, last, scratch);
+            isa_.events.run(events, finish, first, last, scratch);
         } else {
             scalar(batch, finish, first, last, reinterpret_cast<int32_t *>(scratch));
         }
@@ -120,10 +120,10 @@ class ConvStep final : public Step {
 
     size_t scratch() const override {
         size_t size = static_cast<size_t>(conv_.columns) * finish_.outputs * 4;
-        if (dense_ready_) size = std::max(size, isa_.dense_scratch(dense_));
-        if (winograd_ready_) size = std::max(size, isa_.winograd_scratch(winograd_));
-        if (events_ready_) size = std::max(size, isa_.events_scratch(events_));
-        if (depthwise_ready_) size = std::max(size, isa_.depthwise_scratch(depthwise_));
+        if (dense_ready_) size = std::max(size, isa_.dense.scratch(dense_));
+        if (winograd_ready_) size = std::max(size, isa_.winograd.scratch(winograd_));
+        if (events_ready_) size = std::max(size, isa_.events.scratch(events_));
+        if (depthwise_ready_) size = std::max(size, isa_.depthwise.scratch(depthwise_));
         return size;
     }
 
@@ -158,7 +158,7 @@ class ConvStep final : public Step {
         const size_t lines = std::max<size_t>(1, bytes / 64);
         const size_t every = (lines * 64 / SAMPLE) | 1;  // odd: every channel gets its turn
         const size_t count = (lines + every - 1) / every;
-        const size_t set = isa_.count_bits(batch.at(x_), size, count, every * 64);
+        const size_t set = isa_.events.count_bits(batch.at(x_), size, count, every * 64);
         return static_cast<double>(set) / static_cast<double>(size * count);
     }
 
@@ -216,10 +216,10 @@ class ConvStep final : public Step {
         if (kernel == Kernel::scalar || x_.element != MAQD_U8) return {};
         const bool depthwise = o.groups > 1 && w.inputs == 1;
         Forms f{};
-        f.dense = isa_.dense && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
-        f.winograd = f.dense && isa_.winograd && winograd_fits(w);
-        f.events = isa_.events && x_.zero == 0 && o.groups == 1 && o.window.dilation_columns == 1 &&
-                   weight_planes(w).planes * 64 <= isa_.event_bits && events_fit(w);
+        f.dense = isa_.dense.run && w.narrow() && negatable(w) && !depthwise && pairs_fit(w);
+        f.winograd = f.dense && isa_.winograd.run && winograd_fits(w);
+        f.events = isa_.events.run && x_.zero == 0 && o.groups == 1 && o.window.dilation_columns == 1 &&
+                   weight_planes(w).planes * 64 <= isa_.events.vector_bits && events_fit(w);
         if (f.dense) plan_dense(w);
         if (f.winograd) plan_winograd(w);
         if (f.events) plan_events(o);
@@ -275,7 +275,7 @@ class ConvStep final : public Step {
 
     bool depthwise_fits(const ConvOptions &o) const {
         const PackedWeights &w = o.weights;
-        return isa_.depthwise && x_.element == MAQD_U8 && w.inputs == 1 && o.groups > 1 &&
+        return isa_.depthwise.run && x_.element == MAQD_U8 && w.inputs == 1 && o.groups > 1 &&
                static_cast<size_t>(o.groups) == w.outputs && w.narrow() && negatable(w);
     }
 
@@ -347,7 +347,7 @@ class ConvStep final : public Step {
         const maqd_window &window = conv_.window;
         return window.kernel_columns == 3 && window.stride_columns == 1 && window.stride_rows == 1 &&
                window.dilation_columns == 1 && conv_.groups == 1 && x_.zero == 0 && x_.highest <= WINOGRAD_INPUT &&
-               largest <= WINOGRAD_CODE && (isa_.pair_limit == 0 || 2 * winograd_product(w) <= isa_.pair_limit) &&
+               largest <= WINOGRAD_CODE && (isa_.dense.pair_limit == 0 || 2 * winograd_product(w) <= isa_.dense.pair_limit) &&
                static_cast<int64_t>(w.depth()) * largest * x_.highest < int64_t{1} << 21;
     }
 
@@ -364,7 +364,7 @@ class ConvStep final : public Step {
     }
 
     bool pairs_fit(const PackedWeights &w) const {
-        return isa_.pair_limit == 0 || 2 * largest_code(w) * x_.highest <= isa_.pair_limit;
+        return isa_.dense.pair_limit == 0 || 2 * largest_code(w) * x_.highest <= isa_.dense.pair_limit;
     }
 
     // Sums of inputs fit the counters, and offsets of rows 32 bits.
@@ -379,27 +379,27 @@ class ConvStep final : public Step {
         dense_ = {};
         dense_.conv = conv_;
         const size_t row = static_cast<size_t>(conv_.window.kernel_columns) * w.inputs;
-        dense_.run = rounded(row, isa_.dense_align);
+        dense_.run = rounded(row, isa_.dense.align);
         // With few outputs, copying the input costs more than computing pixels that nobody needs.
-        const int32_t columns = w.outputs <= 64 ? isa_.strip_columns / 2 : isa_.strip_columns;
+        const int32_t columns = w.outputs <= 64 ? isa_.dense.strip_columns / 2 : isa_.dense.strip_columns;
         const maqd_window &window = conv_.window;
-        dense_.direct = isa_.dense_direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&
+        dense_.direct = isa_.dense.direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&
                         window.stride_columns == 1 && window.padding_rows == 0 && window.padding_columns == 0 &&
                         dense_.run == row;
         dense_.strips = !dense_.direct && conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
-        const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense_align);
+        const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense.align);
         if (dense_.strips && w.inputs <= 8 && 2 * together <= dense_.depth()) {
             dense_.interleaved = true;
             dense_.run = together;
         }
         const size_t fold = w.outputs == 8 || w.outputs == 16 ? 32 / w.outputs : 1;
         const auto across = static_cast<size_t>(conv_.columns) * (dense_.strips ? 1 : static_cast<size_t>(conv_.rows));
-        fold_ = dense_.fold = isa_.dense_fold && conv_.groups == 1 && across % fold == 0 ? fold : 1;
+        fold_ = dense_.fold = isa_.dense.fold && conv_.groups == 1 && across % fold == 0 ? fold : 1;
         dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
         dense_.short_steps = short_steps(largest_code(w) * x_.highest);
         dense_.image_size = x_.bytes();
         const bool many = w.outputs * w.depth() > CACHED && !dense_.strips && conv_.groups == 1 && w.inputs % 64 == 0;
-        if (!isa_.dense_compact || !many || w.count > 16) return;
+        if (!isa_.dense.compact || !many || w.count > 16) return;
         dense_.compact_bits = w.count <= 4 ? 2 : 4;
         for (int index = 0; index < 16; index++)
             dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * std::min(index, w.count - 1));
@@ -409,10 +409,10 @@ class ConvStep final : public Step {
 
     void plan_winograd(const PackedWeights &w) {
         winograd_ = {};
-        winograd_.offset = isa_.winograd_offset ? static_cast<uint8_t>(WINOGRAD_BELOW * x_.highest) : 0;
+        winograd_.offset = isa_.winograd.offset ? static_cast<uint8_t>(WINOGRAD_BELOW * x_.highest) : 0;
         winograd_.short_steps = short_steps(winograd_product(w));
         winograd_.conv = conv_;
-        winograd_.run = rounded(winograd_.inputs(), isa_.dense_align);
+        winograd_.run = rounded(winograd_.inputs(), isa_.dense.align);
         winograd_.image_size = x_.bytes();
         winograd_.compact_bits = dense_.compact_bits;
         std::copy_n(dense_.table, 16, winograd_.table);
@@ -434,7 +434,7 @@ class ConvStep final : public Step {
         events_.input_sum_coefficient = planes.input_sum_coefficient;
         // The narrowest vector in which all outputs fit, else several of the widest.
         int lanes = 64;
-        while (lanes < static_cast<int>(w.outputs) && lanes * 2 * planes.planes <= isa_.event_bits) lanes *= 2;
+        while (lanes < static_cast<int>(w.outputs) && lanes * 2 * planes.planes <= isa_.events.vector_bits) lanes *= 2;
         events_.lanes = lanes;
         events_.chunks = static_cast<int>((w.outputs + static_cast<size_t>(lanes) - 1) / static_cast<size_t>(lanes));
         int vector = 128;
@@ -444,7 +444,7 @@ class ConvStep final : public Step {
         events_.image_size = x_.bytes();
         events_.most = pixels() * USUAL_BITS * events_.planes >= 1;
         const bool three = planes.planes == 2 && planes.input_sum_coefficient == 0;
-        events_.sweep = isa_.event_sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
+        events_.sweep = isa_.events.sweeps && three && w.outputs <= 64 && events_.planes <= 2 &&
                         conv_.window.stride_columns == 1 && conv_.window.kernel_columns > 1 &&
                         conv_.window.kernel_columns <= 4 &&
                         static_cast<size_t>(conv_.window.kernel_rows) * w.inputs < SWEEP_ROWS;
@@ -488,7 +488,7 @@ class ConvStep final : public Step {
         const double weights = static_cast<double>(dense_.depth() * dense_.outputs) * conv_.groups;
         const double times = std::ceil(pixels() * static_cast<double>(images) / static_cast<double>(dense_.part_pixels()));
         const double once = dense_.compact_bits ? times * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
-        return std::max(pixels(), 16.0 / static_cast<double>(images)) * weights * isa_.dense_cost +
+        return std::max(pixels(), 16.0 / static_cast<double>(images)) * weights * isa_.costs.product +
                once / static_cast<double>(images);
     }
 
@@ -497,7 +497,7 @@ class ConvStep final : public Step {
         const double quads = static_cast<double>(winograd_.quads()) * conv_.rows;
         const double parts = static_cast<double>(winograd_.parts(images));
         const double once = winograd_.compact_bits ? parts * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
-        const double quad = weights * isa_.dense_cost * NEAR + static_cast<double>(finish_.outputs) * isa_.combine_cost;
+        const double quad = weights * isa_.costs.product * NEAR + static_cast<double>(finish_.outputs) * isa_.costs.combine;
         return std::max(quads, 16.0 / static_cast<double>(images)) * quad + once / static_cast<double>(images);
     }
 
@@ -511,8 +511,8 @@ class ConvStep final : public Step {
         const double fetched = reads * bits * (events_.sweep ? 1.5 / w.kernel_columns : 1);
         const double weights = reads * static_cast<double>(events_.row_bytes) * events_.chunks;
         const double rows = fetched * (weights > CACHED / 2 ? FAR : 1);
-        const double sums = events_.threshold_planes ? 0 : static_cast<double>(finish_.outputs) * isa_.sums_cost;
-        return pixels() * (events_.chunks * (rows * isa_.row_cost + isa_.chunk_cost) + sums) + looks * isa_.look_cost;
+        const double sums = events_.threshold_planes ? 0 : static_cast<double>(finish_.outputs) * isa_.costs.sums;
+        return pixels() * (events_.chunks * (rows * isa_.costs.row + isa_.costs.chunk) + sums) + looks * isa_.costs.look;
     }
 
     void scalar(const Batch &batch, const Finish &finish, size_t first, size_t last, int32_t *acc) const {
@@ -522,20 +522,20 @@ class ConvStep final : public Step {
             const uint8_t *x = batch.at(x_, part / rows);
             const auto row = static_cast<int32_t>(part % rows);
             if (narrow_)
-                isa_.conv_row(&conv_, x, reinterpret_cast<const int8_t *>(scalar_weights_.data()), bias_.data(), row, acc);
+                isa_.scalar.conv_row(&conv_, x, reinterpret_cast<const int8_t *>(scalar_weights_.data()), bias_.data(), row, acc);
             else
-                isa_.conv_row_wide(&conv_, x, reinterpret_cast<const int16_t *>(scalar_weights_.data()), bias_.data(),
+                isa_.scalar.conv_row_wide(&conv_, x, reinterpret_cast<const int16_t *>(scalar_weights_.data()), bias_.data(),
                                    row, acc);
             const size_t at = part * length;
             if (finish.addend)
-                isa_.add_shifted(acc, finish.shift,
+                isa_.scalar.add_shifted(acc, finish.shift,
                                  static_cast<const uint8_t *>(finish.addend) + at * maqd_element_size(addend_[0].element),
                                  addend_[0].element, addend_[0].zero, finish.addend_shift, length);
             if (finish.raw)
-                isa_.narrow(acc, length, raw_[0].element, raw_[0].zero,
+                isa_.scalar.narrow(acc, length, raw_[0].element, raw_[0].zero,
                             static_cast<uint8_t *>(finish.raw) + at * maqd_element_size(raw_[0].element));
             if (finish.codes)
-                isa_.quantize(acc, static_cast<size_t>(conv_.columns), finish.outputs, 1, rows_.data(),
+                isa_.scalar.quantize(acc, static_cast<size_t>(conv_.columns), finish.outputs, 1, rows_.data(),
                               narrow_signs_.empty() ? nullptr : narrow_signs_.data(), finish.levels, finish.spacing,
                               finish.base, finish.codes + at);
         }
@@ -557,9 +557,9 @@ class ConvStep final : public Step {
     bool dense_ready_ = false, winograd_ready_ = false, events_ready_ = false, depthwise_ready_ = false, narrow_ = true;
     Memory scalar_weights_, depthwise_weights_, event_rows_, threshold_planes_, winograd_weights_;
     std::vector<Memory> dense_weights_;
-    Dense dense_{};
-    Winograd winograd_{};
-    Events events_{};
+    DenseCall dense_{};
+    WinogradCall winograd_{};
+    EventsCall events_{};
     DepthwiseCall depthwise_{};
     size_t fold_ = 1;  // of `depthwise_` or `dense_`
     Finish folded_{};  // what follows `fold` pixels

@@ -7,7 +7,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "kernels/table.h"
+#include "kernels/calls.h"
 
 namespace maqd {
 

@@ -60,7 +60,7 @@ class QuantizeStep final : public PerImage {
         auto *values = reinterpret_cast<int32_t *>(scratch);
         const size_t length = channels_ * inner_;
         for (size_t o = 0; o < outer_; o++) {
-            isa_.widen(batch.at(x_, image) + o * length * maqd_element_size(x_.element), x_.element, x_.zero, length,
+            isa_.scalar.widen(batch.at(x_, image) + o * length * maqd_element_size(x_.element), x_.element, x_.zero, length,
                        values);
             if (y_.element == MAQD_U8) {
                 quantize(values, q_.spacing, q_.base, batch.at(y_, image) + o * length);
@@ -69,14 +69,14 @@ class QuantizeStep final : public PerImage {
             uint8_t *indices = scratch + length * 4;
             quantize(values, 1, 0, indices);
             for (size_t i = 0; i < length; i++) values[i] = q_.base + q_.spacing * indices[i];
-            isa_.narrow(values, length, y_.element, y_.zero,
+            isa_.scalar.narrow(values, length, y_.element, y_.zero,
                         batch.at(y_, image) + o * length * maqd_element_size(y_.element));
         }
     }
 
   private:
     void quantize(const int32_t *values, int32_t spacing, int32_t base, uint8_t *y) const {
-        isa_.quantize(values, 1, channels_, inner_, q_.thresholds.data(), q_.signs.empty() ? nullptr : q_.signs.data(),
+        isa_.scalar.quantize(values, 1, channels_, inner_, q_.thresholds.data(), q_.signs.empty() ? nullptr : q_.signs.data(),
                       q_.levels, spacing, base, y);
     }
 
@@ -99,10 +99,10 @@ class PoolStep final : public PerRow {
         const maqd_tensor shape = x_.tensor();
         uint8_t *to = row_at(batch, y_, image, row);
         if (maximum_) {
-            isa_.max_pool_row(&shape, &window_, batch.at(x_, image), y_.columns, row, to);
+            isa_.scalar.max_pool_row(&shape, &window_, batch.at(x_, image), y_.columns, row, to);
         } else {
-            isa_.sum_pool_row(&shape, &window_, batch.at(x_, image), y_.columns, row, scratch);
-            isa_.narrow(scratch, row_elements(), y_.element, y_.zero, to);
+            isa_.scalar.sum_pool_row(&shape, &window_, batch.at(x_, image), y_.columns, row, scratch);
+            isa_.scalar.narrow(scratch, row_elements(), y_.element, y_.zero, to);
         }
     }
 
@@ -125,9 +125,9 @@ class AddStep final : public PerRow {
     void one(const Batch &batch, size_t image, int32_t row, int32_t *scratch) const override {
         std::fill(scratch, scratch + row_elements(), 0);
         for (size_t i = 0; i < x_.size(); i++)
-            isa_.add_shifted(scratch, 0, row_at(batch, x_[i], image, row), x_[i].element, x_[i].zero, shifts_[i],
+            isa_.scalar.add_shifted(scratch, 0, row_at(batch, x_[i], image, row), x_[i].element, x_[i].zero, shifts_[i],
                              row_elements());
-        isa_.narrow(scratch, row_elements(), y_.element, y_.zero, row_at(batch, y_, image, row));
+        isa_.scalar.narrow(scratch, row_elements(), y_.element, y_.zero, row_at(batch, y_, image, row));
     }
 
   private:
@@ -150,8 +150,8 @@ class ConcatStep final : public PerImage {
             for (size_t i = 0; i < x_.size(); i++) {
                 const uint8_t *from = batch.at(x_[i], image) + o * lengths_[i] * maqd_element_size(x_[i].element);
                 std::fill(values, values + lengths_[i], 0);
-                isa_.add_shifted(values, 0, from, x_[i].element, x_[i].zero, shifts_[i], lengths_[i]);
-                isa_.narrow(values, lengths_[i], y_.element, y_.zero, to);
+                isa_.scalar.add_shifted(values, 0, from, x_[i].element, x_[i].zero, shifts_[i], lengths_[i]);
+                isa_.scalar.narrow(values, lengths_[i], y_.element, y_.zero, to);
                 to += lengths_[i] * maqd_element_size(y_.element);
             }
     }
@@ -174,7 +174,7 @@ class TransposeStep final : public PerImage {
 
   protected:
     void one(const Batch &batch, size_t image, uint8_t *) const override {
-        isa_.transpose(batch.at(x_, image), height_, width_, maqd_element_size(x_.element), batch.at(y_, image));
+        isa_.scalar.transpose(batch.at(x_, image), height_, width_, maqd_element_size(x_.element), batch.at(y_, image));
     }
 
   private:
@@ -284,7 +284,7 @@ void Model::load(const Arrays &arrays, size_t start, const Batch &batch, size_t 
             std::memcpy(batch.at(x, first), data + first * elements * bytes, (last - first) * elements * bytes);
         else
             for (size_t image = first; image < last; image++)
-                isa_.transpose(data + image * elements * bytes, channels, elements / channels, bytes, batch.at(x, image));
+                isa_.scalar.transpose(data + image * elements * bytes, channels, elements / channels, bytes, batch.at(x, image));
     }
 }
 
@@ -292,7 +292,7 @@ void Model::store(const Arrays &arrays, size_t start, const Batch &batch, size_t
     for (size_t i = 0; i < outputs_.size(); i++) {
         const Buffer &y = outputs_[i];
         const size_t elements = y.elements();
-        isa_.widen(batch.at(y, first), y.element, y.zero, (last - first) * elements,
+        isa_.scalar.widen(batch.at(y, first), y.element, y.zero, (last - first) * elements,
                    arrays.outputs[i] + (start + first) * elements);
     }
 }
@@ -392,7 +392,7 @@ void Model::inspect(const Arrays &arrays, size_t count, std::vector<StepProfile>
         block(arrays, first, std::min(most, count - first), worker, profile);
     const Batch all = batch(worker, count);
     for (const Copy &copy : copies)
-        isa_.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),
+        isa_.scalar.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),
                    copy.values);
     release(std::move(context));
 }

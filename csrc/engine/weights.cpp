@@ -114,7 +114,7 @@ std::vector<int64_t> code_sums(const PackedWeights &packed, const std::vector<bo
     return sums;
 }
 
-Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const Dense &dense,
+Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const DenseCall &dense,
                      const std::vector<bool> &negate) {
     const size_t depth = dense.depth(), columns = static_cast<size_t>(dense.conv.window.kernel_columns);
     const auto rows = static_cast<size_t>(dense.conv.window.kernel_rows);
@@ -135,7 +135,7 @@ Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t ou
     return made;
 }
 
-Memory compact_weights(const PackedWeights &packed, const Dense &dense, const std::vector<bool> &negate) {
+Memory compact_weights(const PackedWeights &packed, const DenseCall &dense, const std::vector<bool> &negate) {
     const size_t depth = dense.depth(), share = static_cast<size_t>(8 / dense.compact_bits);
     Memory made(dense.outputs * depth / share);
     Reader reader(packed);
@@ -162,7 +162,7 @@ Memory compact_weights(const PackedWeights &packed, const Dense &dense, const st
     return made;
 }
 
-Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, const std::vector<bool> &negate, int32_t *start) {
+Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winograd, const std::vector<bool> &negate, int32_t *start) {
     const size_t depth = winograd.depth(), rows = packed.taps / 3;
     Memory made((packed.outputs + 31) / 32 * 32 * 6 * depth);
     Reader reader(packed);

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/table.h"
+#include "kernels/calls.h"
 #include "engine/memory.h"
 
 namespace maqd {
@@ -31,14 +31,14 @@ Memory scalar_weights(const PackedWeights &packed, size_t groups, const std::vec
 // Sums of the codes of each output.
 std::vector<int64_t> code_sums(const PackedWeights &packed, const std::vector<bool> &negate);
 
-// Dense kernels, one group: [outputs / 16][depth / 4][16][4], filled up with zeros, or compact; see Dense.
-Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const Dense &dense,
+// Dense kernels, one group: [outputs / 16][depth / 4][16][4], filled up with zeros, or compact; see DenseCall.
+Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t outputs, const DenseCall &dense,
                      const std::vector<bool> &negate);
 
-Memory compact_weights(const PackedWeights &packed, const Dense &dense, const std::vector<bool> &negate);
+Memory compact_weights(const PackedWeights &packed, const DenseCall &dense, const std::vector<bool> &negate);
 
-// The transformed weights as Winograd::weights has them, and Winograd::start.
-Memory winograd_weights(const PackedWeights &packed, const Winograd &winograd, const std::vector<bool> &negate, int32_t *start);
+// The transformed weights as WinogradCall::weights has them, and WinogradCall::start.
+Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winograd, const std::vector<bool> &negate, int32_t *start);
 
 // How weights are written as planes of bits: acc = sum_p coefficients[p] * plane sums + input_sum_coefficient * sum x.
 struct WeightPlanes {
@@ -48,7 +48,7 @@ struct WeightPlanes {
 };
 WeightPlanes weight_planes(const PackedWeights &packed);
 
-// Event kernels: rows of planes as Events has them, one group, with the row of zeros.
+// Event kernels: rows of planes as EventsCall has them, one group, with the row of zeros.
 Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row_bytes,
                   const std::vector<bool> &negate);
 

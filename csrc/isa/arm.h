@@ -5,6 +5,6 @@
 
 namespace maqd {
 
-extern const Isa NEON;
+const Isa &neon();
 
 }  // namespace maqd

@@ -110,47 +110,43 @@ struct DepthwiseOps {
     }
 };
 
-void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+void events(const EventsCall &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
+}
+
+Isa make() {
+    Isa isa{};
+    isa.name = "neon";
+    FILL_SCALAR_KERNELS(isa.scalar, neon_);
+    isa.dense.run = dense_blocks<DenseOps>;
+    isa.dense.scratch = dense_block_scratch<DenseOps>;
+    isa.dense.align = 4;
+    isa.dense.strip_columns = 4;
+    isa.dense.pair_limit = INT16_MAX;
+    isa.dense.direct = true;
+    isa.winograd.run = winograd<BlockWinograd<DenseOps>>;
+    isa.winograd.scratch = winograd_scratch<PlainFinisher>;
+    isa.winograd.offset = true;
+    isa.events.run = events;
+    isa.events.scratch = event_scratch<PlainFinisher, EventLists<EventOps>>;
+    isa.events.vector_bits = 128;
+    isa.events.count_bits = plain_count_bits;
+    isa.depthwise.run = depthwise<DepthwiseOps>;
+    isa.depthwise.scratch = depthwise_scratch<PlainFinisher>;
+    isa.costs.product = 0.03;
+    isa.costs.combine = 4;
+    isa.costs.row = 0.8;
+    isa.costs.chunk = 40;
+    isa.costs.sums = 0;
+    isa.costs.look = 30;
+    return isa;
 }
 
 }  // namespace
 
-const Isa NEON = {
-    "neon",
-    maqd_neon_widen,
-    maqd_neon_narrow,
-    maqd_neon_add_shifted,
-    maqd_neon_conv_row,
-    maqd_neon_conv_row_wide,
-    maqd_neon_quantize,
-    maqd_neon_max_pool_row,
-    maqd_neon_sum_pool_row,
-    maqd_neon_transpose,
-    dense_blocks<DenseOps>,
-    dense_block_scratch<DenseOps>,
-    winograd<BlockWinograd<DenseOps>>,
-    winograd_scratch<PlainFinisher>,
-    true,
-    4,
-    false,
-    4,
-    INT16_MAX,
-    events,
-    event_scratch<PlainFinisher, EventLists<EventOps>>,
-    128,
-    false,
-    plain_count_bits,
-    0.03,
-    4,
-    0.8,
-    40,
-    0,
-    30,
-    depthwise<DepthwiseOps>,
-    depthwise_scratch<PlainFinisher>,
-    true,
-    false,
-};
+const Isa &neon() {
+    static const Isa isa = make();
+    return isa;
+}
 
 }  // namespace maqd

@@ -1,15 +1,12 @@
-// Instruction sets of x86-64.
+// Instruction sets of x86-64. Each table is built when first asked for: only then does a processor run code of its file.
 #pragma once
 
 #include "kernels/table.h"
 
 namespace maqd {
 
-extern const Isa AVX2;
-extern const Isa AVX512;
+const Isa &avx2();
+const Isa &avx512();
 const Isa &amx();
-bool has_avx2();
-bool has_avx512();
-bool has_amx();
 
 }  // namespace maqd

@@ -13,20 +13,6 @@
 
 namespace maqd {
 
-// The processor has it and the operating system lets this process use it.
-bool has_amx() {
-#if defined(__linux__)
-    if (!has_avx512()) return false;
-    uint32_t a, b, c, d;
-    asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-    const bool tiles = d >> 24 & 1, int8 = d >> 25 & 1;
-    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of arch_prctl
-    return tiles && int8 && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
-#else
-    return false;
-#endif
-}
-
 namespace {
 
 constexpr size_t STEP = 64;  // inputs of a tile
@@ -40,7 +26,7 @@ struct alignas(64) TileConfig {
 constexpr size_t PIXELS = 16;  // of a tile
 constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the nearest cache: 24 KiB
 
-size_t dense_scratch(const Dense &dense) {
+size_t dense_scratch(const DenseCall &dense) {
     const size_t size = left_scratch(dense) + finishers_size<Finisher>(dense.outputs);
     return size + (dense.compact_bits ? 32 * BLOCK_STEPS * STEP + dense.part_pixels() * 32 * 4 : 2 * PIXELS * 32 * 4);
 }
@@ -97,7 +83,7 @@ inline void tiles(const uint8_t *a, const uint8_t *b, const Left &left, const Ri
 }
 
 // Compact weights of 32 outputs and the inputs begin .. end - 1 as bytes: [2][(end - begin) / 4][16][4].
-inline void expand(const Dense &d, size_t output, size_t begin, size_t end, uint8_t *to) {
+inline void expand(const DenseCall &d, size_t output, size_t begin, size_t end, uint8_t *to) {
     const int bits = d.compact_bits;
     const auto share = static_cast<size_t>(8 / bits);
     const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(d.table)));
@@ -117,7 +103,7 @@ inline void expand(const Dense &d, size_t output, size_t begin, size_t end, uint
 
 // The left matrix for `count` pixels, tile by tile: [count / 16][depth / 64][16][64]. Rows of a matrix would be on as many
 // pages of memory as a tile has rows, more than the processor can address at once.
-inline void fill_tiles(const Dense &d, Place place, size_t count, uint8_t *panel) {
+inline void fill_tiles(const DenseCall &d, Place place, size_t count, uint8_t *panel) {
     const maqd_conv &conv = d.conv;
     const maqd_window &w = conv.window;
     const size_t inputs = d.inputs(), depth = d.depth();
@@ -143,7 +129,7 @@ inline void fill_tiles(const Dense &d, Place place, size_t count, uint8_t *panel
 
 // Some pixels of a layer with compact weights, all outputs. Weights of a block of inputs are used for all pixels before
 // those of the next one, so accumulators go back to memory between blocks.
-void compact_part(const Dense &d, size_t outputs, const Finisher *finishers, size_t pixel, size_t count, uint8_t *scratch) {
+void compact_part(const DenseCall &d, size_t outputs, const Finisher *finishers, size_t pixel, size_t count, uint8_t *scratch) {
     const size_t depth = d.depth();
     auto *weights = scratch + left_scratch(d) + finishers_size<Finisher>(d.outputs);
     auto *acc = reinterpret_cast<int32_t *>(weights + 32 * BLOCK_STEPS * STEP);
@@ -194,7 +180,7 @@ struct Segment {
     size_t pixel, count;
 };
 
-void dense(const Dense &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+void dense(const DenseCall &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
@@ -262,12 +248,12 @@ struct WinogradOps {
             tiles<true, false>(v, v, left, right, m);
     }
 
-    static void expand(const Winograd &w, size_t output, int8_t *u) {
+    static void expand(const WinogradCall &w, size_t output, int8_t *u) {
         w.compact_bits == 2 ? expand<2>(w, output, u) : expand<4>(w, output, u);
     }
 
     template <int BITS>
-    static inline void expand(const Winograd &w, size_t output, int8_t *u) {
+    static inline void expand(const WinogradCall &w, size_t output, int8_t *u) {
         constexpr size_t SHARE = 8 / BITS;
         const size_t depth = w.depth(), column = w.run / SHARE * 16;  // bytes of a kernel column of 16 outputs
         const uint8_t *from = reinterpret_cast<const uint8_t *>(w.weights) + output * 3 * depth / SHARE;
@@ -299,33 +285,33 @@ struct WinogradOps {
     }
 };
 
-void winograd_tiles(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+void winograd_tiles(const WinogradCall &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     configure();
     winograd<WinogradOps>(w, finish, images, first, last, scratch);
     _tile_release();
 }
 
-Isa with_tiles() {
-    Isa isa = AVX512;
+Isa make() {
+    Isa isa = avx512();
     isa.name = "amx";
-    isa.dense = dense;
-    isa.dense_scratch = dense_scratch;
-    isa.winograd = winograd_tiles;
-    isa.winograd_scratch = winograd_scratch<Finisher>;
-    isa.winograd_offset = false;  // tiles of int8 may be multiplied with one another
-    isa.dense_align = STEP;
-    isa.dense_compact = true;
-    isa.strip_columns = 12;
-    isa.dense_direct = isa.dense_fold = false;
-    isa.dense_cost = 0.00045;
-    isa.combine_cost = 0.9;
+    isa.dense.run = dense;
+    isa.dense.scratch = dense_scratch;
+    isa.dense.align = STEP;
+    isa.dense.compact = true;
+    isa.dense.strip_columns = 12;
+    isa.dense.direct = isa.dense.fold = false;
+    isa.winograd.run = winograd_tiles;
+    isa.winograd.scratch = winograd_scratch<Finisher>;
+    isa.winograd.offset = false;  // tiles of int8 may be multiplied with one another
+    isa.costs.product = 0.00045;
+    isa.costs.combine = 0.9;
     return isa;
 }
 
 }  // namespace
 
 const Isa &amx() {
-    static const Isa isa = with_tiles();  // when first used: AVX512 is a constant of another file
+    static const Isa isa = make();
     return isa;
 }
 

@@ -10,7 +10,6 @@
 
 namespace maqd {
 
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt"); }
 
 namespace {
 
@@ -253,50 +252,46 @@ struct DepthwiseOps {
     }
 };
 
-void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+void events(const EventsCall &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.vector_bits == 128)
         EventRows<X128, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
     else
         EventRows<X256, EventOps, EventLists<EventOps>>(e, finish, scratch).run(first, last);
 }
 
+Isa make() {
+    Isa isa{};
+    isa.name = "avx2";
+    FILL_SCALAR_KERNELS(isa.scalar, avx2_);
+    isa.dense.run = dense_blocks<DenseOps>;
+    isa.dense.scratch = dense_block_scratch<DenseOps>;
+    isa.dense.align = 4;
+    isa.dense.strip_columns = 6;
+    isa.dense.pair_limit = INT16_MAX;
+    isa.dense.direct = true;
+    isa.winograd.run = winograd<BlockWinograd<DenseOps>>;
+    isa.winograd.scratch = winograd_scratch<PlainFinisher>;
+    isa.winograd.offset = true;
+    isa.events.run = events;
+    isa.events.scratch = event_scratch<PlainFinisher, EventLists<EventOps>>;
+    isa.events.vector_bits = 256;
+    isa.events.count_bits = plain_count_bits;
+    isa.depthwise.run = depthwise<DepthwiseOps>;
+    isa.depthwise.scratch = depthwise_scratch<PlainFinisher>;
+    isa.costs.product = 0.0085;
+    isa.costs.combine = 5;
+    isa.costs.row = 0.5;
+    isa.costs.chunk = 15;
+    isa.costs.sums = 0.6;
+    isa.costs.look = 15;
+    return isa;
+}
+
 }  // namespace
 
-const Isa AVX2 = {
-    "avx2",
-    maqd_avx2_widen,
-    maqd_avx2_narrow,
-    maqd_avx2_add_shifted,
-    maqd_avx2_conv_row,
-    maqd_avx2_conv_row_wide,
-    maqd_avx2_quantize,
-    maqd_avx2_max_pool_row,
-    maqd_avx2_sum_pool_row,
-    maqd_avx2_transpose,
-    dense_blocks<DenseOps>,
-    dense_block_scratch<DenseOps>,
-    winograd<BlockWinograd<DenseOps>>,
-    winograd_scratch<PlainFinisher>,
-    true,
-    4,
-    false,
-    6,
-    INT16_MAX,
-    events,
-    event_scratch<PlainFinisher, EventLists<EventOps>>,
-    256,
-    false,
-    plain_count_bits,
-    0.0085,
-    5,
-    0.5,
-    15,
-    0.6,
-    15,
-    depthwise<DepthwiseOps>,
-    depthwise_scratch<PlainFinisher>,
-    true,
-    false,
-};
+const Isa &avx2() {
+    static const Isa isa = make();
+    return isa;
+}
 
 }  // namespace maqd

@@ -13,14 +13,6 @@
 
 namespace maqd {
 
-bool has_avx512() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
-           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") &&
-           __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq") &&
-           __builtin_cpu_supports("gfni") && __builtin_cpu_supports("bmi2");
-}
-
 namespace {
 
 // ---- dense ----------------------------------------------------------------------------------------------------------
@@ -280,7 +272,7 @@ struct X4x64 {
 // The rows that each input column of one output row fetches. ConvStep sees to it that entries fit.
 using SweepLists = LookupLists<uint16_t, true>;
 
-inline EventOffsets sweep_offsets(const Events &e) {
+inline EventOffsets sweep_offsets(const EventsCall &e) {
     return {e.row_bytes, 0, static_cast<size_t>(e.conv.x.channels) * e.row_bytes};
 }
 
@@ -310,7 +302,7 @@ struct Difference {
     }
 
     // Compares with thresholds and stores the codes of `count` columns.
-    inline void store_codes(const Events &e, const Finish &finish, size_t pixel, size_t count) const {
+    inline void store_codes(const EventsCall &e, const Finish &finish, size_t pixel, size_t count) const {
         __m512i index[3];
         count_reached<X4x64>(slices, e.threshold_planes, e.threshold_bits, finish.levels, index);
         alignas(64) uint8_t bytes[3][64];
@@ -369,10 +361,10 @@ struct Difference {
 // stored in parts at once has to wait until it is in the cache. A function of its own: registers are enough for the counters
 // of a sweep, or for this.
 template <int PLANES, int SLICES>
-__attribute__((noinline)) void finish_columns(const Events &events, const Finish &finish_, const Finisher *finishers,
+__attribute__((noinline)) void finish_columns(const EventsCall &events, const Finish &finish_, const Finisher *finishers,
                                               const __m512i (*counts)[PLANES][SLICES], size_t pixel, size_t count,
                                               int32_t *acc) {
-    const Events e = events;  // copies, which stores of bytes cannot change
+    const EventsCall e = events;  // copies, which stores of bytes cannot change
     const Finish finish = finish_;
     if (e.threshold_planes) {
         for (size_t i = 0; i < count; i += 4)
@@ -392,7 +384,7 @@ __attribute__((noinline)) void finish_columns(const Events &events, const Finish
 // One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
 // column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
 template <int PLANES, int SLICES>
-void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
+void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
                int32_t *acc) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.columns, inputs = e.conv.x.columns;
@@ -435,7 +427,7 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
 }
 
 template <int PLANES>
-void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
+void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
                int32_t *acc) {
     const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
     size_t most = 0;
@@ -459,7 +451,7 @@ void sweep_row(const Events &e, const Finish &finish, const Finisher *finishers,
         sweep_row<PLANES, 24>(e, finish, finishers, lists, part, acc);
 }
 
-void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+void sweep(const EventsCall &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     const auto rows = static_cast<size_t>(e.conv.rows);
     auto *acc = reinterpret_cast<int32_t *>(scratch);
     SweepLists lists(e, sweep_offsets(e), scratch + 256);
@@ -474,14 +466,14 @@ void sweep(const Events &e, const Finish &finish, size_t first, size_t last, uin
 using ShortLists = LookupLists<uint16_t, false>;
 using LongLists = LookupLists<uint32_t, false>;
 
-size_t scratch(const Events &e) {
+size_t scratch(const EventsCall &e) {
     if (e.sweep) return 256 + SweepLists::size(e);
     return ShortLists::fits(e, event_offsets(e)) ? event_scratch<Finisher, ShortLists>(e)
                                                  : event_scratch<Finisher, LongLists>(e);
 }
 
 template <class Lists>
-void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+void events(const EventsCall &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.vector_bits == 128)
         EventRows<X128, EventOps, Lists>(e, finish, scratch).run(first, last);
     else if (e.vector_bits == 256)
@@ -490,7 +482,7 @@ void events(const Events &e, const Finish &finish, size_t first, size_t last, ui
         EventRows<X512, EventOps, Lists>(e, finish, scratch).run(first, last);
 }
 
-void events(const Events &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
+void events(const EventsCall &e, const Finish &finish, size_t first, size_t last, uint8_t *scratch) {
     if (e.sweep)
         sweep(e, finish, first, last, scratch);
     else if (ShortLists::fits(e, event_offsets(e)))
@@ -507,43 +499,41 @@ size_t count_bits(const uint8_t *x, size_t size, size_t count, size_t stride) {
     return static_cast<size_t>(_mm512_reduce_add_epi64(total));
 }
 
+Isa make() {
+    Isa isa{};
+    isa.name = "avx512";
+    FILL_SCALAR_KERNELS(isa.scalar, avx512_);
+    isa.dense.run = dense_blocks<DenseOps>;
+    isa.dense.scratch = dense_block_scratch<DenseOps>;
+    isa.dense.align = 4;
+    isa.dense.strip_columns = 6;
+    isa.dense.pair_limit = 0;
+    isa.dense.direct = true;
+    isa.dense.fold = true;
+    isa.winograd.run = winograd<BlockWinograd<DenseOps>>;
+    isa.winograd.scratch = winograd_scratch<Finisher>;
+    isa.winograd.offset = true;
+    isa.events.run = events;
+    isa.events.scratch = scratch;
+    isa.events.vector_bits = 512;
+    isa.events.sweeps = true;
+    isa.events.count_bits = count_bits;
+    isa.depthwise.run = depthwise<DepthwiseOps>;
+    isa.depthwise.scratch = depthwise_scratch<Finisher>;
+    isa.costs.product = 0.0027;
+    isa.costs.combine = 0.9;
+    isa.costs.row = 0.42;
+    isa.costs.chunk = 8;
+    isa.costs.sums = 0.12;
+    isa.costs.look = 1;
+    return isa;
+}
+
 }  // namespace
 
-const Isa AVX512 = {
-    "avx512",
-    maqd_avx512_widen,
-    maqd_avx512_narrow,
-    maqd_avx512_add_shifted,
-    maqd_avx512_conv_row,
-    maqd_avx512_conv_row_wide,
-    maqd_avx512_quantize,
-    maqd_avx512_max_pool_row,
-    maqd_avx512_sum_pool_row,
-    maqd_avx512_transpose,
-    dense_blocks<DenseOps>,
-    dense_block_scratch<DenseOps>,
-    winograd<BlockWinograd<DenseOps>>,
-    winograd_scratch<Finisher>,
-    true,
-    4,
-    false,
-    6,
-    0,
-    events,
-    scratch,
-    512,
-    true,
-    count_bits,
-    0.0027,
-    0.9,
-    0.42,
-    8,
-    0.12,
-    1,
-    depthwise<DepthwiseOps>,
-    depthwise_scratch<Finisher>,
-    true,
-    true,
-};
+const Isa &avx512() {
+    static const Isa isa = make();
+    return isa;
+}
 
 }  // namespace maqd

@@ -1,7 +1,7 @@
 // What follows the accumulators of a convolution, for AVX-512 and AMX.
 #pragma once
 
-#include "kernels/table.h"
+#include "kernels/calls.h"
 
 namespace maqd {
 
@@ -16,7 +16,7 @@ class alignas(64) Finisher {
     }
     // Products of Winograd's filtering, m[6][PLANE][32].
     void quads(const int32_t *m, const Quad *quads, size_t count) const { table_->quads(*this, m, quads, count); }
-    // As `block`, of accumulators in 16 bits, each row aligned. Only if is_short(), see finish.h.
+    // As `block`, of accumulators in 16 bits, each row aligned. Only if is_short(), see epilogue.h.
     void rows(const int16_t *acc, size_t stride, size_t pixel, size_t pixels) const {
         table_->rows(*this, acc, stride, pixel, pixels);
     }

@@ -17,11 +17,11 @@ class LookupLists : public ListStore<Entry_> {
   public:
     using Entry = Entry_;
 
-    LookupLists(const Events &e, EventOffsets offsets, uint8_t *memory)
+    LookupLists(const EventsCall &e, EventOffsets offsets, uint8_t *memory)
         : Store(e, memory), by_(offsets), channels_(static_cast<size_t>(e.conv.x.channels)) {}
 
     // Whether entries have enough bits.
-    static bool fits(const Events &e, EventOffsets by) {
+    static bool fits(const EventsCall &e, EventOffsets by) {
         const auto &w = e.conv.window;
         // Behind the last kernel row, or the row of zeros as seen from the last output column.
         const size_t rows = static_cast<size_t>(w.kernel_rows - 1) * by.row;

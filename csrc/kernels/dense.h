@@ -13,7 +13,7 @@
 #pragma once
 
 #include "kernels/epilogue.h"
-#include "kernels/table.h"
+#include "kernels/calls.h"
 #include "kernels/panel.h"
 
 namespace maqd {
@@ -31,13 +31,13 @@ struct WholeTiles {
 };
 
 template <class Ops>
-size_t dense_block_scratch(const Dense &dense) {
+size_t dense_block_scratch(const DenseCall &dense) {
     return left_scratch(dense) + finishers_size<typename Ops::Finisher>(dense.outputs) + Ops::TILE * 32 * 4;
 }
 
 // `count` pixels that follow each other in the left matrix, all outputs of the group.
 template <class Ops>
-inline void dense_pixels(const Dense &d, size_t outputs, const typename Ops::Finisher *finishers, const Left &left,
+inline void dense_pixels(const DenseCall &d, size_t outputs, const typename Ops::Finisher *finishers, const Left &left,
                          size_t pixel, size_t count, int32_t *acc) {
     if (d.fold > 1) {
         const Right right{d.weights, d.depth() * 16, d.runs(), d.run, d.short_steps, NO_START};
@@ -62,7 +62,7 @@ inline void dense_pixels(const Dense &d, size_t outputs, const typename Ops::Fin
 }
 
 template <class Ops>
-void dense_blocks(const Dense &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+void dense_blocks(const DenseCall &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <new>
 
-#include "kernels/table.h"
+#include "kernels/calls.h"
 
 namespace maqd {
 namespace {

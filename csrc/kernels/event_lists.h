@@ -16,7 +16,7 @@ struct EventRow {
 };
 
 // Where rows of weights are, as bytes from the row of zeros of their chunk:
-// first + input column * column + kernel row * row + channel * Events::row_bytes.
+// first + input column * column + kernel row * row + channel * EventsCall::row_bytes.
 struct EventOffsets {
     size_t first, column, row;
 };
@@ -30,7 +30,7 @@ constexpr size_t UNIT = sizeof(Entry) == 2 ? 8 : 1;
 template <class Entry>
 class ListStore {
   public:
-    ListStore(const Events &e, uint8_t *memory)
+    ListStore(const EventsCall &e, uint8_t *memory)
         : e_(e),
           columns_(columns(e)),
           band_(band(e)),
@@ -38,7 +38,7 @@ class ListStore {
           entries_(reinterpret_cast<Entry *>(memory)),
           starts_(reinterpret_cast<uint32_t *>(memory + planes(e) * stride(e) * sizeof(Entry))) {}
 
-    static size_t size(const Events &e) {
+    static size_t size(const EventsCall &e) {
         return planes(e) * (stride(e) * sizeof(Entry) + rounded((band(e) * columns(e) + 1) * sizeof(uint32_t)));
     }
 
@@ -50,27 +50,27 @@ class ListStore {
 
   protected:
     static constexpr size_t FILL = 8;    // lists of a column may be filled up to a multiple of it
-    static constexpr size_t SLACK = 64;  // entries that may be written behind a list
+    static constexpr size_t SPILL = 64;  // entries that may be written behind a list
 
     static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
-    static size_t planes(const Events &e) { return static_cast<size_t>(e.planes); }
-    static size_t columns(const Events &e) { return static_cast<size_t>(e.conv.x.columns); }
-    static size_t rows(const Events &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
+    static size_t planes(const EventsCall &e) { return static_cast<size_t>(e.planes); }
+    static size_t columns(const EventsCall &e) { return static_cast<size_t>(e.conv.x.columns); }
+    static size_t rows(const EventsCall &e) { return static_cast<size_t>(e.conv.window.kernel_rows); }
 
-    const Events e_;
+    const EventsCall e_;
     const size_t columns_;
 
   private:
     static constexpr size_t BAND_BYTES = 1 << 18;
 
     // Entries of an output row at most, in a plane.
-    static size_t most(const Events &e) {
+    static size_t most(const EventsCall &e) {
         return columns(e) * (rows(e) * static_cast<size_t>(e.conv.x.channels) + FILL);
     }
-    static size_t stride(const Events &e) { return (band(e) * most(e) + 2 * SLACK - 1) / SLACK * SLACK; }
+    static size_t stride(const EventsCall &e) { return (band(e) * most(e) + 2 * SPILL - 1) / SPILL * SPILL; }
     // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still near
     // when the next chunk needs them.
-    static size_t band(const Events &e) {
+    static size_t band(const EventsCall &e) {
         const size_t bytes = planes(e) * most(e) * sizeof(Entry);
         const size_t room = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
         return e.chunks == 1 ? 1 : room < all ? room : all;
@@ -93,7 +93,7 @@ class EventLists : public ListStore<uint32_t> {
   public:
     using Entry = uint32_t;
 
-    EventLists(const Events &e, EventOffsets offsets, uint8_t *memory)
+    EventLists(const EventsCall &e, EventOffsets offsets, uint8_t *memory)
         : Store(e, memory), by_(offsets), capacity_(capacity(e)), slots_(slots(e)) {
         const Layout at = layout(e);
         found_ = reinterpret_cast<uint32_t *>(memory + Store::size(e));
@@ -102,7 +102,7 @@ class EventLists : public ListStore<uint32_t> {
         seen_ = reinterpret_cast<size_t *>(memory + at.seen);
     }
 
-    static size_t size(const Events &e) { return layout(e).end; }
+    static size_t size(const EventsCall &e) { return layout(e).end; }
 
     // For an output row, as row `row` of the band; those before it are there.
     void build(EventRow place, size_t row) {
@@ -125,11 +125,11 @@ class EventLists : public ListStore<uint32_t> {
     };
 
     // Input rows that are remembered: as many as an output row spans.
-    static size_t slots(const Events &e) {
+    static size_t slots(const EventsCall &e) {
         return (rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1;
     }
-    static size_t capacity(const Events &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
-    static Layout layout(const Events &e) {
+    static size_t capacity(const EventsCall &e) { return (static_cast<size_t>(e.conv.x.channels) + 63) / 64 * 64; }
+    static Layout layout(const EventsCall &e) {
         const size_t lists = slots(e) * columns(e) * planes(e);
         size_t at = Store::size(e);
         const auto behind = [&](size_t bytes) { return at += rounded(bytes); };

@@ -24,7 +24,7 @@
 
 #include "kernels/event_lists.h"
 #include "kernels/epilogue.h"
-#include "kernels/table.h"
+#include "kernels/calls.h"
 
 namespace maqd {
 namespace {
@@ -143,7 +143,7 @@ struct Counters {
 constexpr size_t GROUP = 8;  // pixels that leave the slices together, for sums in 16 bits
 
 template <class Finisher, class Lists>
-inline size_t event_scratch(const Events &e) {
+inline size_t event_scratch(const EventsCall &e) {
     const auto lanes = static_cast<size_t>(e.lanes), outputs = static_cast<size_t>(e.chunks) * lanes;
     return finishers_size<Finisher>(outputs) + lanes * 4 + GROUP * lanes * 4 + Lists::size(e);
 }
@@ -151,7 +151,7 @@ inline size_t event_scratch(const Events &e) {
 inline int bit_width(size_t value) { return value ? 64 - __builtin_clzll(value) : 0; }
 
 // Bytes of the rows of a chunk.
-inline size_t chunk_bytes(const Events &e) {
+inline size_t chunk_bytes(const EventsCall &e) {
     const maqd_window &w = e.conv.window;
     return (static_cast<size_t>(w.kernel_rows) * static_cast<size_t>(w.kernel_columns) *
                 static_cast<size_t>(e.conv.x.channels) +
@@ -170,7 +170,7 @@ struct EventPixel {
 };
 
 template <class Lists>
-inline EventPixel<typename Lists::Entry> event_pixel(const Events &e, const Lists &lists, size_t row, int32_t column) {
+inline EventPixel<typename Lists::Entry> event_pixel(const EventsCall &e, const Lists &lists, size_t row, int32_t column) {
     using Entry = typename Lists::Entry;
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.x.columns;
@@ -194,7 +194,7 @@ inline EventPixel<typename Lists::Entry> event_pixel(const Events &e, const List
 
 // Slices of the sums of one chunk.
 template <class V, class Lists, int SLICES>
-inline void count_chunk(const Events &e, const EventPixel<typename Lists::Entry> &p, size_t offset,
+inline void count_chunk(const EventsCall &e, const EventPixel<typename Lists::Entry> &p, size_t offset,
                         typename V::T (&s)[SLICES], Ahead &ahead) {
 #pragma GCC unroll 24
     for (int k = 0; k < SLICES; k++) s[k] = V::zero();
@@ -262,7 +262,7 @@ inline void count_reached(const typename H::T (&value)[SLICES], const uint8_t *p
 //             // acc[lane] += weight where the bit of the lane is set; lanes is a multiple of 64
 //         static void store_codes(const uint8_t (*slices)[64], int bits, uint8_t *codes, size_t outputs);
 //             // codes[o] = number whose bits are bit o of the slices
-//         class Finisher;  // see finish.h
+//         class Finisher;  // see epilogue.h
 //         static void shorts(const uint8_t *slices, size_t bytes, int16_t *acc);
 //             // acc[o] for o < 8 * bytes, at least 64, of 16 slices in two's complement, `bytes` bytes each
 //     }
@@ -317,7 +317,7 @@ struct PlainEventOps {
     }
 };
 
-inline EventOffsets event_offsets(const Events &e) {
+inline EventOffsets event_offsets(const EventsCall &e) {
     const size_t column = static_cast<size_t>(e.conv.x.channels) * e.row_bytes;
     return {e.row_bytes + static_cast<size_t>(e.conv.window.padding_columns) * column, column,
             static_cast<size_t>(e.conv.window.kernel_columns) * column};
@@ -330,7 +330,7 @@ class EventRows {
     using Finisher = typename Ops::Finisher;
 
   public:
-    EventRows(const Events &events, const Finish &finish_, uint8_t *scratch)
+    EventRows(const EventsCall &events, const Finish &finish_, uint8_t *scratch)
         : e(events),
           finish(finish_),
           finishers(make_finishers<Finisher>(finish, 0, finish.outputs, scratch)),
@@ -438,7 +438,7 @@ class EventRows {
         waiting = 0;
     }
 
-    const Events e;  // copies, which stores of bytes cannot change
+    const EventsCall e;  // copies, which stores of bytes cannot change
     const Finish finish;
     const Finisher *const finishers;
     const size_t lanes;       // outputs of a chunk

@@ -22,7 +22,7 @@ struct Right {
     size_t pitch;
     int32_t runs;
     size_t run;
-    size_t short_steps;  // as in Dense
+    size_t short_steps;  // as in DenseCall
     const int32_t *start;
 };
 
@@ -56,7 +56,7 @@ struct Place {
 
 // The columns begin .. end - 1 of an input row with `padding` columns on the left and what is missing on the right; `row`
 // may be outside. `inputs` channels of each are copied to `to`, in ascending order, with up to 63 bytes more.
-inline void copy_columns(const Dense &dense, const uint8_t *x, int32_t row, int32_t begin, int32_t end, uint8_t *to) {
+inline void copy_columns(const DenseCall &dense, const uint8_t *x, int32_t row, int32_t begin, int32_t end, uint8_t *to) {
     const maqd_tensor &shape = dense.conv.x;
     const size_t inputs = dense.inputs();
     const bool outside = row < 0 || row >= shape.rows;
@@ -77,7 +77,7 @@ inline void copy_columns(const Dense &dense, const uint8_t *x, int32_t row, int3
 }
 
 // A copy for each of `count` pixels: [count][kernel rows][run].
-inline Left fill_panel(const Dense &dense, Place place, size_t count, uint8_t *panel) {
+inline Left fill_panel(const DenseCall &dense, Place place, size_t count, uint8_t *panel) {
     const maqd_conv &conv = dense.conv;
     const maqd_window &w = conv.window;
     const size_t inputs = dense.inputs();
@@ -99,7 +99,7 @@ inline Left fill_panel(const Dense &dense, Place place, size_t count, uint8_t *p
 }
 
 // Bytes of a strip: what 16 * n output columns see of an input row.
-inline size_t strip_size(const Dense &dense) {
+inline size_t strip_size(const DenseCall &dense) {
     const maqd_window &w = dense.conv.window;
     const int32_t columns = (dense.conv.columns + 15) / 16 * 16;
     const auto seen = static_cast<size_t>((columns - 1) * w.stride_columns + w.kernel_columns);
@@ -110,7 +110,7 @@ inline size_t strip_size(const Dense &dense) {
 constexpr size_t INTERLEAVED_INPUTS = 8;  // most input channels of an interleaved layer
 
 // One strip of columns [kernel rows][inputs] for an output row: the input columns begin .. end - 1.
-inline void interleave(const Dense &dense, const uint8_t *x, int32_t output_row, int32_t begin, int32_t end, uint8_t *to) {
+inline void interleave(const DenseCall &dense, const uint8_t *x, int32_t output_row, int32_t begin, int32_t end, uint8_t *to) {
     const maqd_tensor &shape = dense.conv.x;
     const maqd_window &w = dense.conv.window;
     const size_t inputs = dense.inputs();
@@ -137,14 +137,14 @@ inline void interleave(const Dense &dense, const uint8_t *x, int32_t output_row,
 constexpr size_t STRIP_ROWS = 4;  // output rows whose strips are made together
 
 // How many output rows from `part` on belong to one image, at most STRIP_ROWS and `limit`.
-inline size_t strip_rows(const Dense &dense, size_t part, size_t limit) {
+inline size_t strip_rows(const DenseCall &dense, size_t part, size_t limit) {
     const auto rows = static_cast<size_t>(dense.conv.rows);
     const size_t left = rows - part % rows, most = left < STRIP_ROWS ? left : STRIP_ROWS;
     return limit < most ? limit : most;
 }
 
 // Strips that `count` output rows need: neighbouring rows share some, unless the kernel is dilated.
-inline size_t strip_count(const Dense &dense, size_t count) {
+inline size_t strip_count(const DenseCall &dense, size_t count) {
     const maqd_window &w = dense.conv.window;
     const auto kernel = static_cast<size_t>(w.kernel_rows), stride = static_cast<size_t>(w.stride_rows);
     if (dense.interleaved) return count;
@@ -152,7 +152,7 @@ inline size_t strip_count(const Dense &dense, size_t count) {
 }
 
 // The input rows that `count` output rows of one image see, padded. That of row i is `strip_step` * i behind.
-inline Left fill_strips(const Dense &dense, size_t part, size_t count, uint8_t *strips) {
+inline Left fill_strips(const DenseCall &dense, size_t part, size_t count, uint8_t *strips) {
     const maqd_conv &conv = dense.conv;
     const maqd_window &w = conv.window;
     const auto rows = static_cast<size_t>(conv.rows);
@@ -175,7 +175,7 @@ inline Left fill_strips(const Dense &dense, size_t part, size_t count, uint8_t *
     return {strips, static_cast<size_t>(w.stride_columns) * dense.inputs(), size};
 }
 
-inline size_t strip_step(const Dense &dense) {
+inline size_t strip_step(const DenseCall &dense) {
     const maqd_window &w = dense.conv.window;
     if (dense.interleaved) return strip_size(dense);
     const bool shared = w.dilation_rows == 1 && w.stride_rows < w.kernel_rows;
@@ -183,7 +183,7 @@ inline size_t strip_step(const Dense &dense) {
 }
 
 // Bytes for a panel of one part and what a last block of up to 4 pixels reads behind them, or for strips.
-inline size_t left_scratch(const Dense &dense) {
+inline size_t left_scratch(const DenseCall &dense) {
     const size_t size = dense.strips ? strip_count(dense, STRIP_ROWS) * strip_size(dense)
                                      : (dense.part_pixels() + 3) * dense.depth();
     return (size + SLACK + 63) / 64 * 64;

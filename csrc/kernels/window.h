@@ -3,7 +3,7 @@
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags.
 #pragma once
 
-#include "kernels/table.h"
+#include "kernels/calls.h"
 
 namespace maqd {
 namespace {

@@ -14,16 +14,16 @@
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
-//     class Finisher;  // see finish.h
+//     class Finisher;  // see epilogue.h
 //     static void products(const uint8_t *v, size_t count, const Left &, const Right &, int32_t *m);
 //         // of `count` quads, at most STRIP: m[count][32]; may write up to 3 rows more
-//     static void expand(const Winograd &, size_t output, int8_t *u);  // of 32 outputs, if weights may be compact
+//     static void expand(const WinogradCall &, size_t output, int8_t *u);  // of 32 outputs, if weights may be compact
 #pragma once
 
 #include <cstring>
 
 #include "kernels/epilogue.h"
-#include "kernels/table.h"
+#include "kernels/calls.h"
 #include "kernels/panel.h"
 
 namespace maqd {
@@ -44,7 +44,7 @@ struct WinogradPart {
     size_t plane() const { return input_rows * images * quads * channels + 3 * PIECE; }  // see PLANE
 };
 
-inline WinogradPart winograd_part(const Winograd &w, size_t images, size_t part) {
+inline WinogradPart winograd_part(const WinogradCall &w, size_t images, size_t part) {
     const auto height = static_cast<size_t>(w.conv.rows);
     const size_t across = (height + w.part_rows - 1) / w.part_rows;
     WinogradPart p{};
@@ -59,13 +59,13 @@ inline WinogradPart winograd_part(const Winograd &w, size_t images, size_t part)
 }
 
 // For the largest part; with what a last block reads behind its planes.
-inline size_t winograd_planes(const Winograd &w) {
+inline size_t winograd_planes(const WinogradCall &w) {
     const WinogradPart p = winograd_part(w, w.part_images, 0);
     return 6 * p.plane() + BLOCK * p.channels;
 }
 
 template <class Finisher>
-inline size_t winograd_scratch(const Winograd &w) {
+inline size_t winograd_scratch(const WinogradCall &w) {
     return winograd_planes(w) + finishers_size<Finisher>(static_cast<size_t>(w.conv.outputs)) +
            (w.compact_bits ? 6 * 32 * w.depth() : 0) + 6 * PLANE * 32 * sizeof(int32_t);
 }
@@ -76,7 +76,7 @@ struct Runs {
 };
 
 // Those that lie inside the input for any of the quads first .. last of a part.
-inline Runs seen_runs(const Winograd &w, const WinogradPart &p, size_t first, size_t last) {
+inline Runs seen_runs(const WinogradCall &w, const WinogradPart &p, size_t first, size_t last) {
     const maqd_window &window = w.conv.window;
     const size_t width = p.images * p.quads;
     const int32_t top = static_cast<int32_t>(p.row + first / width) - window.padding_rows;
@@ -88,7 +88,7 @@ inline Runs seen_runs(const Winograd &w, const WinogradPart &p, size_t first, si
 }
 
 // One input row, which may be outside.
-inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_t *x, int32_t row, uint8_t *to) {
+inline void transform_row(const WinogradCall &w, const WinogradPart &p, const uint8_t *x, int32_t row, uint8_t *to) {
     typedef uint8_t Bytes __attribute__((vector_size(PIECE)));
     const size_t plane = p.plane(), inputs = w.inputs();
     const Bytes offset = Bytes{} + w.offset;
@@ -128,7 +128,7 @@ inline void transform_row(const Winograd &w, const WinogradPart &p, const uint8_
 }
 
 // Where the outputs of `count` quads of a part are.
-inline void place_quads(const Winograd &w, const WinogradPart &p, size_t first, size_t count, Quad *quads) {
+inline void place_quads(const WinogradCall &w, const WinogradPart &p, size_t first, size_t count, Quad *quads) {
     const auto columns = static_cast<size_t>(w.conv.columns), height = static_cast<size_t>(w.conv.rows);
     size_t row = first / p.quads, q = first % p.quads;
     for (size_t i = 0; i < count; i++) {
@@ -142,7 +142,7 @@ inline void place_quads(const Winograd &w, const WinogradPart &p, size_t first, 
 }
 
 template <class Ops>
-void winograd(const Winograd &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+void winograd(const WinogradCall &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
     uint8_t *const planes = scratch;
     using Finisher = typename Ops::Finisher;
     const Finisher *finishers = make_finishers<Finisher>(finish, 0, finish.outputs, planes + winograd_planes(w));
@@ -199,7 +199,7 @@ struct BlockWinograd {
     static inline void products(const uint8_t *v, size_t count, const Left &left, const Right &right, int32_t *m) {
         for (size_t q = 0; q < count; q += DenseOps::TILE) DenseOps::tile(v + q * left.stride, left, right, m + q * 32);
     }
-    static void expand(const Winograd &, size_t, int8_t *) {}  // has no compact weights
+    static void expand(const WinogradCall &, size_t, int8_t *) {}  // has no compact weights
 };
 
 }  // namespace
