@@ -282,9 +282,9 @@ def test_the_factorys_names_are_those_of_the_modules(architecture: Architecture)
     asked: set[str] = set()
 
     class Recorder(LayerFactory):
-        def weight_states(self, name: str) -> int | None:
+        def weight_quantizer(self, name: str):
             asked.add(name)
-            return super().weight_states(name)
+            return super().weight_quantizer(name)
 
         def quantizer(self, name: str):
             asked.add(name)

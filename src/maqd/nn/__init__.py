@@ -6,11 +6,22 @@ from maqd.nn.inputs import IntegerInput
 from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
-from maqd.nn.quantizers import RoundClip, WeightQuantizer
+from maqd.nn.quantizers import RoundClip, ThresholdQuantizer, WeightQuantizer
 from maqd.nn.rounding import set_rounding
-from maqd.settings.quantization import Affine, Norm, Override, Profile, QuantConfig, Quantizer, Surrogate
+from maqd.settings.quantization import (
+    ActMethod,
+    Affine,
+    Norm,
+    Override,
+    Profile,
+    QuantConfig,
+    Quantizer,
+    Surrogate,
+    WeightMethod,
+)
 
 __all__ = [
+    "ActMethod",
     "Affine",
     "BatchNorm",
     "GlobalSumPool",
@@ -33,6 +44,8 @@ __all__ = [
     "Quantizer",
     "RoundClip",
     "Surrogate",
+    "ThresholdQuantizer",
+    "WeightMethod",
     "WeightQuantizer",
     "grid_of",
     "make_norm",

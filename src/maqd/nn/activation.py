@@ -2,13 +2,17 @@
 
 from collections.abc import Hashable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maqd.errors import ConfigError
-from maqd.nn.folding import Folded
+from maqd.nn.folding import Folded, versions
 from maqd.nn.functional import quantize_activation, threshold_activation, with_gradient_of
 from maqd.nn.norm import FoldableNorm, Normalization
+from maqd.nn.quantizers import ThresholdQuantizer
+from maqd.numerics.fixedpoint import activation_cuts
 from maqd.numerics.states import States
 from maqd.settings.quantization import Quantizer
 
@@ -24,6 +28,10 @@ class QuantActivation(nn.Module):
 
     def __init__(self, quantizer: Quantizer | None) -> None:
         super().__init__()
+        if isinstance(quantizer, ThresholdQuantizer):
+            raise ConfigError(
+                f"QuantActivation has no place for what {type(quantizer).__name__} learns; use NormActivation"
+            )
         self.quantizer = quantizer
         self.rounding = True
 
@@ -52,11 +60,13 @@ class NormActivation(Folded):
 
     Args:
         norm: The normalization. A `LayerNorm` cannot be folded: it is evaluated in float.
-        quantizer: States, step and surrogate of the activation; None for ReLU in float.
+        quantizer: States, step and surrogate of the activation; a `ThresholdQuantizer` for another method than MaQD's;
+            None for ReLU in float.
     """
 
     thresholds: Tensor
     signs: Tensor
+    learned: nn.ParameterList | None
 
     def __init__(self, norm: Normalization, quantizer: Quantizer | None) -> None:
         super().__init__()
@@ -68,6 +78,8 @@ class NormActivation(Folded):
         self.norm = norm
         self.quantizer = quantizer
         self.rounding = True
+        learned = quantizer.initial() if isinstance(quantizer, ThresholdQuantizer) else ()
+        self.learned = nn.ParameterList([nn.Parameter(value) for value in learned]) if learned else None
         self.register_buffer("thresholds", torch.empty(0), persistent=False)
         self.register_buffer("signs", torch.empty(0), persistent=False)
 
@@ -76,17 +88,34 @@ class NormActivation(Folded):
         """The states of the output, or None in float."""
         return None if self.quantizer is None else self.quantizer.states
 
+    @property
+    def _learned(self) -> tuple[Tensor, ...]:
+        """What the quantizer learns beside the normalization's parameters."""
+        return () if self.learned is None else tuple(self.learned)
+
+    def cuts(self) -> NDArray[np.float64]:
+        """The M-1 values of the normalization at which the code rises, ascending, as evaluation takes them.
+
+        Raises:
+            ConfigError: The activation is a ReLU in float.
+        """
+        if self.quantizer is None:
+            raise ConfigError("NormActivation is a ReLU in float, and so has no cuts; give it a quantizer")
+        if isinstance(self.quantizer, ThresholdQuantizer):
+            return self.quantizer.exact_cuts(self._learned)
+        return activation_cuts(self.quantizer.states, self.quantizer.step)
+
     def state_key(self) -> Hashable:
-        """The normalization's, if it is folded."""
+        """The normalization's and that of what the quantizer learns, if it is folded."""
         if self.quantizer is None or not isinstance(self.norm, FoldableNorm):
             return None
-        return self.norm.state_key()
+        return self.norm.state_key(), versions(*self._learned)
 
     def compute_integers(self) -> None:
         """The thresholds."""
         if self.quantizer is not None and isinstance(self.norm, FoldableNorm):
             device = self.norm.running_mean.device
-            self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(self.quantizer))
+            self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(self.cuts()))
 
     def outline(self, x: Tensor) -> Tensor:
         """What `forward` returns in evaluation for a tensor on the meta device: shape and dtype alone."""
@@ -100,27 +129,39 @@ class NormActivation(Folded):
             return torch.relu(norm(x))
         if not self.rounding:
             return clip(norm(x), quantizer)
-        if not isinstance(norm, FoldableNorm):
-            return quantize_activation(norm(x), quantizer)
-        if self.training:
-            # A normalization set to evaluation by itself is frozen: its running statistics, with gradients.
-            return norm.normalize(x, quantizer) if norm.training else quantize_activation(norm(x), quantizer)
+        fused = not isinstance(quantizer, ThresholdQuantizer)
+        if self.training and fused and isinstance(norm, FoldableNorm) and norm.training:
+            return norm.normalize(x, quantizer)
+        # A normalization set to evaluation by itself is frozen: its running statistics, with gradients.
+        if self.training or not isinstance(norm, FoldableNorm):
+            return self._quantize(norm(x), quantizer)
         norm.check_input(x)
         if not torch.compiler.is_compiling():
             self.fold()
         rows = norm.to_rows(x.detach()).float()
         out = norm.from_rows(threshold_activation(rows, self.thresholds, self.signs, quantizer), x)
-        parameters = (x, norm.weight, norm.bias)
+        parameters = (x, norm.weight, norm.bias, *self._learned)
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in parameters):
-            out = with_gradient_of(out, quantize_activation(norm.frozen(x), quantizer))
+            out = with_gradient_of(out, self._quantize(norm.frozen(x), quantizer))
         return out
+
+    def _quantize(self, y: Tensor, quantizer: Quantizer) -> Tensor:
+        if isinstance(quantizer, ThresholdQuantizer):
+            return quantizer.values(y, self._learned)
+        return quantize_activation(y, quantizer)
 
     def extra_repr(self) -> str:
         return describe(self.quantizer)
 
 
 def clip(y: Tensor, quantizer: Quantizer) -> Tensor:
-    """A quantizer with infinitely many states between its first and last one."""
+    """A quantizer with infinitely many states between its first and last one.
+
+    Raises:
+        ConfigError: It is not MaQD's.
+    """
+    if isinstance(quantizer, ThresholdQuantizer):
+        raise ConfigError(f"{type(quantizer).__name__} cannot train without rounding; start it from a float network")
     grid = quantizer.grid
     return torch.clamp(y, grid.low * grid.unit, grid.high * grid.unit)
 
@@ -129,5 +170,7 @@ def describe(quantizer: Quantizer | None) -> str:
     """One line for a module's representation."""
     if quantizer is None:
         return "relu"
+    if isinstance(quantizer, ThresholdQuantizer):
+        return f"states={quantizer.states.count}, step={quantizer.step:g}, {type(quantizer).__name__}"
     kind = "signed" if quantizer.states.signed else "unsigned"
     return f"states={quantizer.states.count}, {kind}, step={quantizer.step:g}, {quantizer.surrogate.profile.value}"

@@ -1,21 +1,16 @@
 """Makes the layers of a network from its configuration, by name."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from maqd.nn.activation import NormActivation
+from maqd.nn.baselines import ACTIVATIONS, WEIGHTS
 from maqd.nn.layers import QuantConv2d, QuantLinear
 from maqd.nn.norm import make_norm
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
 from maqd.numerics.states import Grid, States
-from maqd.settings.quantization import UNCHANGED, QuantConfig, Quantizer
-
-
-def round_clip(states: int, step: float | None) -> WeightQuantizer:
-    """MaQD's quantizer of weights."""
-    return RoundClip(states=States(count=states, signed=True), step=step)
+from maqd.settings.quantization import UNCHANGED, ActMethod, QuantConfig, Quantizer, WeightMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,36 +19,35 @@ class LayerFactory:
 
     Args:
         quant: The network's quantization.
-        weights: Makes the quantizer of a layer's weights from M_w and the step.
     """
 
     quant: QuantConfig
-    weights: Callable[[int, float | None], WeightQuantizer] = round_clip
-
-    def weight_states(self, name: str) -> int | None:
-        """M_w of the layer `name` after overrides."""
-        states = self.quant.weight_states
-        for override in self.quant.overrides:
-            if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
-                states = override.weight_states
-        return states
 
     def weight_quantizer(self, name: str) -> WeightQuantizer | None:
-        """How the weights of the layer `name` are quantized; None in float."""
-        states = self.weight_states(name)
-        return None if states is None else self.weights(states, self.quant.weight_step)
+        """How the weights of the layer `name` are quantized, after overrides; None in float."""
+        quant = self.quant
+        states, method = quant.weight_states, quant.weight_method
+        for override in quant.overrides:
+            if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
+                states, method = override.weight_states, WeightMethod.MAQD
+        if states is None:
+            return None
+        if method in WEIGHTS:
+            return WEIGHTS[method](states)
+        return RoundClip(states=States(count=states, signed=True), step=quant.weight_step)
 
     def quantizer(self, name: str) -> Quantizer | None:
         """The activation `name` after overrides; None for ReLU."""
-        states = self.quant.act_states
-        for override in self.quant.overrides:
+        quant = self.quant
+        states, method = quant.act_states, quant.act_method
+        for override in quant.overrides:
             if override.act_states != UNCHANGED and fnmatchcase(name, override.pattern):
-                states = override.act_states
+                states, method = override.act_states, ActMethod.MAQD
         if states is None:
             return None
-        return Quantizer(
-            states=States(count=states, signed=False), step=self.quant.act_step, surrogate=self.quant.surrogate
-        )
+        if method in ACTIVATIONS:
+            return ACTIVATIONS[method](states, quant.act_step)
+        return Quantizer(states=States(count=states, signed=False), step=quant.act_step, surrogate=quant.surrogate)
 
     def conv(
         self,

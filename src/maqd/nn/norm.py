@@ -6,12 +6,13 @@ from collections.abc import Hashable
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maqd.errors import ConfigError
 from maqd.nn.folding import versions
 from maqd.nn.functional import Statistics, channel_moments, norm_act
-from maqd.numerics.fixedpoint import activation_cuts, input_thresholds
+from maqd.numerics.fixedpoint import input_thresholds
 from maqd.settings.quantization import Affine, Norm, Quantizer
 
 
@@ -167,9 +168,12 @@ class FoldableNorm(Normalization):
         columns = [value.cpu().double().expand(self.num_features).numpy().copy() for value in (gain, mean, bias)]
         return columns[0], columns[1], columns[2]
 
-    def thresholds(self, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-        """Thresholds (M-1) x C and signs C, float32 on the CPU; see `maqd.numerics.fixedpoint.input_thresholds`."""
-        cuts = activation_cuts(quantizer.states, quantizer.step)
+    def thresholds(self, cuts: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Thresholds K x C and signs C, float32 on the CPU; see `maqd.numerics.fixedpoint.input_thresholds`.
+
+        Args:
+            cuts: The K values of y at which a code rises, ascending.
+        """
         thresholds, signs = input_thresholds(*self.affine_map(), cuts)
         return torch.from_numpy(thresholds), torch.from_numpy(signs)
 

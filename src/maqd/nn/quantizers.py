@@ -1,8 +1,12 @@
-"""How the weights of a layer become codes of a few states: a frozen value that a quantized layer holds.
+"""How weights and activations become codes of a few states: frozen values that quantized layers hold.
 
-A layer asks its quantizer for three things: the scale of its codes when it is built, values with a gradient in
-training, and exact codes in evaluation. `RoundClip` is MaQD's. Another method is another subclass; docs and tests of
-the layers hold for all of them. What a method learns beside the weights (a step, say) are parameters of the layer.
+A layer asks the quantizer of its weights for three things: the scale of its codes when it is built, values with a
+gradient in training, and exact codes in evaluation. `RoundClip` is MaQD's. Another method is another subclass
+(`maqd.nn.baselines`); docs and tests of the layers hold for all of them. What a method learns beside the weights (a
+step, say) are parameters of the layer.
+
+`NormActivation` holds MaQD's `Quantizer` (maqd.settings.quantization), or a `ThresholdQuantizer`, which says itself at
+which values its codes change.
 """
 
 import math
@@ -10,11 +14,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maqd.errors import ConfigError
-from maqd.nn.functional import quantize_weight, weight_codes, weight_standardize
+from maqd.nn.functional import quantize_weight, state_index, weight_codes, weight_standardize, with_gradient_of
 from maqd.numerics.states import States, gaussian_step
+from maqd.settings.quantization import Quantizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,3 +134,115 @@ class RoundClip(WeightQuantizer):
 
     def describe(self) -> str:
         return f"states={self.states.count}, step={self.distance:.4g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledRounding(WeightQuantizer):
+    """Weights divided by a step of the layer or of the filter, rounded and clipped: most methods but for the step.
+
+    A method's own scale is left out of the values, which are codes times the layer's power of two. A normalization
+    over the layer's output takes any scale out again, and its gradient with it, so that networks train as with the
+    scale, up to the eps of the normalization.
+
+    Args:
+        states: M_w, signed.
+    """
+
+    @abstractmethod
+    def positions(self, weight: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
+        """The weights in steps, w / s: neighbouring states are 1 apart, zero is zero.
+
+        Args:
+            weight, learned: As in `values`; float32 in training, float64 on the CPU in evaluation.
+
+        Returns:
+            Shaped like the weight, with a gradient.
+        """
+
+    def slope(self, weight: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
+        """What stands for the codes in the backward pass: the positions, clipped to the states.
+
+        Args:
+            weight, learned: As in `values`.
+        """
+        limit = (self.states.count - 1) / 2
+        return torch.clamp(self.positions(weight, learned), -limit, limit)
+
+    def values(self, weight: Tensor, unit: float, learned: tuple[Tensor, ...]) -> Tensor:
+        codes = self._round(self.positions(weight.detach(), tuple(value.detach() for value in learned)))
+        return with_gradient_of(codes * unit, self.slope(weight, learned) * (unit * self.states.spacing))
+
+    def codes(self, weight: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
+        exact = [value.detach().to(device="cpu", dtype=torch.float64).contiguous() for value in (weight, *learned)]
+        return self._round(self.positions(exact[0], tuple(exact[1:]))).to(torch.int16)
+
+    def _round(self, positions: Tensor) -> Tensor:
+        return state_index(positions, self.states, 1.0) * self.states.spacing + self.states.low
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdQuantizer(Quantizer, ABC):
+    """An activation whose codes rise at values of its own: code = #{k: y >= cut_k}.
+
+    Behind a normalization any such function folds into integer thresholds. Equal cuts skip a code. As with weights,
+    the method's own output scale is left out: codes are multiples of the power of two `step`.
+
+    Args:
+        states: The codes, unsigned.
+        step: Value of code 1, a power of two.
+        surrogate: Not used: the method has its own gradient.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.states.signed:
+            raise ConfigError(f"{type(self).__name__} needs unsigned states, got {self.states!r}")
+
+    @abstractmethod
+    def initial(self) -> tuple[Tensor, ...]:
+        """First values of what is learned, for inputs like a standard normal distribution's."""
+
+    @abstractmethod
+    def cuts(self, learned: tuple[Tensor, ...]) -> Tensor:
+        """The values at which the code rises.
+
+        Args:
+            learned: As in `initial`; float32 in training, float64 on the CPU in evaluation.
+
+        Returns:
+            M-1 values, ascending, in the dtype of what is learned.
+        """
+
+    @abstractmethod
+    def slope(self, y: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
+        """What stands for the codes in the backward pass.
+
+        Args:
+            y: Normalized values, any shape, float32.
+            learned: As in `cuts`.
+
+        Returns:
+            Like y, differentiable in y and in what is learned.
+        """
+
+    def exact_cuts(self, learned: tuple[Tensor, ...]) -> NDArray[np.float64]:
+        """`cuts` in float64, the same on every device: what evaluation and lowering use."""
+        exact = tuple(value.detach().to(device="cpu", dtype=torch.float64) for value in learned)
+        return np.maximum.accumulate(self.cuts(exact).numpy())
+
+    def values(self, y: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
+        """Codes times the step with the method's gradient.
+
+        Args:
+            y: Normalized values, any shape and float dtype.
+            learned: As in `cuts`.
+
+        Returns:
+            Like y.
+        """
+        with torch.no_grad():
+            codes = torch.zeros_like(y)
+            for cut in self.cuts(learned):
+                codes += y >= cut
+        slope = self.slope(y.to(torch.promote_types(y.dtype, torch.float32)), learned)
+        return with_gradient_of(codes * self.step, slope * self.step)

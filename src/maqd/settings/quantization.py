@@ -39,6 +39,31 @@ class Profile(enum.Enum):
     SIGMOID = "sigmoid"
 
 
+class WeightMethod(enum.Enum):
+    """How weights are quantized; formulas and sources in `maqd.nn.baselines`."""
+
+    MAQD = "maqd"
+    """Standardized per filter, then a scaled round-clip (MaQD)."""
+    LSQ = "lsq"
+    DOREFA = "dorefa"
+    TWN = "twn"
+    ABSMEAN = "absmean"
+    STD = "std"
+    APOT = "apot"
+    N2UQ = "n2uq"
+
+
+class ActMethod(enum.Enum):
+    """How activations are quantized; formulas and sources in `maqd.nn.baselines`."""
+
+    MAQD = "maqd"
+    """A scaled round-clip with a fixed step (MaQD)."""
+    LSQ = "lsq"
+    PACT = "pact"
+    APOT = "apot"
+    N2UQ = "n2uq"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surrogate:
     """The derivative used in place of a quantizer's.
@@ -96,6 +121,9 @@ class QuantConfig:
         norm: Statistics of the normalization.
         affine: Scales and offsets after the normalization.
         surrogate: Gradient of the activation's quantizer.
+        weight_method: How weights are quantized. Layers whose weight states are overridden take MaQD's, so that first
+            layer and head are the same in comparisons.
+        act_method: How activations are quantized; likewise.
         overrides: Other states by layer name; the last match wins.
         rounding: Whether weights and activations are rounded to their states. Without, the network is the float network
             that few states start from (`maqd.nn.set_rounding`): a float phase of training. It cannot be lowered.
@@ -108,6 +136,8 @@ class QuantConfig:
     norm: Norm = Norm.LBN
     affine: Affine = Affine.CHANNEL
     surrogate: Surrogate = field(default_factory=Surrogate)
+    weight_method: WeightMethod = WeightMethod.MAQD
+    act_method: ActMethod = ActMethod.MAQD
     overrides: list[Override] = field(default_factory=list)
     rounding: bool = True
 
@@ -118,6 +148,11 @@ class QuantConfig:
         if self.weight_step is not None and not self.weight_step > 0:
             raise ConfigError(f"weight_step must be positive standard deviations, got {self.weight_step!r}")
         power_of_two_exponent(self.act_step, "act_step")
+        if self.weight_step is not None and self.weight_method is not WeightMethod.MAQD:
+            raise ConfigError(
+                f"weight_step is MaQD's, and {self.weight_method.value} finds its own, got {self.weight_step!r}; "
+                "leave weight_step out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from maqd.errors import CheckpointError, ConfigError
-from maqd.nn import NormActivation, Quantizer
+from maqd.nn import NormActivation, Quantizer, ThresholdQuantizer
 from maqd.nn.functional import quantize_activation
+from maqd.nn.layers import QuantLayer
 from maqd.nn.norm import FoldableNorm
 
 SAMPLE = 2**18
@@ -102,7 +103,8 @@ def warm_start(
 
     Weights and affine parameters are carried over. Then, layer by layer from the input on, the normalization in front
     of each quantizer is scaled so that the quantizer changes the float activation least (`fitted_scale`), with
-    everything before it quantized already. At last the running statistics are re-estimated.
+    everything before it quantized already. At last the running statistics are re-estimated. What quantizers learn
+    themselves begins anew: a float network does not have it.
 
     Args:
         network: The network to start; left as it is, but for its mode if it raises.
@@ -119,8 +121,10 @@ def warm_start(
         ConfigError: There is no batch.
     """
     started = copy.deepcopy(network)
-    parameters = dict(started.named_parameters())
-    for name, parameter in parameters.items():
+    own = {id(parameter) for _, learned in _learned(started) for parameter in learned}
+    for name, parameter in started.named_parameters():
+        if id(parameter) in own:
+            continue
         found = tuple(float_state[name].shape) if name in float_state else "absent"
         if found != tuple(parameter.shape):
             raise CheckpointError(
@@ -128,6 +132,10 @@ def warm_start(
                 "train a float network of the same architecture and width"
             )
         parameter.copy_(float_state[name])
+    for layer, learned in _learned(started):
+        if isinstance(layer, QuantLayer) and layer.quantizer is not None:
+            for parameter, value in zip(learned, layer.quantizer.initial(layer.weight), strict=True):
+                parameter.copy_(value)
     held = list(islice(batches, 1 << 20))
     if not held:
         raise ConfigError("a warm start fits its scales on batches, got none; pass at least one")
@@ -135,6 +143,13 @@ def warm_start(
         _fit_scales(started, held[0])
     reestimate_statistics(started, held)
     return started.state_dict()
+
+
+def _learned(network: nn.Module) -> Iterator[tuple[nn.Module, nn.ParameterList]]:
+    """The layers whose quantizers learn something, and what that is."""
+    for module in network.modules():
+        if isinstance(module, QuantLayer | NormActivation) and module.learned is not None:
+            yield module, module.learned
 
 
 def _fit_scales(network: nn.Module, batch: Tensor) -> None:
@@ -154,6 +169,8 @@ def _fit(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     norm, quantizer = module.norm, module.quantizer
     if not isinstance(norm, FoldableNorm) or not isinstance(quantizer, Quantizer):
         return
+    if isinstance(quantizer, ThresholdQuantizer):
+        return  # it learns its scale
     if norm.weight is None or norm.bias is None:
         return
     scale = fitted_scale(norm.normalize(inputs[0].float(), None), quantizer)

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maqd.graph import channel_interval
 from maqd.graph.proof import Evaluated, candidate
@@ -18,12 +19,13 @@ def quant_activation(step: Step, x: Codes | Raw, module: QuantActivation) -> Cod
     """`QuantActivation`: the same step function in every channel."""
     source, quantizer = step.codes(x), _quantizer(step, module)
     channels = source.type.shape[0]
-    cuts = activation_cuts(quantizer.states, quantizer.step).astype(np.float32)
+    cuts = activation_cuts(quantizer.states, quantizer.step)
     evaluated = _evaluated(
         source,
         quantizer,
         0,
-        (np.repeat(cuts[:, None], channels, 1), np.ones(channels, np.float32)),
+        cuts,
+        (np.repeat(cuts.astype(np.float32)[:, None], channels, 1), np.ones(channels, np.float32)),
         (np.ones(channels), np.zeros(channels), np.zeros(channels)),
     )
     return _put(step, source, 0, evaluated)
@@ -40,7 +42,7 @@ def norm_activation(step: Step, x: Codes | Raw, module: NormActivation) -> Codes
     axis = norm.channel_dim - 1 if norm.channel_dim > 0 else len(source.type.shape) + norm.channel_dim
     module.refold()
     integers = (module.thresholds.cpu().numpy(), module.signs.cpu().numpy())
-    return _put(step, source, axis, _evaluated(source, quantizer, axis, integers, norm.affine_map()))
+    return _put(step, source, axis, _evaluated(source, quantizer, axis, module.cuts(), integers, norm.affine_map()))
 
 
 def _quantizer(step: Step, module: NormActivation | QuantActivation) -> Quantizer:
@@ -53,6 +55,7 @@ def _evaluated(
     source: Codes,
     quantizer: Quantizer,
     axis: int,
+    cuts: NDArray[np.float64],
     integers: tuple[np.ndarray, np.ndarray],
     affine_map: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> Evaluated:
@@ -62,10 +65,13 @@ def _evaluated(
         source: The input.
         quantizer: Of the activation.
         axis: The channels' dimension in a sample.
+        cuts: Values of the normalization at which the code rises.
         integers: Thresholds (M-1) x C, and signs.
         affine_map: Gain, mean and bias of each channel.
     """
     gain, mean, bias = affine_map
+    # The codes as a line over y, through the first and the last cut: what is usually deployed.
+    spacing = (cuts[-1] - cuts[0]) / (len(cuts) - 1) if cuts[-1] > cuts[0] else quantizer.step
     return Evaluated(
         states=quantizer.states,
         step_exponent=power_of_two_exponent(quantizer.step, "the activation step"),
@@ -73,8 +79,8 @@ def _evaluated(
         signs=integers[1],
         exponent=source.type.exponent,
         interval=channel_interval(source.type, axis),
-        scale=gain / quantizer.step * math.ldexp(1.0, source.type.exponent),
-        offset=(bias - gain * mean) / quantizer.step + quantizer.states.origin + 0.5,
+        scale=gain / spacing * math.ldexp(1.0, source.type.exponent),
+        offset=(bias - gain * mean - cuts[0]) / spacing + 1,
     )
 
 
