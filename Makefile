@@ -11,7 +11,7 @@ help:
 	@echo "make test   run the test suite, in under five minutes"
 	@echo "make test-all  the same with the long tests"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
-	@echo "make lint   ruff and pyright"
+	@echo "make lint   ruff, pyright and clang-format"
 	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
 	@echo "make test-min-versions  try the oldest NumPy, onnx and ONNX Runtime that are allowed"
 	@echo "make sanitize  the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -45,14 +45,18 @@ test-all: $(STAMP)
 graphs: $(STAMP)
 	MAQD_GRAPHS=1000 $(PYTEST) -k random_graphs
 
+# Layout of the C and C++ files; .clang-format has the rules.
+CLANG_FORMAT = $(BIN)/clang-format $(wildcard csrc/*/*.[ch] csrc/*/*.cpp tests/csrc/*.cpp)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(CLANG_FORMAT) --dry-run -Werror
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(CLANG_FORMAT) -i
 
 # The engine and its tests once more, with every access and every operation checked.
 SANITIZED := build/sanitize
