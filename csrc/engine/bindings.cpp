@@ -60,7 +60,8 @@ Model::Arrays arrays_of(const Model &model, const std::vector<Input> &inputs, co
         arrays.inputs.push_back({static_cast<const uint8_t *>(inputs[i].data()), channels_last[i]});
     }
     for (size_t i = 0; i < y.size(); i++) {
-        if (outputs[i].size() != count * y[i].elements()) throw std::invalid_argument("an array does not fit its output");
+        if (outputs[i].size() != count * y[i].elements())
+            throw std::invalid_argument("an array does not fit its output");
         arrays.outputs.push_back(outputs[i].data());
     }
     return arrays;
@@ -71,12 +72,14 @@ void add_conv(Model &model, Buffer x, const Array<uint8_t> &weight, int count, i
               const std::vector<int32_t> &stride, const std::vector<int32_t> &padding,
               const std::vector<int32_t> &dilation, int32_t groups, int32_t shift, std::optional<Buffer> addend,
               int32_t addend_shift, int32_t reach, std::optional<Buffer> raw, std::optional<Buffer> codes,
-              std::optional<Array<int32_t>> thresholds, std::optional<Array<int8_t>> signs, int32_t step, int32_t base) {
+              std::optional<Array<int32_t>> thresholds, std::optional<Array<int8_t>> signs, int32_t step,
+              int32_t base) {
     ConvOptions o{};
     o.x = x;
     o.window = window(kernel, stride, padding, dilation);
     const auto taps = static_cast<size_t>(o.window.kernel_rows) * static_cast<size_t>(o.window.kernel_columns);
-    o.weights = {weight.data(), weight.shape(1), count, low, spacing, digits, group_bytes, weight.shape(0), inputs, taps};
+    o.weights = {weight.data(), weight.shape(1), count,           low,    spacing,
+                 digits,        group_bytes,     weight.shape(0), inputs, taps};
     if (bias) o.bias.assign(bias->data(), bias->data() + bias->size());
     o.groups = groups;
     o.shift = shift;
@@ -107,9 +110,10 @@ NB_MODULE(_native, m) {
     nb::class_<Buffer>(m, "Buffer")
         .def(
             "__init__",
-            [](Buffer *self, size_t offset, size_t stage, int32_t rows, int32_t columns, int32_t channels, int element, int32_t zero,
-               int32_t highest) {
-                new (self) Buffer{offset, stage, rows, columns, channels, static_cast<maqd_element>(element), zero, highest};
+            [](Buffer *self, size_t offset, size_t stage, int32_t rows, int32_t columns, int32_t channels, int element,
+               int32_t zero, int32_t highest) {
+                new (self)
+                    Buffer{offset, stage, rows, columns, channels, static_cast<maqd_element>(element), zero, highest};
             },
             "offset"_a, "stage"_a, "rows"_a, "columns"_a, "channels"_a, "element"_a, "zero"_a, "highest"_a);
 
@@ -142,8 +146,8 @@ NB_MODULE(_native, m) {
              "signs"_a.none(), "step"_a, "base"_a)
         .def(
             "quantize",
-            [](Model &model, Buffer x, Buffer y, Array<int32_t> thresholds, Array<int8_t> signs, int32_t step, int32_t base,
-               size_t outer, size_t channels, size_t inner) {
+            [](Model &model, Buffer x, Buffer y, Array<int32_t> thresholds, Array<int8_t> signs, int32_t step,
+               int32_t base, size_t outer, size_t channels, size_t inner) {
                 model.quantize(x, y, quantization(thresholds, signs, step, base), outer, channels, inner);
             },
             "x"_a, "y"_a, "thresholds"_a, "signs"_a, "step"_a, "base"_a, "outer"_a, "channels"_a, "inner"_a)

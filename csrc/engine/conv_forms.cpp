@@ -8,7 +8,7 @@ namespace maqd {
 
 namespace {
 
-constexpr size_t DENSE_LIMIT = 600000;      // more weights than this are kept in several forms only if each is worth it
+constexpr size_t DENSE_LIMIT = 600000;  // more weights than this are kept in several forms only if each is worth it
 constexpr size_t WINOGRAD_LIMIT = 1 << 21;  // bytes of transformed weights that are not compact
 constexpr int MAX_THRESHOLD_BITS = 20;
 
@@ -142,14 +142,12 @@ void ConvStep::prepare_weights(Kernel kernel, const ConvOptions &o) {
         dense_weights_.push_back(compact_weights(w, dense_, negate_));
     if (forms.dense) {
         for (size_t group = 0; group < groups && !dense_.compact_bits; group++)
-            dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups,
-                                                   dense_, negate_));
+            dense_weights_.push_back(dense_weights(w, group * w.outputs / groups, w.outputs / groups, dense_, negate_));
         correct_bias(w);
     }
     if (forms.winograd) {
         winograd_start_.assign((w.outputs + 31) / 32 * 6 * 32, 0);
-        if (!dense_.compact_bits)
-            winograd_weights_ = winograd_weights(w, winograd_, negate_, winograd_start_.data());
+        if (!dense_.compact_bits) winograd_weights_ = winograd_weights(w, winograd_, negate_, winograd_start_.data());
     }
     if (forms.events) {
         event_rows_ = events_.sweep ? sweep_rows(w, conv_.window.kernel_columns, negate_)
@@ -158,7 +156,8 @@ void ConvStep::prepare_weights(Kernel kernel, const ConvOptions &o) {
     }
     if (forms.dense || forms.winograd || forms.events) return;
     narrow_ = w.narrow() && negatable(w);
-    scalar_weights_ = narrow_ ? scalar_weights<int8_t>(w, groups, negate_) : scalar_weights<int16_t>(w, groups, negate_);
+    scalar_weights_ =
+        narrow_ ? scalar_weights<int8_t>(w, groups, negate_) : scalar_weights<int16_t>(w, groups, negate_);
 }
 
 void ConvStep::prepare_depthwise(const PackedWeights &w) {
@@ -211,8 +210,9 @@ void ConvStep::correct_bias(const PackedWeights &w) {
     dense_bias_ = bias_;
     const auto sums = x_.zero ? code_sums(w, negate_) : std::vector<int64_t>();
     for (size_t output = 0; output < sums.size(); output++)
-        dense_bias_[output] = static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
-                                                   static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));
+        dense_bias_[output] =
+            static_cast<int32_t>(static_cast<uint32_t>(bias_[output]) -
+                                 static_cast<uint32_t>(x_.zero) * static_cast<uint32_t>(sums[output]));
 }
 
 bool ConvStep::depthwise_fits(const ConvOptions &o) const {
@@ -226,13 +226,15 @@ bool ConvStep::winograd_fits(const PackedWeights &w) const {
     const maqd_window &window = conv_.window;
     return window.kernel_columns == 3 && window.stride_columns == 1 && window.stride_rows == 1 &&
            window.dilation_columns == 1 && conv_.groups == 1 && x_.zero == 0 && x_.highest <= WINOGRAD_INPUT &&
-           largest <= WINOGRAD_CODE && (isa_.dense.pair_limit == 0 || 2 * winograd_product(w) <= isa_.dense.pair_limit) &&
+           largest <= WINOGRAD_CODE &&
+           (isa_.dense.pair_limit == 0 || 2 * winograd_product(w) <= isa_.dense.pair_limit) &&
            static_cast<int64_t>(w.depth()) * largest * x_.highest < int64_t{1} << 21;
 }
 
 // Sums of inputs fit the counters, and offsets of rows 32 bits.
 bool ConvStep::events_fit(const PackedWeights &w) const {
-    const uint64_t columns = static_cast<uint64_t>(conv_.x.columns) + static_cast<uint64_t>(conv_.window.padding_columns);
+    const uint64_t columns =
+        static_cast<uint64_t>(conv_.x.columns) + static_cast<uint64_t>(conv_.window.padding_columns);
     const uint64_t rows = w.depth() + (columns + static_cast<uint64_t>(conv_.window.kernel_columns)) * w.inputs;
     constexpr uint64_t ROW = 64;  // bytes; none is longer
     return w.depth() * static_cast<uint64_t>(x_.highest) < uint64_t{1} << 23 && rows * ROW < uint64_t{1} << 31;
@@ -263,7 +265,8 @@ void ConvStep::plan_dense(const PackedWeights &w) {
     dense_.direct = isa_.dense.direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&
                     window.stride_columns == 1 && window.padding_rows == 0 && window.padding_columns == 0 &&
                     dense_.run == row;
-    dense_.strips = !dense_.direct && conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
+    dense_.strips =
+        !dense_.direct && conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
     const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense.align);
     if (dense_.strips && w.inputs <= 8 && 2 * together <= dense_.depth()) {
         dense_.interleaved = true;
@@ -351,15 +354,18 @@ void ConvStep::plan_threshold_planes(const ConvOptions &o) {
         for (size_t level = 0; level < levels; level++)
             for (size_t bit = 0; bit < PLANES; bit++)
                 if (cuts[level * finish_.outputs + output] >> bit & 1)
-                    threshold_planes_.data()[((output / lanes * levels + level) * PLANES + bit) * plane +
-                                             output % lanes / 8] |= static_cast<uint8_t>(1u << output % 8);
+                    threshold_planes_
+                        .data()[((output / lanes * levels + level) * PLANES + bit) * plane + output % lanes / 8] |=
+                        static_cast<uint8_t>(1u << output % 8);
     events_.threshold_planes = threshold_planes_.data();
 }
 
 size_t ConvStep::constants() const {
-    size_t total = scalar_weights_.size() + depthwise_weights_.size() + event_rows_.size() + threshold_planes_.size() + winograd_weights_.size();
+    size_t total = scalar_weights_.size() + depthwise_weights_.size() + event_rows_.size() + threshold_planes_.size() +
+                   winograd_weights_.size();
     for (const auto &weights : dense_weights_) total += weights.size();
-    return total + (bias_.size() + dense_bias_.size() + winograd_start_.size() + thresholds_.size() + signs_.size()) * 4 +
+    return total +
+           (bias_.size() + dense_bias_.size() + winograd_start_.size() + thresholds_.size() + signs_.size()) * 4 +
            (folded_bias_.size() + folded_thresholds_.size() + folded_signs_.size()) * 6 +
            (short_bias_.size() + short_dense_bias_.size() + short_thresholds_.size() + short_signs_.size()) * 2;
 }

@@ -82,22 +82,24 @@ void ConvStep::scalar(const Batch &batch, const Finish &finish, size_t first, si
         const uint8_t *x = batch.at(x_, part / rows);
         const auto row = static_cast<int32_t>(part % rows);
         if (narrow_)
-            isa_.scalar.conv_row(&conv_, x, reinterpret_cast<const int8_t *>(scalar_weights_.data()), bias_.data(), row, acc);
+            isa_.scalar.conv_row(&conv_, x, reinterpret_cast<const int8_t *>(scalar_weights_.data()), bias_.data(), row,
+                                 acc);
         else
-            isa_.scalar.conv_row_wide(&conv_, x, reinterpret_cast<const int16_t *>(scalar_weights_.data()), bias_.data(),
-                               row, acc);
+            isa_.scalar.conv_row_wide(&conv_, x, reinterpret_cast<const int16_t *>(scalar_weights_.data()),
+                                      bias_.data(), row, acc);
         const size_t at = part * length;
         if (finish.addend)
-            isa_.scalar.add_shifted(acc, finish.shift,
-                             static_cast<const uint8_t *>(finish.addend) + at * maqd_element_size(addend_[0].element),
-                             addend_[0].element, addend_[0].zero, finish.addend_shift, length);
+            isa_.scalar.add_shifted(
+                acc, finish.shift,
+                static_cast<const uint8_t *>(finish.addend) + at * maqd_element_size(addend_[0].element),
+                addend_[0].element, addend_[0].zero, finish.addend_shift, length);
         if (finish.raw)
             isa_.scalar.narrow(acc, length, raw_[0].element, raw_[0].zero,
-                        static_cast<uint8_t *>(finish.raw) + at * maqd_element_size(raw_[0].element));
+                               static_cast<uint8_t *>(finish.raw) + at * maqd_element_size(raw_[0].element));
         if (finish.codes)
             isa_.scalar.quantize(acc, static_cast<size_t>(conv_.columns), finish.outputs, 1, rows_.data(),
-                          narrow_signs_.empty() ? nullptr : narrow_signs_.data(), finish.levels, finish.spacing,
-                          finish.base, finish.codes + at);
+                                 narrow_signs_.empty() ? nullptr : narrow_signs_.data(), finish.levels, finish.spacing,
+                                 finish.base, finish.codes + at);
     }
 }
 

@@ -1,5 +1,5 @@
-// A convolution with what follows it, as a step. The files beside this one: conv_forms.cpp prepares the weights and tables
-// of each kernel, conv_cost.cpp estimates what a kernel costs, conv_step.cpp runs the one that is chosen.
+// A convolution with what follows it, as a step. The files beside this one: conv_forms.cpp prepares the weights and
+// tables of each kernel, conv_cost.cpp estimates what a kernel costs, conv_step.cpp runs the one that is chosen.
 #pragma once
 
 #include <vector>

@@ -60,8 +60,8 @@ class QuantizeStep final : public PerImage {
         auto *values = reinterpret_cast<int32_t *>(scratch);
         const size_t length = channels_ * inner_;
         for (size_t o = 0; o < outer_; o++) {
-            isa_.scalar.widen(batch.at(x_, image) + o * length * maqd_element_size(x_.element), x_.element, x_.zero, length,
-                       values);
+            isa_.scalar.widen(batch.at(x_, image) + o * length * maqd_element_size(x_.element), x_.element, x_.zero,
+                              length, values);
             if (y_.element == MAQD_U8) {
                 quantize(values, q_.spacing, q_.base, batch.at(y_, image) + o * length);
                 continue;
@@ -70,14 +70,14 @@ class QuantizeStep final : public PerImage {
             quantize(values, 1, 0, indices);
             for (size_t i = 0; i < length; i++) values[i] = q_.base + q_.spacing * indices[i];
             isa_.scalar.narrow(values, length, y_.element, y_.zero,
-                        batch.at(y_, image) + o * length * maqd_element_size(y_.element));
+                               batch.at(y_, image) + o * length * maqd_element_size(y_.element));
         }
     }
 
   private:
     void quantize(const int32_t *values, int32_t spacing, int32_t base, uint8_t *y) const {
-        isa_.scalar.quantize(values, 1, channels_, inner_, q_.thresholds.data(), q_.signs.empty() ? nullptr : q_.signs.data(),
-                      q_.levels, spacing, base, y);
+        isa_.scalar.quantize(values, 1, channels_, inner_, q_.thresholds.data(),
+                             q_.signs.empty() ? nullptr : q_.signs.data(), q_.levels, spacing, base, y);
     }
 
     const Buffer x_, y_;
@@ -126,7 +126,7 @@ class AddStep final : public PerRow {
         std::fill(scratch, scratch + row_elements(), 0);
         for (size_t i = 0; i < x_.size(); i++)
             isa_.scalar.add_shifted(scratch, 0, row_at(batch, x_[i], image, row), x_[i].element, x_[i].zero, shifts_[i],
-                             row_elements());
+                                    row_elements());
         isa_.scalar.narrow(scratch, row_elements(), y_.element, y_.zero, row_at(batch, y_, image, row));
     }
 
@@ -139,7 +139,12 @@ class ConcatStep final : public PerImage {
   public:
     ConcatStep(const Isa &isa, std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths,
                size_t outer, Buffer y)
-        : PerImage(isa), x_(std::move(x)), y_(y), shifts_(std::move(shifts)), lengths_(std::move(lengths)), outer_(outer) {}
+        : PerImage(isa),
+          x_(std::move(x)),
+          y_(y),
+          shifts_(std::move(shifts)),
+          lengths_(std::move(lengths)),
+          outer_(outer) {}
     size_t scratch() const override { return *std::max_element(lengths_.begin(), lengths_.end()) * 4; }
 
   protected:
@@ -191,8 +196,13 @@ std::pair<size_t, size_t> share(size_t count, size_t member, size_t members) {
 
 Model::Model(const Isa &isa, Kernel kernel, int threads, std::vector<Buffer> inputs, std::vector<Buffer> outputs,
              std::vector<Stage> stages)
-    : isa_(isa), kernel_(kernel), threads_(threads), inputs_(std::move(inputs)), outputs_(std::move(outputs)),
-      stages_(std::move(stages)), process_(getpid()) {
+    : isa_(isa),
+      kernel_(kernel),
+      threads_(threads),
+      inputs_(std::move(inputs)),
+      outputs_(std::move(outputs)),
+      stages_(std::move(stages)),
+      process_(getpid()) {
     if (stages_.empty() || stages_.size() > MAX_STAGES) throw std::invalid_argument("there must be 1 to 4 stages");
     if (threads < 1 || stages_[0].images < static_cast<size_t>(threads))
         throw std::invalid_argument("threads and images must be positive, and there must be an image for each thread");
@@ -278,13 +288,15 @@ Batch Model::batch(Worker &worker, size_t images) const {
 void Model::load(const Arrays &arrays, size_t start, const Batch &batch, size_t first, size_t last) const {
     for (size_t i = 0; i < inputs_.size(); i++) {
         const Buffer &x = inputs_[i];
-        const size_t elements = x.elements(), channels = static_cast<size_t>(x.channels), bytes = maqd_element_size(x.element);
+        const size_t elements = x.elements(), channels = static_cast<size_t>(x.channels),
+                     bytes = maqd_element_size(x.element);
         const uint8_t *data = arrays.inputs[i].data + start * elements * bytes;
         if (arrays.inputs[i].channels_last || channels == 1 || channels == elements)
             std::memcpy(batch.at(x, first), data + first * elements * bytes, (last - first) * elements * bytes);
         else
             for (size_t image = first; image < last; image++)
-                isa_.scalar.transpose(data + image * elements * bytes, channels, elements / channels, bytes, batch.at(x, image));
+                isa_.scalar.transpose(data + image * elements * bytes, channels, elements / channels, bytes,
+                                      batch.at(x, image));
     }
 }
 
@@ -293,7 +305,7 @@ void Model::store(const Arrays &arrays, size_t start, const Batch &batch, size_t
         const Buffer &y = outputs_[i];
         const size_t elements = y.elements();
         isa_.scalar.widen(batch.at(y, first), y.element, y.zero, (last - first) * elements,
-                   arrays.outputs[i] + (start + first) * elements);
+                          arrays.outputs[i] + (start + first) * elements);
     }
 }
 
@@ -393,7 +405,7 @@ void Model::inspect(const Arrays &arrays, size_t count, std::vector<StepProfile>
     const Batch all = batch(worker, count);
     for (const Copy &copy : copies)
         isa_.scalar.widen(all.at(copy.buffer), copy.buffer.element, copy.buffer.zero, count * copy.buffer.elements(),
-                   copy.values);
+                          copy.values);
     release(std::move(context));
 }
 

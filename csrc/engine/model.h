@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "kernels/table.h"
 #include "engine/memory.h"
 #include "engine/threads.h"
 #include "engine/weights.h"
+#include "kernels/table.h"
 
 namespace maqd {
 
@@ -30,9 +30,9 @@ struct Buffer {
     maqd_tensor tensor() const { return {rows, columns, channels, element, zero}; }
 };
 
-// Early layers have large tensors and few weights, late ones the opposite. So steps are cut into stages: the early ones run
-// for a few images at a time, whose tensors stay in the cache, and later ones for more, since weights have to be fetched
-// each time. Each stage has a memory of its own, for what its steps read or write and those of no later one.
+// Early layers have large tensors and few weights, late ones the opposite. So steps are cut into stages: the early ones
+// run for a few images at a time, whose tensors stay in the cache, and later ones for more, since weights have to be
+// fetched each time. Each stage has a memory of its own, for what its steps read or write and those of no later one.
 struct Stage {
     size_t bytes;   // of one sample
     size_t images;  // that run together, at least as many as in the stage before
@@ -118,7 +118,8 @@ class Model {
     void pool(Buffer x, Buffer y, bool maximum, maqd_window window);
     void sum(Buffer x, Buffer y);
     void add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y);
-    void concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer, Buffer y);
+    void concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer,
+                Buffer y);
     void transpose(Buffer x, Buffer y, size_t height, size_t width);
 
     // What a call reads and writes, one array for each input and output of the model. An input has `count` samples of
@@ -136,8 +137,8 @@ class Model {
     // Computes `count` samples. Safe to call from many threads.
     void run(const Arrays &arrays, size_t count) const;
 
-    // The same with a profile, one entry a step, or with tensors that are copied out afterwards; then for as many images as
-    // run together in the first stage.
+    // The same with a profile, one entry a step, or with tensors that are copied out afterwards; then for as many
+    // images as run together in the first stage.
     struct Copy {
         Buffer buffer;
         int32_t *values;  // [count][elements]

@@ -9,8 +9,7 @@ namespace {
 // Reads the state indices of one output at a time.
 class Reader {
   public:
-    explicit Reader(const PackedWeights &packed)
-        : packed_(packed), indices_(packed.depth() + 2 * MAX_DIGITS + 64) {
+    explicit Reader(const PackedWeights &packed) : packed_(packed), indices_(packed.depth() + 2 * MAX_DIGITS + 64) {
         const auto base = static_cast<size_t>(packed.count);
         const size_t most = packed.group_bytes == 1 ? static_cast<size_t>(packed.digits) : MAX_DIGITS;
         do {
@@ -77,7 +76,9 @@ inline void transpose_bits(uint64_t *m) {
         }
 }
 
-inline bool ternary(const PackedWeights &packed) { return packed.low == -1 && packed.highest() == 1 && packed.count == 3; }
+inline bool ternary(const PackedWeights &packed) {
+    return packed.low == -1 && packed.highest() == 1 && packed.count == 3;
+}
 
 }  // namespace
 
@@ -127,8 +128,8 @@ Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t ou
         for (size_t c = 0; c < packed.inputs; c++)
             for (size_t tap = 0; tap < packed.taps; tap++) {
                 const size_t i = tap / columns, j = tap % columns;
-                const size_t k = dense.interleaved ? (j * rows + i) * packed.inputs + c
-                                                   : i * dense.run + j * packed.inputs + c;
+                const size_t k =
+                    dense.interleaved ? (j * rows + i) * packed.inputs + c : i * dense.run + j * packed.inputs + c;
                 block[k / 4 * 64 + k % 4] = static_cast<uint8_t>(sign * reader.code(row[c * packed.taps + tap]));
             }
     }
@@ -162,7 +163,8 @@ Memory compact_weights(const PackedWeights &packed, const DenseCall &dense, cons
     return made;
 }
 
-Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winograd, const std::vector<bool> &negate, int32_t *start) {
+Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winograd, const std::vector<bool> &negate,
+                        int32_t *start) {
     const size_t depth = winograd.depth(), rows = packed.taps / 3;
     Memory made((packed.outputs + 31) / 32 * 32 * 6 * depth);
     Reader reader(packed);
@@ -173,8 +175,10 @@ Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winogra
         int32_t sums[6] = {};
         for (size_t c = 0; c < packed.inputs; c++)
             for (size_t i = 0; i < rows; i++, row += 3) {
-                const int g0 = sign * reader.code(row[0]), g1 = sign * reader.code(row[1]), g2 = sign * reader.code(row[2]);
-                const int u[6] = {6 * g0, -(g0 + g1 + g2), g1 - g0 - g2, g0 + 2 * g1 + 4 * g2, g0 - 2 * g1 + 4 * g2, 6 * g2};
+                const int g0 = sign * reader.code(row[0]), g1 = sign * reader.code(row[1]),
+                          g2 = sign * reader.code(row[2]);
+                const int u[6] = {6 * g0, -(g0 + g1 + g2), g1 - g0 - g2, g0 + 2 * g1 + 4 * g2, g0 - 2 * g1 + 4 * g2,
+                                  6 * g2};
                 const size_t k = i * winograd.run + c;
                 for (size_t t = 0; t < 6; t++) {
                     to[t * 32 * depth + k / 4 * 64 + k % 4] = static_cast<uint8_t>(u[t]);
@@ -226,7 +230,8 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
                         indices[k] = negate[base + o] ? static_cast<uint8_t>(packed.count - 1 - index) : index;
                     }
                     for (int plane = 0; plane < planes; plane++)
-                        bits[(static_cast<size_t>(plane) * words + word) * 64 + o] = gather_bits(indices, plane) & valid;
+                        bits[(static_cast<size_t>(plane) * words + word) * 64 + o] =
+                            gather_bits(indices, plane) & valid;
                 }
             }
         }
@@ -237,7 +242,8 @@ Memory event_rows(const PackedWeights &packed, int lanes, int chunks, size_t row
             for (size_t word = 0; word < words; word++) {
                 uint64_t *block = &bits[(static_cast<size_t>(plane) * words + word) * 64];
                 transpose_bits(block);
-                const size_t offset = chunk * (depth + 1) * row_bytes + static_cast<size_t>(plane) * plane_bytes + lane / 8;
+                const size_t offset =
+                    chunk * (depth + 1) * row_bytes + static_cast<size_t>(plane) * plane_bytes + lane / 8;
                 for (size_t k = word * 64; k < std::min(depth, word * 64 + 64); k++) {
                     const size_t at = (k % packed.taps) * packed.inputs + k / packed.taps;
                     std::memcpy(made.data() + (at + 1) * row_bytes + offset, &block[k % 64], 8);

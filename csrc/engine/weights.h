@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/calls.h"
 #include "engine/memory.h"
+#include "kernels/calls.h"
 
 namespace maqd {
 
@@ -38,7 +38,8 @@ Memory dense_weights(const PackedWeights &packed, size_t first_output, size_t ou
 Memory compact_weights(const PackedWeights &packed, const DenseCall &dense, const std::vector<bool> &negate);
 
 // The transformed weights as WinogradCall::weights has them, and WinogradCall::start.
-Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winograd, const std::vector<bool> &negate, int32_t *start);
+Memory winograd_weights(const PackedWeights &packed, const WinogradCall &winograd, const std::vector<bool> &negate,
+                        int32_t *start);
 
 // How weights are written as planes of bits: acc = sum_p coefficients[p] * plane sums + input_sum_coefficient * sum x.
 struct WeightPlanes {

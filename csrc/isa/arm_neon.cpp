@@ -4,8 +4,8 @@
 #include "isa/arm.h"
 #include "kernels/dense.h"
 #include "kernels/depthwise.h"
-#include "kernels/events.h"
 #include "kernels/epilogue.h"
+#include "kernels/events.h"
 #include "kernels/winograd.h"
 
 namespace maqd {
@@ -43,7 +43,8 @@ struct DenseOps : WholeTiles<DenseOps> {
                 for (size_t v = 0; v < 8; v++) {
                     const size_t o = half * 16 + v * 2;
                     acc[p * 32 + o] = right.start[o] + vgetq_lane_s32(sums[p][v], 0) + vgetq_lane_s32(sums[p][v], 1);
-                    acc[p * 32 + o + 1] = right.start[o + 1] + vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
+                    acc[p * 32 + o + 1] =
+                        right.start[o + 1] + vgetq_lane_s32(sums[p][v], 2) + vgetq_lane_s32(sums[p][v], 3);
                 }
         }
     }

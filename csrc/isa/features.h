@@ -1,6 +1,7 @@
-// What an instruction set requires of a processor: FEATURE(set, name, leaf of CPUID, register, bit). CMakeLists.txt turns
-// a line into the compiler option -mNAME, dispatch.cpp turns it into a check when the program runs. (Compilers know some of
-// these checks, but not the older ones all of them.) Files of amx are compiled with the features of avx512, too.
+// What an instruction set requires of a processor: FEATURE(set, name, leaf of CPUID, register, bit). CMakeLists.txt
+// turns a line into the compiler option -mNAME, dispatch.cpp turns it into a check when the program runs. (Compilers
+// know some of these checks, but not the older ones all of them.) Files of amx are compiled with the features of
+// avx512, too.
 FEATURE(avx2, "popcnt", 1, ecx, 23)
 FEATURE(avx2, "bmi", 7, ebx, 3)
 FEATURE(avx2, "avx2", 7, ebx, 5)

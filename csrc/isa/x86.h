@@ -1,4 +1,5 @@
-// Instruction sets of x86-64. Each table is built when first asked for: only then does a processor run code of its file.
+// Instruction sets of x86-64. Each table is built when first asked for: only then does a processor run code of its
+// file.
 #pragma once
 
 #include "kernels/table.h"

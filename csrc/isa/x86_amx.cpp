@@ -6,10 +6,10 @@
 #include <unistd.h>
 #endif
 
-#include "kernels/panel.h"
-#include "kernels/winograd.h"
 #include "isa/x86.h"
 #include "isa/x86_epilogue.h"
+#include "kernels/panel.h"
+#include "kernels/winograd.h"
 
 namespace maqd {
 
@@ -101,8 +101,8 @@ inline void expand(const DenseCall &d, size_t output, size_t begin, size_t end, 
     }
 }
 
-// The left matrix for `count` pixels, tile by tile: [count / 16][depth / 64][16][64]. Rows of a matrix would be on as many
-// pages of memory as a tile has rows, more than the processor can address at once.
+// The left matrix for `count` pixels, tile by tile: [count / 16][depth / 64][16][64]. Rows of a matrix would be on as
+// many pages of memory as a tile has rows, more than the processor can address at once.
 inline void fill_tiles(const DenseCall &d, Place place, size_t count, uint8_t *panel) {
     const maqd_conv &conv = d.conv;
     const maqd_window &w = conv.window;
@@ -129,7 +129,8 @@ inline void fill_tiles(const DenseCall &d, Place place, size_t count, uint8_t *p
 
 // Some pixels of a layer with compact weights, all outputs. Weights of a block of inputs are used for all pixels before
 // those of the next one, so accumulators go back to memory between blocks.
-void compact_part(const DenseCall &d, size_t outputs, const Finisher *finishers, size_t pixel, size_t count, uint8_t *scratch) {
+void compact_part(const DenseCall &d, size_t outputs, const Finisher *finishers, size_t pixel, size_t count,
+                  uint8_t *scratch) {
     const size_t depth = d.depth();
     auto *weights = scratch + left_scratch(d) + finishers_size<Finisher>(d.outputs);
     auto *acc = reinterpret_cast<int32_t *>(weights + 32 * BLOCK_STEPS * STEP);
@@ -189,14 +190,16 @@ void dense(const DenseCall &d, const Finish &finish, size_t images, size_t first
     if (d.compact_bits) {
         for (size_t part = first; part < last; part++) {
             const size_t pixel = part * d.part_pixels();
-            compact_part(d, outputs, finishers, pixel, pixels - pixel < d.part_pixels() ? pixels - pixel : d.part_pixels(),
-                         scratch);
+            compact_part(d, outputs, finishers, pixel,
+                         pixels - pixel < d.part_pixels() ? pixels - pixel : d.part_pixels(), scratch);
         }
         _tile_release();
         return;
     }
     auto *const sums = reinterpret_cast<int32_t *>(scratch + left_scratch(d) + finishers_size<Finisher>(d.outputs));
-    const auto right = [&](size_t o) { return Right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, 0, nullptr}; };
+    const auto right = [&](size_t o) {
+        return Right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, 0, nullptr};
+    };
     // One or two segments, 32 outputs.
     const auto product = [&](const Left &l, const Right &r, const Finisher &f, const Segment &a, const Segment &b) {
         if (b.count)
@@ -236,7 +239,8 @@ void dense(const DenseCall &d, const Finish &finish, size_t images, size_t first
     _tile_release();
 }
 
-// ---- Winograd ---------------------------------------------------------------------------------------------------------
+// ---- Winograd
+// ---------------------------------------------------------------------------------------------------------
 
 struct WinogradOps {
     using Finisher = maqd::Finisher;
@@ -272,7 +276,8 @@ struct WinogradOps {
                     };
                     const auto put = [&](size_t t, __m512i v) { _mm512_store_si512(u + t * 32 * depth, v); };
                     const __m512i g0 = code(indices0), g1 = code(indices1), g2 = code(indices2);
-                    const __m512i outer = plus(g0, g2), twice0 = plus(g0, g0), twice1 = plus(g1, g1), twice2 = plus(g2, g2);
+                    const __m512i outer = plus(g0, g2), twice0 = plus(g0, g0), twice1 = plus(g1, g1),
+                                  twice2 = plus(g2, g2);
                     const __m512i four2 = plus(twice2, twice2), even = plus(g0, four2);
                     put(0, plus(plus(twice0, twice0), twice0));
                     put(1, _mm512_sub_epi8(_mm512_setzero_si512(), plus(outer, g1)));
@@ -285,7 +290,8 @@ struct WinogradOps {
     }
 };
 
-void winograd_tiles(const WinogradCall &w, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+void winograd_tiles(const WinogradCall &w, const Finish &finish, size_t images, size_t first, size_t last,
+                    uint8_t *scratch) {
     configure();
     winograd<WinogradOps>(w, finish, images, first, last, scratch);
     _tile_release();

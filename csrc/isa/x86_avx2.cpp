@@ -1,15 +1,14 @@
 // AVX2: Haswell, Zen and later.
 #include <immintrin.h>
 
+#include "isa/x86.h"
 #include "kernels/dense.h"
 #include "kernels/depthwise.h"
-#include "kernels/events.h"
 #include "kernels/epilogue.h"
+#include "kernels/events.h"
 #include "kernels/winograd.h"
-#include "isa/x86.h"
 
 namespace maqd {
-
 
 namespace {
 
@@ -40,7 +39,8 @@ struct DenseOps : WholeTiles<DenseOps> {
 
     // Adds products of `size` inputs to acc[TILE][32]; SHORT if pairs of all of them may be added in 16 bits.
     template <bool SHORT>
-    static inline void add(const uint8_t *x, size_t stride, const int8_t *weights, size_t pitch, size_t size, int32_t *acc) {
+    static inline void add(const uint8_t *x, size_t stride, const int8_t *weights, size_t pitch, size_t size,
+                           int32_t *acc) {
         __m256i sums[TILE][4];
 #pragma GCC unroll 4
         for (size_t p = 0; p < TILE; p++)
@@ -57,11 +57,13 @@ struct DenseOps : WholeTiles<DenseOps> {
             }
 #pragma GCC unroll 4
             for (size_t v = 0; v < 4; v++) {
-                const __m256i w = _mm256_load_si256(reinterpret_cast<const __m256i *>((v < 2 ? weights : other) + v % 2 * 32));
+                const __m256i w =
+                    _mm256_load_si256(reinterpret_cast<const __m256i *>((v < 2 ? weights : other) + v % 2 * 32));
 #pragma GCC unroll 4
                 for (size_t p = 0; p < TILE; p++) {
                     const __m256i pairs = _mm256_maddubs_epi16(inputs[p], w);
-                    sums[p][v] = SHORT ? _mm256_add_epi16(sums[p][v], pairs) : _mm256_add_epi32(sums[p][v], wide(pairs));
+                    sums[p][v] =
+                        SHORT ? _mm256_add_epi16(sums[p][v], pairs) : _mm256_add_epi32(sums[p][v], wide(pairs));
                     asm volatile("" : "+x"(sums[p][v]));  // else compilers make all products first, and spill sums
                 }
             }
@@ -200,7 +202,8 @@ struct EventOps : PlainEventOps {
             for (int k = 0; k < bits; k++) {
                 uint32_t mask;
                 std::memcpy(&mask, slices[k] + o / 8, 4);
-                code = _mm256_or_si256(code, _mm256_and_si256(spread(mask), _mm256_set1_epi8(static_cast<char>(1 << k))));
+                code =
+                    _mm256_or_si256(code, _mm256_and_si256(spread(mask), _mm256_set1_epi8(static_cast<char>(1 << k))));
             }
             alignas(32) uint8_t block[32];
             _mm256_store_si256(reinterpret_cast<__m256i *>(block), code);
@@ -236,7 +239,8 @@ struct DepthwiseOps {
                 const __m256i w0 = _mm256_and_si256(w, lower), w1 = _mm256_andnot_si256(lower, w);
 #pragma GCC unroll 6
                 for (size_t p = 0; p < COUNT; p++) {
-                    const __m256i inputs = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x + taps[t] + p * step + lane));
+                    const __m256i inputs =
+                        _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x + taps[t] + p * step + lane));
                     even[p] = _mm256_add_epi16(even[p], _mm256_maddubs_epi16(inputs, w0));
                     odd[p] = _mm256_add_epi16(odd[p], _mm256_maddubs_epi16(inputs, w1));
                 }

@@ -3,13 +3,13 @@
 
 #include <immintrin.h>
 
+#include "isa/x86_epilogue.h"
+#include "isa/x86_lists.h"
 #include "kernels/dense.h"
 #include "kernels/depthwise.h"
 #include "kernels/events.h"
 #include "kernels/panel.h"
 #include "kernels/winograd.h"
-#include "isa/x86_epilogue.h"
-#include "isa/x86_lists.h"
 
 namespace maqd {
 
@@ -93,8 +93,8 @@ struct DepthwiseOps {
                 odd[p] = _mm512_add_epi16(odd[p], _mm512_maddubs_epi16(inputs, w1));
             }
         }
-        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                               5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
+                                               6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
         const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
 #pragma GCC unroll 6
         for (size_t p = 0; p < COUNT; p++) {
@@ -190,9 +190,9 @@ struct X512 {
 inline __m512i bytes_of_slices(__m512i slices) {
     const __m512i order = _mm512_set_epi8(
         // of bytes [slice][group of 8 bits] to [0, 4, 1, 5, 2, 6, 3, 7][7 - slice]
-        7, 15, 23, 31, 39, 47, 55, 63, 3, 11, 19, 27, 35, 43, 51, 59, 6, 14, 22, 30, 38, 46, 54, 62, 2, 10, 18, 26, 34, 42, 50,
-        58, 5, 13, 21, 29, 37, 45, 53, 61, 1, 9, 17, 25, 33, 41, 49, 57, 4, 12, 20, 28, 36, 44, 52, 60, 0, 8, 16, 24, 32, 40,
-        48, 56);
+        7, 15, 23, 31, 39, 47, 55, 63, 3, 11, 19, 27, 35, 43, 51, 59, 6, 14, 22, 30, 38, 46, 54, 62, 2, 10, 18, 26, 34,
+        42, 50, 58, 5, 13, 21, 29, 37, 45, 53, 61, 1, 9, 17, 25, 33, 41, 49, 57, 4, 12, 20, 28, 36, 44, 52, 60, 0, 8,
+        16, 24, 32, 40, 48, 56);
     // A product of bit matrices, each 8 x 8, with the unit matrix: it transposes them.
     return _mm512_gf2p8affine_epi64_epi8(_mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull)),
                                          _mm512_permutexvar_epi8(order, slices), 0);
@@ -248,7 +248,6 @@ struct EventOps {
             _mm512_store_si512(acc + lane, _mm512_mask_add_epi32(old, mask, old, w));
         }
     }
-
 };
 
 // ---- sweeps ---------------------------------------------------------------------------------------------------------
@@ -278,8 +277,8 @@ inline EventOffsets sweep_offsets(const EventsCall &e) {
 
 constexpr size_t FOURS = 8;  // times four output columns are finished together
 
-// The sums of four output columns, [PLANES][SLICES], in two's complement. A sum of 64 outputs is in the lower half of each 128
-// bits.
+// The sums of four output columns, [PLANES][SLICES], in two's complement. A sum of 64 outputs is in the lower half of
+// each 128 bits.
 template <int PLANES, int SLICES>
 struct Difference {
     static constexpr int BITS = PLANES == 1 ? SLICES : SLICES + 2;
@@ -338,8 +337,10 @@ struct Difference {
             const int one = FIRST + 2 * k, two = one + 1;
             pair[k] = _mm512_unpacklo_epi64(slices[one < BITS ? one : BITS], slices[two < BITS ? two : BITS]);
         }
-        const __m512i a = _mm512_shuffle_i32x4(pair[0], pair[1], 0x88), b = _mm512_shuffle_i32x4(pair[2], pair[3], 0x88);
-        const __m512i c = _mm512_shuffle_i32x4(pair[0], pair[1], 0xdd), d = _mm512_shuffle_i32x4(pair[2], pair[3], 0xdd);
+        const __m512i a = _mm512_shuffle_i32x4(pair[0], pair[1], 0x88),
+                      b = _mm512_shuffle_i32x4(pair[2], pair[3], 0x88);
+        const __m512i c = _mm512_shuffle_i32x4(pair[0], pair[1], 0xdd),
+                      d = _mm512_shuffle_i32x4(pair[2], pair[3], 0xdd);
         to[0] = _mm512_shuffle_i32x4(a, b, 0x88);
         to[1] = _mm512_shuffle_i32x4(c, d, 0x88);
         to[2] = _mm512_shuffle_i32x4(a, b, 0xdd);
@@ -357,13 +358,13 @@ struct Difference {
     }
 };
 
-// What follows the counts of `count` columns. They were stored a while ago: a processor that is to read together what was
-// stored in parts at once has to wait until it is in the cache. A function of its own: registers are enough for the counters
-// of a sweep, or for this.
+// What follows the counts of `count` columns. They were stored a while ago: a processor that is to read together what
+// was stored in parts at once has to wait until it is in the cache. A function of its own: registers are enough for the
+// counters of a sweep, or for this.
 template <int PLANES, int SLICES>
-__attribute__((noinline)) void finish_columns(const EventsCall &events, const Finish &finish_, const Finisher *finishers,
-                                              const __m512i (*counts)[PLANES][SLICES], size_t pixel, size_t count,
-                                              int32_t *acc) {
+__attribute__((noinline)) void finish_columns(const EventsCall &events, const Finish &finish_,
+                                              const Finisher *finishers, const __m512i (*counts)[PLANES][SLICES],
+                                              size_t pixel, size_t count, int32_t *acc) {
     const EventsCall e = events;  // copies, which stores of bytes cannot change
     const Finish finish = finish_;
     if (e.threshold_planes) {
@@ -384,8 +385,8 @@ __attribute__((noinline)) void finish_columns(const EventsCall &events, const Fi
 // One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
 // column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
 template <int PLANES, int SLICES>
-void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
-               int32_t *acc) {
+void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists,
+               size_t part, int32_t *acc) {
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.columns, inputs = e.conv.x.columns;
     __m512i s[PLANES][SLICES];
@@ -427,9 +428,10 @@ void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finish
 }
 
 template <int PLANES>
-void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists, size_t part,
-               int32_t *acc) {
-    const size_t inputs = static_cast<size_t>(e.conv.x.columns), wide = static_cast<size_t>(e.conv.window.kernel_columns);
+void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists,
+               size_t part, int32_t *acc) {
+    const size_t inputs = static_cast<size_t>(e.conv.x.columns),
+                 wide = static_cast<size_t>(e.conv.window.kernel_columns);
     size_t most = 0;
     for (size_t a = 0; a < PLANES; a++) {
         const uint32_t *starts = lists.starts(a, 0);
@@ -456,10 +458,12 @@ void sweep(const EventsCall &e, const Finish &finish, size_t first, size_t last,
     auto *acc = reinterpret_cast<int32_t *>(scratch);
     SweepLists lists(e, sweep_offsets(e), scratch + 256);
     const size_t second = finish.outputs > 32 ? 32 : 0;
-    const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs}, {finish, second, finish.outputs - second}};
+    const Finisher finishers[2] = {{finish, 0, second ? second : finish.outputs},
+                                   {finish, second, finish.outputs - second}};
     for (size_t part = first; part < last; part++) {
         lists.build({part / rows, static_cast<int32_t>(part % rows)}, 0);
-        e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc) : sweep_row<2>(e, finish, finishers, lists, part, acc);
+        e.planes == 1 ? sweep_row<1>(e, finish, finishers, lists, part, acc)
+                      : sweep_row<2>(e, finish, finishers, lists, part, acc);
     }
 }
 

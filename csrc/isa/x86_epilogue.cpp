@@ -20,8 +20,7 @@ inline __m512i load_values(const void *x, maqd_element element, int32_t zero, si
                 _mm512_set1_epi32(zero));
         case MAQD_I16:
             return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const int16_t *>(x) + at));
-        default:
-            return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t *>(x) + at);
+        default: return _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t *>(x) + at);
     }
 }
 
@@ -31,11 +30,8 @@ inline void store_values(void *y, maqd_element element, int32_t zero, size_t at,
             v = _mm512_add_epi32(v, _mm512_set1_epi32(zero));
             _mm_mask_storeu_epi8(static_cast<uint8_t *>(y) + at, mask, _mm512_cvtepi32_epi8(v));
             break;
-        case MAQD_I16:
-            _mm256_mask_storeu_epi16(static_cast<int16_t *>(y) + at, mask, _mm512_cvtepi32_epi16(v));
-            break;
-        default:
-            _mm512_mask_storeu_epi32(static_cast<int32_t *>(y) + at, mask, v);
+        case MAQD_I16: _mm256_mask_storeu_epi16(static_cast<int16_t *>(y) + at, mask, _mm512_cvtepi32_epi16(v)); break;
+        default: _mm512_mask_storeu_epi32(static_cast<int32_t *>(y) + at, mask, v);
     }
 }
 
@@ -61,7 +57,8 @@ inline void finish16(const Finish &f, const int32_t *acc, size_t stride, size_t 
             for (int32_t k = 0; k < f.levels; k++)
                 code = _mm512_mask_add_epi32(
                     code,
-                    _mm512_cmpge_epi32_mask(v, _mm512_loadu_si512(f.thresholds + static_cast<size_t>(k) * f.padded + output)),
+                    _mm512_cmpge_epi32_mask(
+                        v, _mm512_loadu_si512(f.thresholds + static_cast<size_t>(k) * f.padded + output)),
                     code, spacing);
             _mm_mask_storeu_epi8(f.codes + at, mask, _mm512_cvtepi32_epi8(code));
         }
@@ -114,8 +111,9 @@ struct Short {
         }
         if (RAW) {
             if (f.raw_element == MAQD_U8)
-                _mm256_mask_storeu_epi8(static_cast<uint8_t *>(f.raw) + at, mask,
-                                        _mm512_cvtepi16_epi8(_mm512_add_epi16(v, _mm512_set1_epi16(static_cast<int16_t>(f.raw_zero)))));
+                _mm256_mask_storeu_epi8(
+                    static_cast<uint8_t *>(f.raw) + at, mask,
+                    _mm512_cvtepi16_epi8(_mm512_add_epi16(v, _mm512_set1_epi16(static_cast<int16_t>(f.raw_zero)))));
             else
                 _mm512_mask_storeu_epi16(static_cast<int16_t *>(f.raw) + at, mask, v);
         }
@@ -133,12 +131,13 @@ struct Short {
 
     // The lower halves of 32 accumulators.
     static inline __m512i halves(__m512i low, __m512i high) {
-        const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24,
-                                              22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+        const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28,
+                                              26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
         return _mm512_permutex2var_epi16(low, even, high);
     }
 
-    inline __attribute__((always_inline)) void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+    inline __attribute__((always_inline)) void block(const int32_t *acc, size_t stride, size_t pixel,
+                                                     size_t pixels) const {
         size_t at = pixel * f.outputs + output;
         for (size_t p = 0; p < pixels; p++, acc += stride, at += f.outputs)
             store(_mm512_add_epi16(halves(_mm512_loadu_si512(acc), _mm512_loadu_si512(acc + 16)), bias), at);
@@ -157,7 +156,8 @@ struct Short {
         }
     }
 
-    inline __attribute__((always_inline)) void rows(const int16_t *acc, size_t stride, size_t pixel, size_t pixels) const {
+    inline __attribute__((always_inline)) void rows(const int16_t *acc, size_t stride, size_t pixel,
+                                                    size_t pixels) const {
         size_t at = pixel * f.outputs + output;
         for (size_t p = 0; p < pixels; p++, acc += stride, at += f.outputs)
             store(_mm512_add_epi16(_mm512_load_si512(acc), bias), at);
@@ -256,12 +256,15 @@ Finisher::Finisher(const Finish &f, size_t output, size_t outputs) {
         if (f.addend)
             f.raw ? use_short<true, true, true>(f, output, outputs) : use_short<true, false, true>(f, output, outputs);
         else
-            f.raw ? use_short<false, true, true>(f, output, outputs) : use_short<false, false, true>(f, output, outputs);
+            f.raw ? use_short<false, true, true>(f, output, outputs)
+                  : use_short<false, false, true>(f, output, outputs);
     } else {
         if (f.addend)
-            f.raw ? use_short<true, true, false>(f, output, outputs) : use_short<true, false, false>(f, output, outputs);
+            f.raw ? use_short<true, true, false>(f, output, outputs)
+                  : use_short<true, false, false>(f, output, outputs);
         else
-            f.raw ? use_short<false, true, false>(f, output, outputs) : use_short<false, false, false>(f, output, outputs);
+            f.raw ? use_short<false, true, false>(f, output, outputs)
+                  : use_short<false, false, false>(f, output, outputs);
     }
 }
 

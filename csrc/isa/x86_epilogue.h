@@ -5,7 +5,8 @@
 
 namespace maqd {
 
-// For some of a layer's outputs, at most 32. The choice between its many variants is made once, here, not for each pixel.
+// For some of a layer's outputs, at most 32. The choice between its many variants is made once, here, not for each
+// pixel.
 class alignas(64) Finisher {
   public:
     Finisher(const Finish &, size_t output, size_t outputs);

@@ -26,7 +26,8 @@ class LookupLists : public ListStore<Entry_> {
         // Behind the last kernel row, or the row of zeros as seen from the last output column.
         const size_t rows = static_cast<size_t>(w.kernel_rows - 1) * by.row;
         const size_t beyond = static_cast<size_t>(w.padding_columns) * by.column;
-        const size_t last = by.first + static_cast<size_t>(e.conv.x.columns) * by.column + (rows > beyond ? rows : beyond);
+        const size_t last =
+            by.first + static_cast<size_t>(e.conv.x.columns) * by.column + (rows > beyond ? rows : beyond);
         return last / UNIT<Entry> <= static_cast<Entry>(-1);
     }
 
@@ -109,13 +110,14 @@ class LookupLists : public ListStore<Entry_> {
 
     template <bool WHOLE>
     static inline Entry *append(const uint8_t *x, size_t count, __m512i bit, __m512i step, __m512i base, Entry *to) {
-        const __m512i numbers = _mm512_set_epi8(
-            63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35,
-            34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5,
-            4, 3, 2, 1, 0);
+        const __m512i numbers =
+            _mm512_set_epi8(63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41,
+                            40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18,
+                            17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
         const __m512i pixel = _mm512_loadu_si512(x);
-        const __mmask64 set = WHOLE || count >= 64 ? _mm512_test_epi8_mask(pixel, bit)
-                                                   : _mm512_mask_test_epi8_mask((__mmask64{1} << count) - 1, pixel, bit);
+        const __mmask64 set = WHOLE || count >= 64
+                                  ? _mm512_test_epi8_mask(pixel, bit)
+                                  : _mm512_mask_test_epi8_mask((__mmask64{1} << count) - 1, pixel, bit);
         const __m512i found = _mm512_maskz_compress_epi8(set, numbers);
         const auto many = static_cast<size_t>(__builtin_popcountll(set));
         put<0>(found, step, base, to);

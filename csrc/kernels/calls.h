@@ -38,9 +38,10 @@ struct Finish {
 
 // A convolution as a product of matrices, uint8 times int8 in int32: pixels x depth times depth x outputs.
 //
-// The depth is [runs][run], where there is a run for each kernel row, [kernel columns][input channels of the group], or,
-// interleaved, a single one, [kernel columns][kernel rows][input channels]. Runs are filled up to a multiple of the
-// instruction set's DenseKernel::align. What the left matrix has in the filling does not matter: the weights there are 0.
+// The depth is [runs][run], where there is a run for each kernel row, [kernel columns][input channels of the group],
+// or, interleaved, a single one, [kernel columns][kernel rows][input channels]. Runs are filled up to a multiple of the
+// instruction set's DenseKernel::align. What the left matrix has in the filling does not matter: the weights there are
+// 0.
 struct DenseCall {
     maqd_conv conv;
     size_t run;  // bytes
@@ -71,10 +72,10 @@ struct DenseCall {
     }
 };
 
-constexpr size_t QUAD = 4;     // output columns that Winograd's filtering makes together
+constexpr size_t QUAD = 4;  // output columns that Winograd's filtering makes together
 constexpr size_t BLOCK = 128;  // quads whose products are made together, before they are combined
-// Products m[6][PLANE][32] of a block: there is room for some more, and planes do not begin at the same place of a page of
-// memory, where a processor would take a read for one of what was just written.
+// Products m[6][PLANE][32] of a block: there is room for some more, and planes do not begin at the same place of a page
+// of memory, where a processor would take a read for one of what was just written.
 constexpr size_t PLANE = BLOCK + 3;
 
 // Output columns of a convolution that Winograd's filtering makes together, at most 4: `count` pixels of the tensor.
@@ -82,13 +83,13 @@ struct Quad {
     size_t pixel, count;
 };
 
-// A convolution with three kernel columns and stride 1 by Winograd's minimal filtering, see winograd.h. One group, inputs
-// of at most WINOGRAD_INPUT without an offset, codes of at most WINOGRAD_CODE.
+// A convolution with three kernel columns and stride 1 by Winograd's minimal filtering, see winograd.h. One group,
+// inputs of at most WINOGRAD_INPUT without an offset, codes of at most WINOGRAD_CODE.
 struct WinogradCall {
     maqd_conv conv;
     size_t run;  // input channels, filled up to a multiple of DenseKernel::align
-    // The transformed weights of six planes: [outputs / 32][6][2][depth / 4][16][4], where the depth is [kernel rows][run].
-    // Or, if compact_bits, plain ones as DenseCall has them.
+    // The transformed weights of six planes: [outputs / 32][6][2][depth / 4][16][4], where the depth is [kernel
+    // rows][run]. Or, if compact_bits, plain ones as DenseCall has them.
     const int8_t *weights;
     uint8_t offset;  // of transformed inputs: none, or 8 times the largest input, so that they are not negative
     const int32_t *start;  // [outputs / 32][6][32]: what undoes it
@@ -104,7 +105,8 @@ struct WinogradCall {
     size_t inputs() const { return static_cast<size_t>(conv.x.channels); }
     size_t quads() const { return (static_cast<size_t>(conv.columns) + QUAD - 1) / QUAD; }  // of an output row
     size_t parts(size_t images) const {
-        return ((static_cast<size_t>(conv.rows) + part_rows - 1) / part_rows) * ((images + part_images - 1) / part_images);
+        return ((static_cast<size_t>(conv.rows) + part_rows - 1) / part_rows) *
+               ((images + part_images - 1) / part_images);
     }
 };
 
@@ -124,10 +126,10 @@ constexpr size_t SWEEP_ROWS = UINT16_MAX / 8;  // lists of a sweep count in 16 b
 
 // A convolution as sums of weight planes over the bits that are set in the input.
 //
-// Outputs are cut into chunks of `lanes`. A row belongs to a chunk, a kernel position and an input channel and has one plane
-// of bits for each value +1 and -1 of the weights, or for each bit of their index (see weights.h), outputs side by side: it
-// is [planes][lanes], filled up to a vector. Rows of a chunk lie together, so that one chunk after the other can be computed
-// with its weights near.
+// Outputs are cut into chunks of `lanes`. A row belongs to a chunk, a kernel position and an input channel and has one
+// plane of bits for each value +1 and -1 of the weights, or for each bit of their index (see weights.h), outputs side
+// by side: it is [planes][lanes], filled up to a vector. Rows of a chunk lie together, so that one chunk after the
+// other can be computed with its weights near.
 struct EventsCall {
     maqd_conv conv;
     int planes;  // of the input: bits of its largest value
@@ -142,21 +144,22 @@ struct EventsCall {
     const uint8_t *rows;  // for each chunk one of zeros, then [kernel rows][kernel columns][channels] rows
     const uint8_t *x;
     size_t image_size;
-    // Few outputs leave most of a vector empty. A sweep over the columns of an output row fills it with up to four of them:
-    // a row belongs to a kernel row and an input channel and is [lanes of output columns][planes][64], the last kernel
-    // column first. For three states, up to 64 outputs, up to 4 kernel columns, stride 1 across, up to 2 planes and less than
-    // SWEEP_ROWS rows.
+    // Few outputs leave most of a vector empty. A sweep over the columns of an output row fills it with up to four of
+    // them: a row belongs to a kernel row and an input channel and is [lanes of output columns][planes][64], the last
+    // kernel column first. For three states, up to 64 outputs, up to 4 kernel columns, stride 1 across, up to 2 planes
+    // and less than SWEEP_ROWS rows.
     bool sweep;
     int threshold_bits;  // that are needed for every threshold, with the sign; planes behind them repeat it
-    const uint8_t *threshold_planes;  // [chunks][levels][MAX_THRESHOLD_PLANES][lanes], or null if they are not bit-sliced
-    bool most;   // an image is likely to read most of the rows of a chunk
+    const uint8_t
+        *threshold_planes;  // [chunks][levels][MAX_THRESHOLD_PLANES][lanes], or null if they are not bit-sliced
+    bool most;  // an image is likely to read most of the rows of a chunk
     Bytes next;  // weights that the next convolution is likely to read first
 };
 
 // A convolution whose groups have one input and one output each, see depthwise.h.
 struct DepthwiseCall {
     maqd_conv conv;
-    size_t fold;   // output columns that are one pixel; divides them
+    size_t fold;  // output columns that are one pixel; divides them
     size_t lanes;  // fold x channels, filled up to a multiple of 64
     const int8_t *weights;  // [kernel rows][kernel columns][lanes]
     const uint8_t *x;  // [images] tensors; stored integers are multiplied, the bias undoes what their zero adds

@@ -12,8 +12,8 @@
 //     class Finisher;  // see epilogue.h
 #pragma once
 
-#include "kernels/epilogue.h"
 #include "kernels/calls.h"
+#include "kernels/epilogue.h"
 #include "kernels/panel.h"
 
 namespace maqd {
@@ -62,17 +62,20 @@ inline void dense_pixels(const DenseCall &d, size_t outputs, const typename Ops:
 }
 
 template <class Ops>
-void dense_blocks(const DenseCall &d, const Finish &finish, size_t images, size_t first, size_t last, uint8_t *scratch) {
+void dense_blocks(const DenseCall &d, const Finish &finish, size_t images, size_t first, size_t last,
+                  uint8_t *scratch) {
     const auto columns = static_cast<size_t>(d.conv.columns);
     const size_t pixels = images * static_cast<size_t>(d.conv.rows) * columns;
     const size_t outputs = finish.outputs / static_cast<size_t>(d.conv.groups);
     const auto *finishers =
         make_finishers<typename Ops::Finisher>(finish, d.first_output, outputs, scratch + left_scratch(d));
-    auto *acc = reinterpret_cast<int32_t *>(scratch + left_scratch(d) + finishers_size<typename Ops::Finisher>(d.outputs));
+    auto *acc =
+        reinterpret_cast<int32_t *>(scratch + left_scratch(d) + finishers_size<typename Ops::Finisher>(d.outputs));
     if (d.direct) {
         // Some pixels at a time, so that they are in the nearest cache for all outputs.
         constexpr size_t MOST = 256;
-        const size_t begin = first * d.part_pixels(), end = last * d.part_pixels() < pixels ? last * d.part_pixels() : pixels;
+        const size_t begin = first * d.part_pixels(),
+                     end = last * d.part_pixels() < pixels ? last * d.part_pixels() : pixels;
         for (size_t pixel = begin; pixel < end; pixel += MOST) {
             const size_t count = end - pixel < MOST ? end - pixel : MOST, whole = count / Ops::TILE * Ops::TILE;
             const uint8_t *x = d.x + pixel * d.run;

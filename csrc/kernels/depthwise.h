@@ -10,7 +10,8 @@
 //     template <size_t COUNT>
 //     static void shorts(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights,
 //                        size_t pitch, int16_t *acc);
-//         // acc[COUNT][64], modulo 2^16: the sum over t of x[taps[t] + pixel * step + lane] * weights[t * pitch + lane]
+//         // acc[COUNT][64], modulo 2^16: the sum over t of x[taps[t] + pixel * step + lane] * weights[t * pitch +
+//         lane]
 #pragma once
 
 #include <cstring>
@@ -28,8 +29,8 @@ constexpr size_t DEPTHWISE_PIXELS = 64;  // pixels of a block that are finished 
 
 // Sums in loops that compilers turn into vectors.
 template <class Sum, size_t COUNT>
-inline void plain_taps(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights, size_t pitch,
-                       Sum *acc) {
+inline void plain_taps(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights,
+                       size_t pitch, Sum *acc) {
     constexpr size_t WIDTH = 16;
     for (size_t lane = 0; lane < DEPTHWISE_LANES; lane += WIDTH)
         for (size_t p = 0; p < COUNT; p++) {
@@ -169,8 +170,8 @@ inline void finish_lanes(const Finisher *finishers, size_t outputs, const Sum *a
 
 // `rows` output rows, from pixel `pixel` of the tensor on, whose strips begin at x.
 template <class Ops, class Sum>
-inline void depthwise_rows(const DepthwiseCall &call, const typename Ops::Finisher *finishers, const uint8_t *x, size_t next,
-                           size_t outputs, size_t pixel, size_t rows, const size_t *taps, Sum *acc) {
+inline void depthwise_rows(const DepthwiseCall &call, const typename Ops::Finisher *finishers, const uint8_t *x,
+                           size_t next, size_t outputs, size_t pixel, size_t rows, const size_t *taps, Sum *acc) {
     const DepthwiseCall d = call;  // a copy, which stores of bytes cannot change
     const size_t step = d.fold * static_cast<size_t>(d.conv.x.channels), count = depthwise_taps(d);
     const size_t across = static_cast<size_t>(d.conv.columns) / d.fold;

@@ -16,8 +16,8 @@ constexpr size_t FINISH_WIDTH = 32;
 // Multiplying by it modulo 2^32 divides a multiple of 3.
 constexpr uint32_t THIRD = 0xaaaaaaabu;
 
-// Whether everything may be computed in 16 bits. Tensors of 32 bits hold no 16-bit values: those that are read or written
-// then have others.
+// Whether everything may be computed in 16 bits. Tensors of 32 bits hold no 16-bit values: those that are read or
+// written then have others.
 inline bool is_short(const Finish &f) {
     return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
 }
@@ -29,7 +29,8 @@ inline void add_addend(const Finish &f, size_t at, Sum *v) {
     std::memcpy(from, static_cast<const T *>(f.addend) + at, sizeof(from));  // the tensor has slack behind it
     const uint32_t scale = uint32_t{1} << f.shift, addend_scale = uint32_t{1} << f.addend_shift;
     for (size_t o = 0; o < FINISH_WIDTH; o++)
-        v[o] = static_cast<Sum>(static_cast<uint32_t>(v[o]) * scale + static_cast<uint32_t>(from[o] - f.addend_zero) * addend_scale);
+        v[o] = static_cast<Sum>(static_cast<uint32_t>(v[o]) * scale +
+                                static_cast<uint32_t>(from[o] - f.addend_zero) * addend_scale);
 }
 
 // A copy of a length that compilers know, where it is the usual one.
@@ -51,9 +52,11 @@ inline void store_raw(const Finish &f, size_t at, const Sum *v, size_t outputs) 
 // For some of a layer's outputs, at most 32.
 class PlainFinisher {
   public:
-    PlainFinisher(const Finish &finish, size_t output, size_t outputs) : f(finish), output_(output), outputs_(outputs) {}
+    PlainFinisher(const Finish &finish, size_t output, size_t outputs)
+        : f(finish), output_(output), outputs_(outputs) {}
 
-    // Rows of accumulators, `stride` apart, of `pixels` pixels of the tensor from `pixel` on; 32 of each row can be read.
+    // Rows of accumulators, `stride` apart, of `pixels` pixels of the tensor from `pixel` on; 32 of each row can be
+    // read.
     inline void block(const int32_t *acc, size_t stride, size_t pixel, size_t pixels) const {
         finish(acc, stride, pixel, pixels, f.bias, f.signs, f.thresholds);
     }
@@ -89,7 +92,8 @@ class PlainFinisher {
             const size_t at = (pixel + p) * f.outputs + output_;
             Sum v[FINISH_WIDTH];
             for (size_t o = 0; o < FINISH_WIDTH; o++)
-                v[o] = static_cast<Sum>(static_cast<uint32_t>(acc[p * stride + o]) + static_cast<uint32_t>(bias[output_ + o]));
+                v[o] = static_cast<Sum>(static_cast<uint32_t>(acc[p * stride + o]) +
+                                        static_cast<uint32_t>(bias[output_ + o]));
             if (f.addend) {
                 if (f.addend_element == MAQD_U8)
                     add_addend<Sum, uint8_t>(f, at, v);
@@ -115,7 +119,8 @@ class PlainFinisher {
             for (size_t o = 0; o < FINISH_WIDTH; o++) code[o] = static_cast<Sum>(f.base);
             for (int32_t k = 0; k < f.levels; k++) {
                 const Sum *t = thresholds + static_cast<size_t>(k) * f.padded + output_;
-                for (size_t o = 0; o < FINISH_WIDTH; o++) code[o] = static_cast<Sum>(code[o] + (v[o] >= t[o] ? spacing : 0));
+                for (size_t o = 0; o < FINISH_WIDTH; o++)
+                    code[o] = static_cast<Sum>(code[o] + (v[o] >= t[o] ? spacing : 0));
             }
             uint8_t codes[FINISH_WIDTH];
             for (size_t o = 0; o < FINISH_WIDTH; o++) codes[o] = static_cast<uint8_t>(code[o]);

@@ -25,8 +25,8 @@ struct EventOffsets {
 template <class Entry>
 constexpr size_t UNIT = sizeof(Entry) == 2 ? 8 : 1;
 
-// The lists of a band of output rows: for each plane of the input, output row by output row, column by column. An entry is
-// the offset of a row of weights.
+// The lists of a band of output rows: for each plane of the input, output row by output row, column by column. An entry
+// is the offset of a row of weights.
 template <class Entry>
 class ListStore {
   public:
@@ -46,7 +46,9 @@ class ListStore {
     size_t band() const { return band_; }
     Entry *entries(size_t plane) const { return entries_ + plane * stride_; }
     // Where the part of each column of a row of the band begins, and the last one ends.
-    uint32_t *starts(size_t plane, size_t row) const { return starts_ + plane * (band_ * columns_ + 1) + row * columns_; }
+    uint32_t *starts(size_t plane, size_t row) const {
+        return starts_ + plane * (band_ * columns_ + 1) + row * columns_;
+    }
 
   protected:
     static constexpr size_t FILL = 8;    // lists of a column may be filled up to a multiple of it
@@ -68,8 +70,8 @@ class ListStore {
         return columns(e) * (rows(e) * static_cast<size_t>(e.conv.x.channels) + FILL);
     }
     static size_t stride(const EventsCall &e) { return (band(e) * most(e) + 2 * SPILL - 1) / SPILL * SPILL; }
-    // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still near
-    // when the next chunk needs them.
+    // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still
+    // near when the next chunk needs them.
     static size_t band(const EventsCall &e) {
         const size_t bytes = planes(e) * most(e) * sizeof(Entry);
         const size_t room = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
@@ -84,7 +86,8 @@ class ListStore {
 // Neighbouring output rows see the same pixels, so what these have is looked up once, for kernel row 0. `Ops` has
 //
 //     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to);
-//         // appends c * step for every channel c whose bit `plane` is set; may write more, but no more entries than there
+//         // appends c * step for every channel c whose bit `plane` is set; may write more, but no more entries than
+//         there
 //         // are channels, rounded up to a multiple of 64
 template <class Ops>
 class EventLists : public ListStore<uint32_t> {
@@ -110,7 +113,8 @@ class EventLists : public ListStore<uint32_t> {
         image_ = place.image + 1;
         const KernelRows seen = kernel_rows(e_.conv, place.row);
         const uint8_t *x = e_.x + place.image * e_.image_size;
-        for (int32_t i = seen.first; i < seen.last; i++) seen_[i] = find(x, seen.top + i * e_.conv.window.dilation_rows);
+        for (int32_t i = seen.first; i < seen.last; i++)
+            seen_[i] = find(x, seen.top + i * e_.conv.window.dilation_rows);
         for (size_t plane = 0; plane < planes(e_); plane++) join(plane, seen.first, seen.last, row);
     }
 

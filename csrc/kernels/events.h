@@ -4,7 +4,8 @@
 // vertical counters: slice k holds bit k of as many sums as a vector has bits. Carry-save adders take two operations a
 // row, however many outputs there are. Subtraction and comparison with thresholds stay bit-sliced as well.
 //
-// Included by the files of instruction sets, each of which compiles its own copy with its own flags and its own vectors:
+// Included by the files of instruction sets, each of which compiles its own copy with its own flags and its own
+// vectors:
 //
 //     struct V {                  // vectors of V::BYTES bytes
 //         using T, H;             // H: vectors of half the bits, with the operations below and some more
@@ -22,9 +23,9 @@
 
 #include <cstring>
 
-#include "kernels/event_lists.h"
-#include "kernels/epilogue.h"
 #include "kernels/calls.h"
+#include "kernels/epilogue.h"
+#include "kernels/event_lists.h"
 
 namespace maqd {
 namespace {
@@ -48,8 +49,8 @@ class Ahead {
         next_ = bytes.data;
         end_ = bytes.data + bytes.size;
     }
-    // Asks for a few lines of them, if there are any left, and perhaps for some behind them: a processor has only so many
-    // reads under way, and needs some of them itself.
+    // Asks for a few lines of them, if there are any left, and perhaps for some behind them: a processor has only so
+    // many reads under way, and needs some of them itself.
     inline __attribute__((always_inline)) void some() {
         if (next_ >= end_) return;
         for (size_t i = 0; i < LINES; i++) __builtin_prefetch(next_ + i * LINE, 0, 2);
@@ -65,8 +66,8 @@ template <class V>
 struct Counters {
     using T = typename V::T;
 
-    // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the chain
-    // through each slice is one adder for eight rows.
+    // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the
+    // chain through each slice is one adder for eight rows.
     template <class Entry>
     static inline __attribute__((always_inline)) T add8(const uint8_t *rows, const Entry *list, T &s1, T &s2, T &s4) {
         const auto row = [&](int i) { return V::load(rows + UNIT<Entry> * list[i]); };
@@ -108,8 +109,8 @@ struct Counters {
 
     // Adds the rows of a list whose length is a multiple of 8.
     template <class Entry, int SLICES>
-    static inline __attribute__((always_inline)) void add_eights(const uint8_t *rows, const Entry *list, const Entry *end,
-                                                                 T (&s)[SLICES]) {
+    static inline __attribute__((always_inline)) void add_eights(const uint8_t *rows, const Entry *list,
+                                                                 const Entry *end, T (&s)[SLICES]) {
         for (; end - list >= 32; list += 32) add32(rows, list, s);
         if (end - list >= 16) {
             ripple(s, 4, add16(rows, list, s));
@@ -120,7 +121,8 @@ struct Counters {
 
     // Adds the rows of a list. `zero` is the entry of a row of zeros.
     template <class Lists, class Entry, int SLICES>
-    static inline void add(const uint8_t *rows, const Entry *list, size_t count, Entry zero, T (&s)[SLICES], Ahead &ahead) {
+    static inline void add(const uint8_t *rows, const Entry *list, size_t count, Entry zero, T (&s)[SLICES],
+                           Ahead &ahead) {
         for (; count >= 32; count -= 32, list += 32) {
             ahead.some();
             add32(rows, list, s);
@@ -170,7 +172,8 @@ struct EventPixel {
 };
 
 template <class Lists>
-inline EventPixel<typename Lists::Entry> event_pixel(const EventsCall &e, const Lists &lists, size_t row, int32_t column) {
+inline EventPixel<typename Lists::Entry> event_pixel(const EventsCall &e, const Lists &lists, size_t row,
+                                                     int32_t column) {
     using Entry = typename Lists::Entry;
     const maqd_window &w = e.conv.window;
     const int32_t columns = e.conv.x.columns;
@@ -400,7 +403,8 @@ class EventRows {
         if (e.threshold_planes) {
             typename H::T value[SLICES + 1], index[3];
             subtract_halves<V>(slices, value);
-            count_reached<H>(value, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels, index);
+            count_reached<H>(value, e.threshold_planes + chunk * threshold_size, e.threshold_bits, finish.levels,
+                             index);
             alignas(64) uint8_t bytes[3][64];
             for (int k = 0; k < index_bits; k++) H::store(bytes[k], index[k]);
             Ops::store_codes(bytes, index_bits, finish.codes + pixel * finish.outputs + output, outputs);
@@ -409,7 +413,8 @@ class EventRows {
             subtract_halves<V>(slices, value);
             uint8_t *to = group_slices + waiting * lanes * 2;
 #pragma GCC unroll 16
-            for (int k = 0; k < 16; k++) H::store(to + static_cast<size_t>(k) * H::BYTES, value[k < SLICES ? k : SLICES]);
+            for (int k = 0; k < 16; k++)
+                H::store(to + static_cast<size_t>(k) * H::BYTES, value[k < SLICES ? k : SLICES]);
         } else {
             expand(slices, bit_width(p.sum), p.sum);
             for (size_t o = 0; o < outputs; o += 32) finishers[(output + o) / 32].block(acc + o, lanes, pixel, 1);
@@ -425,16 +430,18 @@ class EventRows {
         for (int k = 0; k < bits; k++) {
             V::store(bytes, slices[k]);
             for (int plane = 0; plane < e.weight_planes; plane++)
-                Ops::add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes, e.coefficients[plane] * (1 << k));
+                Ops::add_bits(acc, bytes + static_cast<size_t>(plane) * lanes / 8, lanes,
+                              e.coefficients[plane] * (1 << k));
         }
     }
 
-    // The pixels that wait, the last one before `end`. Their slices were stored a while ago: a processor that is to read
-    // together what was stored in parts at once has to wait until it is in the cache.
+    // The pixels that wait, the last one before `end`. Their slices were stored a while ago: a processor that is to
+    // read together what was stored in parts at once has to wait until it is in the cache.
     void finish_group(size_t end, size_t chunk) {
         for (size_t i = 0; i < waiting; i++) Ops::shorts(group_slices + i * lanes * 2, H::BYTES, words + i * lanes);
         const size_t first = chunk * lanes, last = finish.outputs - first < lanes ? finish.outputs : first + lanes;
-        for (size_t o = first; o < last; o += 32) finishers[o / 32].rows(words + (o - first), lanes, end - waiting, waiting);
+        for (size_t o = first; o < last; o += 32)
+            finishers[o / 32].rows(words + (o - first), lanes, end - waiting, waiting);
         waiting = 0;
     }
 

@@ -16,7 +16,8 @@ struct Left {
     size_t stride, pitch;
 };
 
-// Weights of 32 outputs, two blocks of 16 that are `pitch` bytes apart, each [runs][run / 4][16][4]; sums begin with start[32].
+// Weights of 32 outputs, two blocks of 16 that are `pitch` bytes apart, each [runs][run / 4][16][4]; sums begin with
+// start[32].
 struct Right {
     const int8_t *first;
     size_t pitch;
@@ -54,9 +55,10 @@ struct Place {
     }
 };
 
-// The columns begin .. end - 1 of an input row with `padding` columns on the left and what is missing on the right; `row`
-// may be outside. `inputs` channels of each are copied to `to`, in ascending order, with up to 63 bytes more.
-inline void copy_columns(const DenseCall &dense, const uint8_t *x, int32_t row, int32_t begin, int32_t end, uint8_t *to) {
+// The columns begin .. end - 1 of an input row with `padding` columns on the left and what is missing on the right;
+// `row` may be outside. `inputs` channels of each are copied to `to`, in ascending order, with up to 63 bytes more.
+inline void copy_columns(const DenseCall &dense, const uint8_t *x, int32_t row, int32_t begin, int32_t end,
+                         uint8_t *to) {
     const maqd_tensor &shape = dense.conv.x;
     const size_t inputs = dense.inputs();
     const bool outside = row < 0 || row >= shape.rows;
@@ -110,7 +112,8 @@ inline size_t strip_size(const DenseCall &dense) {
 constexpr size_t INTERLEAVED_INPUTS = 8;  // most input channels of an interleaved layer
 
 // One strip of columns [kernel rows][inputs] for an output row: the input columns begin .. end - 1.
-inline void interleave(const DenseCall &dense, const uint8_t *x, int32_t output_row, int32_t begin, int32_t end, uint8_t *to) {
+inline void interleave(const DenseCall &dense, const uint8_t *x, int32_t output_row, int32_t begin, int32_t end,
+                       uint8_t *to) {
     const maqd_tensor &shape = dense.conv.x;
     const maqd_window &w = dense.conv.window;
     const size_t inputs = dense.inputs();
@@ -168,8 +171,9 @@ inline Left fill_strips(const DenseCall &dense, size_t part, size_t count, uint8
     }
     for (size_t i = 0; i < total; i++) {
         const auto index = static_cast<int32_t>(i);
-        const int32_t row = shared ? top + index
-                                   : top + index / w.kernel_rows * w.stride_rows + index % w.kernel_rows * w.dilation_rows;
+        const int32_t row = shared
+                                ? top + index
+                                : top + index / w.kernel_rows * w.stride_rows + index % w.kernel_rows * w.dilation_rows;
         copy_columns(dense, dense.x + part / rows * dense.image_size, row, -w.padding_columns, end, strips + i * size);
     }
     return {strips, static_cast<size_t>(w.stride_columns) * dense.inputs(), size};
@@ -184,8 +188,8 @@ inline size_t strip_step(const DenseCall &dense) {
 
 // Bytes for a panel of one part and what a last block of up to 4 pixels reads behind them, or for strips.
 inline size_t left_scratch(const DenseCall &dense) {
-    const size_t size = dense.strips ? strip_count(dense, STRIP_ROWS) * strip_size(dense)
-                                     : (dense.part_pixels() + 3) * dense.depth();
+    const size_t size =
+        dense.strips ? strip_count(dense, STRIP_ROWS) * strip_size(dense) : (dense.part_pixels() + 3) * dense.depth();
     return (size + SLACK + 63) / 64 * 64;
 }
 

@@ -1,9 +1,9 @@
 // Winograd's minimal filtering F(4, 3) along the rows of a convolution with three kernel columns and stride 1.
 //
 // Six products give four neighbouring outputs, where each of them takes three otherwise (Lavin and Gray 2016, from
-// Winograd 1980). Inputs and weights are transformed to six planes each, and with the few states that networks have here
-// those still fit 8 bits; the division that makes outputs of products has no remainder. So the result is the same integer.
-// Input columns d0 .. d5, weights g0 .. g2, products m = sum over kernel rows and channels of v * u:
+// Winograd 1980). Inputs and weights are transformed to six planes each, and with the few states that networks have
+// here those still fit 8 bits; the division that makes outputs of products has no remainder. So the result is the same
+// integer. Input columns d0 .. d5, weights g0 .. g2, products m = sum over kernel rows and channels of v * u:
 //
 //     v0 = 4 d0 - 5 d2 + d4                u0 = 6 g0                24 y0 = m0 + 4 (m1 + m2) + (m3 + m4)
 //     v1 = -4 (d1 + d2) + (d3 + d4)        u1 = -(g0 + g1 + g2)     12 y1 = 2 (m1 - m2) + (m3 - m4)
@@ -22,8 +22,8 @@
 
 #include <cstring>
 
-#include "kernels/epilogue.h"
 #include "kernels/calls.h"
+#include "kernels/epilogue.h"
 #include "kernels/panel.h"
 
 namespace maqd {
@@ -177,8 +177,11 @@ void winograd(const WinogradCall &w, const Finish &finish, size_t images, size_t
                     const uint8_t *v = planes + t * p.plane() + begin * p.channels;
                     for (size_t q = 0; q < count; q += STRIP, v += STRIP * p.channels) {
                         const auto skipped = static_cast<size_t>(seen[q / STRIP].first);
-                        const Right right{u + t * 32 * w.depth() + skipped * w.run * 16, w.depth() * 16,
-                                          seen[q / STRIP].last - seen[q / STRIP].first, w.run, w.short_steps,
+                        const Right right{u + t * 32 * w.depth() + skipped * w.run * 16,
+                                          w.depth() * 16,
+                                          seen[q / STRIP].last - seen[q / STRIP].first,
+                                          w.run,
+                                          w.short_steps,
                                           w.start + (o / 32 * 6 + t) * 32};
                         Ops::products(v + skipped * left.pitch, count - q < STRIP ? count - q : STRIP, left, right,
                                       m + (t * PLANE + q) * 32);

@@ -1,7 +1,7 @@
 /* QEMU plugin that counts executed instructions between the marks of mark.h.
  *
- * The interface is QEMU's plugin API, version 1 (include/qemu/qemu-plugin.h of QEMU 4.2 .. 8), declared here by hand because
- * distributions do not ship the header. At the end it prints a line for each layer of the last complete run,
+ * The interface is QEMU's plugin API, version 1 (include/qemu/qemu-plugin.h of QEMU 4.2 .. 8), declared here by hand
+ * because distributions do not ship the header. At the end it prints a line for each layer of the last complete run,
  *
  *     layer <index> <instructions>
  *
@@ -17,7 +17,8 @@ typedef uint64_t qemu_plugin_id_t;
 struct qemu_info;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
-extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
+extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t,
+                                                  void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
 extern void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, void (*)(unsigned, void *), int, void *);
 extern void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);

@@ -25,7 +25,8 @@ void print(const char *text) { call_host(SYS_WRITE0, text); }
 static void leave(int status) {
     const uint32_t block[2] = {APPLICATION_EXIT, (uint32_t)status};
     call_host(SYS_EXIT_EXTENDED, block);
-    for (;;) {}
+    for (;;) {
+    }
 }
 
 void start(void) {
@@ -41,7 +42,7 @@ void fault(void) {
 }
 
 __attribute__((section(".vectors"), used)) static const void *const vectors[16] = {
-    &stack_top, (const void *)start, (const void *)fault, (const void *)fault,
+    &stack_top,          (const void *)start, (const void *)fault, (const void *)fault,
     (const void *)fault, (const void *)fault, (const void *)fault, (const void *)fault,
 };
 

@@ -102,13 +102,15 @@ static ALWAYS_INLINE float surrogate(int profile, float v, float top, float widt
     float d = (positive(1.0f - v) + positive(v - top)) * inverse_width; /* in widths */
     float t;
     switch (profile) {
-    case LINEAR_TAILS: return positive(1.0f - positive(d - 1.0f));
-    case EXPONENTIAL_TAILS: /* max(d - 1, 0) without a comparison, on which gcc would not vectorize the rest */
-        t = d - 1.0f;
-        return exp_minus(0.5f * t + 0.5f * fabsf(t));
-    case TRIANGLE: return positive(1.0f - d);
-    case ARCTAN: t = d * 1.57079633f; return 1.0f / (1.0f + t * t);
-    default: /* SIGMOID: 4 s (1 - s) with s = 1 / (1 + e**-d) */ t = exp_minus(d); return 4.0f * t / ((1.0f + t) * (1.0f + t));
+        case LINEAR_TAILS: return positive(1.0f - positive(d - 1.0f));
+        case EXPONENTIAL_TAILS: /* max(d - 1, 0) without a comparison, on which gcc would not vectorize the rest */
+            t = d - 1.0f;
+            return exp_minus(0.5f * t + 0.5f * fabsf(t));
+        case TRIANGLE: return positive(1.0f - d);
+        case ARCTAN: t = d * 1.57079633f; return 1.0f / (1.0f + t * t);
+        default: /* SIGMOID: 4 s (1 - s) with s = 1 / (1 + e**-d) */
+            t = exp_minus(d);
+            return 4.0f * t / ((1.0f + t) * (1.0f + t));
     }
 }
 
@@ -124,8 +126,8 @@ static void moments_tile(const float *restrict x, double *restrict sums, double 
 }
 
 MULTIVERSION
-static void forward_tile(const float *restrict x, const float *restrict a, const float *restrict b,
-                         float *restrict out, int64_t n, float top, float step, float offset) {
+static void forward_tile(const float *restrict x, const float *restrict a, const float *restrict b, float *restrict out,
+                         int64_t n, float top, float step, float offset) {
     if (top < 1.0f) {
         for (int64_t i = 0; i < n; i++) out[i] = a[i] * x[i] + b[i];
         return;
@@ -138,10 +140,10 @@ static void forward_tile(const float *restrict x, const float *restrict a, const
 }
 
 /* grad * phi into `masked`; one loop per profile so that each is a plain vector loop. */
-#define MASK_LOOP(PROFILE)                                                                                     \
-    case PROFILE:                                                                                              \
-        for (int64_t i = 0; i < n; i++)                                                                        \
-            masked[i] = grad[i] * surrogate(PROFILE, a[i] * x[i] + b[i], top, width, inverse_width);           \
+#define MASK_LOOP(PROFILE)                                                                           \
+    case PROFILE:                                                                                    \
+        for (int64_t i = 0; i < n; i++)                                                              \
+            masked[i] = grad[i] * surrogate(PROFILE, a[i] * x[i] + b[i], top, width, inverse_width); \
         break;
 MULTIVERSION
 static void mask_tile(int profile, const float *restrict x, const float *restrict grad, const float *restrict a,
@@ -346,16 +348,25 @@ static int run_job(struct job *job, int threads) {
 
 /* sums[0][c] = sum of x, sums[1][c] = sum of x * x. */
 EXPORT int maqd_channel_moments(const void *x, int dtype, int64_t rows, int64_t channels, double *sums, int threads) {
-    struct job job = {.x = x, .dtype = dtype, .rows = rows, .channels = channels, .partial = sums,
-                      .work = moments_chunk};
+    struct job job = {
+        .x = x, .dtype = dtype, .rows = rows, .channels = channels, .partial = sums, .work = moments_chunk};
     return run_job(&job, threads);
 }
 
 /* out = offset + step * index; params holds a and b. */
-EXPORT int maqd_affine_act(const void *x, int dtype, int64_t rows, int64_t channels, const float *params,
-                           int states, float step, float offset, void *out, int threads) {
-    struct job job = {.x = x, .dtype = dtype, .rows = rows, .channels = channels, .params = params, .planes = 2,
-                      .top = (float)(states - 1), .step = step, .offset = offset, .out = out, .work = forward_chunk};
+EXPORT int maqd_affine_act(const void *x, int dtype, int64_t rows, int64_t channels, const float *params, int states,
+                           float step, float offset, void *out, int threads) {
+    struct job job = {.x = x,
+                      .dtype = dtype,
+                      .rows = rows,
+                      .channels = channels,
+                      .params = params,
+                      .planes = 2,
+                      .top = (float)(states - 1),
+                      .step = step,
+                      .offset = offset,
+                      .out = out,
+                      .work = forward_chunk};
     return run_job(&job, threads);
 }
 
@@ -363,9 +374,18 @@ EXPORT int maqd_affine_act(const void *x, int dtype, int64_t rows, int64_t chann
 EXPORT int maqd_affine_act_backward_sums(const void *x, const void *grad, int dtype, int64_t rows, int64_t channels,
                                          const float *params, int states, int profile, float width, double *sums,
                                          int threads) {
-    struct job job = {.x = x, .grad = grad, .dtype = dtype, .rows = rows, .channels = channels, .params = params,
-                      .planes = 2, .top = (float)(states - 1), .profile = profile, .width = width,
-                      .partial = sums, .work = backward_sums_chunk};
+    struct job job = {.x = x,
+                      .grad = grad,
+                      .dtype = dtype,
+                      .rows = rows,
+                      .channels = channels,
+                      .params = params,
+                      .planes = 2,
+                      .top = (float)(states - 1),
+                      .profile = profile,
+                      .width = width,
+                      .partial = sums,
+                      .work = backward_sums_chunk};
     return run_job(&job, threads);
 }
 
@@ -373,8 +393,17 @@ EXPORT int maqd_affine_act_backward_sums(const void *x, const void *grad, int dt
 EXPORT int maqd_affine_act_backward_input(const void *x, const void *grad, int dtype, int64_t rows, int64_t channels,
                                           const float *params, int states, int profile, float width, void *out,
                                           int threads) {
-    struct job job = {.x = x, .grad = grad, .dtype = dtype, .rows = rows, .channels = channels, .params = params,
-                      .planes = 5, .top = (float)(states - 1), .profile = profile, .width = width,
-                      .out = out, .work = backward_input_chunk};
+    struct job job = {.x = x,
+                      .grad = grad,
+                      .dtype = dtype,
+                      .rows = rows,
+                      .channels = channels,
+                      .params = params,
+                      .planes = 5,
+                      .top = (float)(states - 1),
+                      .profile = profile,
+                      .width = width,
+                      .out = out,
+                      .work = backward_input_chunk};
     return run_job(&job, threads);
 }

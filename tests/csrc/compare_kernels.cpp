@@ -17,8 +17,12 @@ namespace {
 class Random {
   public:
     explicit Random(unsigned seed) : generator_(seed) {}
-    int32_t from(int32_t low, int32_t high) { return low + static_cast<int32_t>(generator_() % static_cast<uint32_t>(high - low + 1)); }
-    int32_t of(std::initializer_list<int32_t> values) { return values.begin()[from(0, static_cast<int32_t>(values.size()) - 1)]; }
+    int32_t from(int32_t low, int32_t high) {
+        return low + static_cast<int32_t>(generator_() % static_cast<uint32_t>(high - low + 1));
+    }
+    int32_t of(std::initializer_list<int32_t> values) {
+        return values.begin()[from(0, static_cast<int32_t>(values.size()) - 1)];
+    }
 
   private:
     std::mt19937 generator_;
@@ -41,12 +45,14 @@ struct Case {
 Case random_case(Random &random) {
     Case c;
     ConvOptions &o = c.options;
-    const int32_t channels = random.of({1, 3, 8, 16, 17, 32, 30, 64, 65, 90, 130, 256, 320, 512}), outputs_of_group = random.of({1, 5, 8, 16, 33, 64, 100, 200, 300});
+    const int32_t channels = random.of({1, 3, 8, 16, 17, 32, 30, 64, 65, 90, 130, 256, 320, 512}),
+                  outputs_of_group = random.of({1, 5, 8, 16, 33, 64, 100, 200, 300});
     const bool depthwise = random.from(0, 3) == 0;
     const int32_t groups = depthwise ? channels : channels % 2 == 0 && random.from(0, 5) == 0 ? 2 : 1;
     const int32_t outputs = depthwise ? channels : outputs_of_group * groups;
     const int32_t rows = random.from(1, 7), columns = random.of({1, 2, 3, 7, 12, 16, 19});
-    const int32_t highest = random.of({1, 1, 2, 3, 3, 7, 15, 255}), zero = random.from(0, 3) ? 0 : random.from(0, highest);
+    const int32_t highest = random.of({1, 1, 2, 3, 3, 7, 15, 255}),
+                  zero = random.from(0, 3) ? 0 : random.from(0, highest);
     auto &w = o.window;
     const bool usual = random.from(0, 1) == 0;  // what Winograd's filtering is for
     const bool pointwise = random.from(0, 6) == 0;
@@ -74,14 +80,16 @@ Case random_case(Random &random) {
     const int32_t count = random.of({2, 3, 3, 3, 3, 3, 4, 5, 7, 8, 16, 17}), spacing = count % 2 ? 1 : 2;
     int32_t digits = 0;
     for (int64_t power = count; power <= 256; power *= count) digits++;
-    const size_t inputs = static_cast<size_t>(channels / groups), taps = static_cast<size_t>(w.kernel_rows * w.kernel_columns);
+    const size_t inputs = static_cast<size_t>(channels / groups),
+                 taps = static_cast<size_t>(w.kernel_rows * w.kernel_columns);
     const size_t row_bytes = (inputs * taps + static_cast<size_t>(digits) - 1) / static_cast<size_t>(digits);
     c.weights.resize(static_cast<size_t>(outputs) * row_bytes);
     int32_t limit = 1;
     for (int32_t digit = 0; digit < digits; digit++) limit *= count;
     for (auto &byte : c.weights) byte = static_cast<uint8_t>(random.from(0, limit - 1));
-    o.weights = {c.weights.data(), row_bytes, count, -(count - 1) * spacing / 2, spacing, digits, 1,
-                 static_cast<size_t>(outputs), inputs, taps};
+    o.weights = {c.weights.data(), row_bytes, count, -(count - 1) * spacing / 2,
+                 spacing,          digits,    1,     static_cast<size_t>(outputs),
+                 inputs,           taps};
     o.groups = groups;
     for (int32_t i = 0; i < outputs; i++) o.bias.push_back(random.from(-50, 50));
     const int32_t reach = 60 + static_cast<int32_t>(inputs * taps) * highest * (count - 1) * spacing / 2;
@@ -106,7 +114,8 @@ Case random_case(Random &random) {
             std::vector<int32_t> cuts;
             for (int32_t k = 0; k < q.levels; k++) cuts.push_back(random.from(-spread, spread));
             std::sort(cuts.begin(), cuts.end());
-            for (int32_t k = 0; k < q.levels; k++) q.thresholds[static_cast<size_t>(k * outputs + i)] = cuts[static_cast<size_t>(k)];
+            for (int32_t k = 0; k < q.levels; k++)
+                q.thresholds[static_cast<size_t>(k * outputs + i)] = cuts[static_cast<size_t>(k)];
         }
         const bool falling = random.from(0, 1) == 0;
         for (int32_t i = 0; i < outputs; i++) q.signs.push_back(falling && random.from(0, 1) ? -1 : 1);
@@ -127,7 +136,8 @@ Case random_case(Random &random) {
         }
     }
     char text[256];
-    std::snprintf(text, sizeof text, "%d x %d x %d -> %d x %d x %d, kernel %d x %d, stride %d x %d, %d groups, %d states, codes to %d",
+    std::snprintf(text, sizeof text,
+                  "%d x %d x %d -> %d x %d x %d, kernel %d x %d, stride %d x %d, %d groups, %d states, codes to %d",
                   rows, columns, channels, high, wide, outputs, w.kernel_rows, w.kernel_columns, w.stride_rows,
                   w.stride_columns, groups, count, highest);
     c.text = text;
@@ -160,9 +170,11 @@ int main(int count, char **arguments) {
         const Case c = random_case(random);
         const auto expected = run(c, *find_isa("scalar"), Kernel::scalar);
         for (const char *const *name = isa_names(); *name; name++)
-            for (const Kernel kernel : {Kernel::scalar, Kernel::dense, Kernel::winograd, Kernel::events, Kernel::automatic}) {
+            for (const Kernel kernel :
+                 {Kernel::scalar, Kernel::dense, Kernel::winograd, Kernel::events, Kernel::automatic}) {
                 if (run(c, *find_isa(*name), kernel) != expected) {
-                    std::printf("case %d, %s, kernel %d: different; %s\n", i, *name, static_cast<int>(kernel), c.text.c_str());
+                    std::printf("case %d, %s, kernel %d: different; %s\n", i, *name, static_cast<int>(kernel),
+                                c.text.c_str());
                     return 1;
                 }
                 compared++;
