@@ -11,6 +11,7 @@ from maqd.errors import GraphError
 from maqd.graph import (
     Add,
     Border,
+    Concat,
     Conv,
     FixedPoint,
     Flatten,
@@ -105,6 +106,14 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
         ),
         "needs 1 or 4 signed integer multipliers below 2\\^29",
     ),
+    "a multiplier without a magnitude in 64 bits": (
+        small(
+            shape=(4,),
+            storage=Storage.F32,
+            border=Border(multiplier=np.array([-(2**63)]), offset=np.array([0]), shift=0),
+        ),
+        "needs 1 or 4 signed integer multipliers below 2\\^29",
+    ),
     "a divisor of nothing": (nodes(X, Output(name="y", inputs=("x",), divisor=0)), "divisor must be in 1 .. 2\\^24"),
     "nodes after an output": (
         nodes(X, Y, Flatten(name="z", inputs=("y",))),
@@ -119,8 +128,8 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
     "too many inputs": (changed("pool", inputs=("stem", "stem")), "'pool': takes 1 to 1 inputs, got 2"),
     "too few inputs": (changed("add", inputs=("grouped",)), "'add': takes 2 to 64 inputs, got 1"),
     "input of an input": (nodes(Input(name="x", inputs=("x",), shape=(1,)), Y), "'x': takes 0 to 0 inputs, got 1"),
-    "empty input shape": (small(shape=()), "input node 'x': needs positive sizes, got \\(\\)"),
-    "zero in the input shape": (small(shape=(3, 0)), "needs positive sizes, got \\(3, 0\\)"),
+    "empty input shape": (small(shape=()), "input node 'x': needs 1 to 8 positive sizes, got \\(\\)"),
+    "zero in the input shape": (small(shape=(3, 0)), "needs 1 to 8 positive sizes, got \\(3, 0\\)"),
     "wild input shape": (small(shape=(2**30, 2**30)), "more than 268435456 elements"),
     "convolution in 3 dimensions": (small(conv(2, 4, 1, 1, 1)), "needs one or two spatial dimensions, got a weight of"),
     "convolution of another rank": (small(conv(2, 4, 1)), "takes channels and 1 dimensions, got \\(4, 6, 6\\)"),
@@ -172,6 +181,10 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
     "thresholds in float": (changed("stem.act", thresholds=ACT.thresholds * 1.0), "got float64 of shape \\(3, 8\\)"),
     "thresholds unsigned": (changed("stem.act", thresholds=abs(ACT.thresholds).astype(np.uint8)), "got uint8"),
     "falling thresholds": (changed("stem.act", thresholds=ACT.thresholds[::-1]), "'stem.act': thresholds must ascend"),
+    "thresholds that wrap in 64 bits when subtracted": (
+        changed("stem.act", thresholds=np.repeat(np.array([[0], [2**63 - 1], [-(2**63)]]), 8, 1)),
+        "thresholds must ascend",
+    ),
     "thresholds that wrap when subtracted": (
         changed("stem.act", thresholds=np.repeat(np.array([[127], [-128], [127]], np.int8), 8, 1)),
         "thresholds must ascend",
@@ -291,6 +304,50 @@ def test_bounds_of_channels_survive_pooling_and_flattening():
     np.testing.assert_array_equal(flat.low, np.repeat(interval.low.reshape(-1), 9))
     np.testing.assert_array_equal(flat.high, np.repeat(interval.high.reshape(-1), 9))
     assert flat.high[0] - flat.high[-1] > 900
+
+
+def pair(*shape: int) -> list[Input]:
+    """Two inputs with codes up to 1 and up to 2."""
+    return [
+        Input(name=f"x{high}", inputs=(), shape=shape, grid=Grid(low=0, high=high, exponent=0), zero=0)
+        for high in (1, 2)
+    ]
+
+
+def beside(name: str, first: str, second: str, axis: int = 0) -> Concat:
+    return Concat(name=name, inputs=(first, second), shifts=(0, 0), axis=axis)
+
+
+LARGE: dict[str, tuple[Callable[[], Graph], int]] = {
+    "flatten": (
+        nodes(
+            *pair(1, 2**20), beside("z", "x1", "x2"), Flatten(name="f", inputs=("z",)), Output(name="y", inputs=("f",))
+        ),
+        2,
+    ),
+    "concat": (nodes(*pair(2**20), beside("z", "x1", "x2"), Output(name="y", inputs=("z",))), 2),
+    "add": (
+        nodes(
+            *pair(1024, 1024),
+            beside("rows", "x1", "x2", 0),
+            beside("columns", "x1", "x2", 1),
+            beside("more rows", "columns", "columns", 0),
+            beside("more columns", "rows", "rows", 1),
+            Add(name="a", inputs=("more rows", "more columns"), shifts=(0, 0)),
+            Output(name="y", inputs=("a",)),
+        ),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_large_tensors_have_one_pair_of_bounds(case: str):
+    """A file of a few hundred bytes must not ask for gigabytes of bounds when it is read."""
+    make, highest = LARGE[case]
+    interval = make().types["y"].interval
+    assert interval.low.size == 1
+    assert (interval.lowest, interval.highest) == (0, highest)
 
 
 def test_text_has_a_line_a_node():

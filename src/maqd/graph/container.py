@@ -6,11 +6,11 @@ Reading checks everything against the size of the file before anything is alloca
 import enum
 import hashlib
 import json
-import mmap
+import math
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +40,7 @@ from maqd.graph import (
     Thresholds,
     Weighted,
 )
+from maqd.graph.file_codes import FileBytes, FileCodes
 from maqd.io.files import write_atomically
 from maqd.io.outputs import Artefact, recognize
 from maqd.numerics.bounds import narrow
@@ -59,8 +60,21 @@ _DTYPES = {"U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 """The types of safetensors that a .maqd file may hold."""
 
 
-_Stored = tuple[str, tuple[int, ...], memoryview]
-"""Type, shape and bytes of a tensor in a file."""
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A tensor of a file.
+
+    Args:
+        dtype: As safetensors call it.
+        shape: One or two dimensions.
+        offset: Where in the file it begins; 0 of a tensor that is to be written.
+        data: Its bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+    offset: int = 0
 
 
 class _Kind(enum.Enum):
@@ -144,22 +158,23 @@ def to_bytes(graph: Graph) -> bytes:
     nodes, tensors = _plain(graph)
     # Wide elements first, so that each tensor is aligned to its own.
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    stored = {name: (_type_name(tensors[name]), tensors[name].shape, _little(tensors[name])) for name in order}
+    stored = {name: _part(tensors[name]) for name in order}
     document = {"schema": SCHEMA, "nodes": nodes, "metadata": _known(graph.metadata)}
     header: dict[str, Any] = {"__metadata__": {KEY: _canonical({**document, "digest": _digest(document, stored)})}}
     offset = 0
-    for name, (dtype, shape, data) in stored.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
+    for name, one in stored.items():
+        end = offset + len(one.data)
+        header[name] = {"dtype": one.dtype, "shape": list(one.shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([struct.pack("<Q", len(text)), text, *(data for _, _, data in stored.values())])
+    return b"".join([struct.pack("<Q", len(text)), text, *(one.data for one in stored.values())])
 
 
 def fingerprint(graph: Graph) -> str:
     """SHA-256 of a valid graph's nodes, in hexadecimal digits: what is known beside the integers does not change it."""
     nodes, tensors = _plain(graph)
-    stored = {name: (_type_name(array), array.shape, _little(array)) for name, array in tensors.items()}
+    stored = {name: _part(array) for name, array in tensors.items()}
     return _digest({"nodes": nodes}, stored)
 
 
@@ -226,23 +241,19 @@ def _canonical(document: object) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _type_name(array: NDArray[np.generic]) -> str:
-    return next(name for name, code in _DTYPES.items() if np.dtype(code) == array.dtype.newbyteorder("<"))
+def _part(array: NDArray[np.generic]) -> _Part:
+    dtype = next(name for name, code in _DTYPES.items() if np.dtype(code) == array.dtype.newbyteorder("<"))
+    little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    return _Part(dtype=dtype, shape=array.shape, data=little.tobytes())
 
 
-def _little(array: NDArray[np.generic]) -> bytes:
-    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _digest(
-    document: Mapping[str, object], tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]
-) -> str:
+def _digest(document: Mapping[str, object], tensors: Mapping[str, _Part]) -> str:
     """SHA-256 of the document without its digest and of every tensor, description and bytes, by name."""
     digest = hashlib.sha256(_canonical(document).encode())
     for name in sorted(tensors):
-        dtype, shape, data = tensors[name]
-        digest.update(_canonical([name, dtype, list(shape)]).encode())
-        digest.update(data)
+        one = tensors[name]
+        digest.update(_canonical([name, one.dtype, list(one.shape)]).encode())
+        digest.update(one.data)
     return digest.hexdigest()
 
 
@@ -250,33 +261,34 @@ def _digest(
 
 
 def load(path: Path | str) -> Graph:
-    """The graph in a .maqd file. Its weights stay in the file, mapped into memory.
+    """The graph in a .maqd file, read into memory: what happens to the file later does not matter to it.
 
     Raises:
         FormatError: The file is missing, damaged, malformed or of another schema; the message says what and where.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except ValueError as error:  # an empty file cannot be mapped
-        raise FormatError(f"{path} is empty; lower the network again") from error
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error.strerror or error}; pass a .maqd file") from error
-    return _Reader(str(path), data).graph()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FormatError(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}; pass a .maqd file")
+        file = FileBytes.read(path, lambda start, size: _Reader(str(path), FileBytes(start)).length(start, size))
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; pass a .maqd file"
+        ) from error
+    return _Reader(str(path), file).graph()
 
 
-def discard(graph: Graph) -> None:
-    """Give back the memory that a loaded file's weights take; they come from the file again when next looked at.
+def release(graph: Graph) -> None:
+    """Give back the memory of a loaded file's weights; they are read again from the file when they are looked at.
 
-    Does nothing to graphs that are no mapped file, and where the system cannot.
+    That raises FormatError if the file was changed in place since. Does nothing to graphs that do not come from a file,
+    and where the file or the system does not allow it.
     """
     for node in graph.nodes:
-        owner = node.weight.data if isinstance(node, Weighted) else None
-        while isinstance(owner, np.ndarray):
-            owner = owner.base
-        if isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            owner.obj.madvise(mmap.MADV_DONTNEED)
+        if isinstance(node, Weighted) and isinstance(node.weight, FileCodes):
+            node.weight.file.release()
             return
 
 
@@ -286,7 +298,7 @@ def from_bytes(data: bytes) -> Graph:
     Raises:
         FormatError: As `load`.
     """
-    return _Reader("the data", memoryview(data).toreadonly()).graph()
+    return _Reader("the data", FileBytes(data)).graph()
 
 
 @dataclass(frozen=True)
@@ -295,32 +307,14 @@ class _Reader:
 
     Args:
         name: Of the file, for messages.
-        data: Its bytes.
+        file: Its bytes.
     """
 
     name: str
-    data: memoryview
+    file: FileBytes
 
     def graph(self) -> Graph:
-        header, begin = self.header()
-        metadata = header.pop("__metadata__", None)
-        if not isinstance(metadata, dict) or metadata.keys() != {KEY} or not isinstance(metadata[KEY], str):
-            self.fail(f'"__metadata__" must hold one string, "{KEY}"', "it is no file of maqd")
-        tensors = self.tensors(header, begin)
-        document = self.parse(metadata[KEY], f'the metadata "{KEY}"')
-        schema = document.get("schema") if isinstance(document, dict) else None
-        if not isinstance(document, dict) or type(schema) is not int:
-            self.fail(f'the metadata need an integer "schema", got {schema!r}', "lower the network again")
-        if schema != SCHEMA:
-            remedy = "use the newer version of maqd that wrote it" if schema > SCHEMA else "lower the network again"
-            self.fail(f"it has schema {schema}, and this version of maqd reads schema {SCHEMA}", remedy)
-        if document.keys() != {"schema", "nodes", "metadata", "digest"}:
-            self.fail(f'the metadata must have "schema", "nodes", "metadata" and "digest", got {sorted(document)}')
-        if metadata[KEY] != _canonical(document):
-            self.fail("the metadata are not in canonical form: sorted keys, no spaces, ASCII")
-        digest = document.pop("digest")
-        if digest != _digest(document, tensors):
-            self.fail("it does not match its digest", "it was damaged; copy it again or lower the network again")
+        document, tensors = self.document()
         if not isinstance(document["nodes"], list):
             self.fail('"nodes" must be a list')
         nodes = [self.node(place, entry, tensors) for place, entry in enumerate(document["nodes"])]
@@ -337,9 +331,39 @@ class _Reader:
         except GraphError as error:
             raise FormatError(f"{self.name} holds an inconsistent graph: {error}") from error
         for entry, node in zip(document["nodes"], nodes, strict=True):
-            if entry["output"] != (found := _describe(graph.types[node.name])):
-                self.fail(f"node {node.name!r} must have the output {found}, got {entry['output']}")
+            found = _describe(graph.types[node.name])
+            # As text: in Python 1.0 and true equal 1.
+            if _canonical(entry["output"]) != _canonical(found):
+                self.fail(f"node {node.name!r} must have the output {found}, got {_short(entry['output'])}")
         return graph
+
+    def document(self) -> tuple[dict[str, Any], dict[str, _Part]]:
+        """The document without its digest, which was checked, and the tensors."""
+        data = memoryview(self.file.data)
+        header, begin = self.header(data)
+        metadata = header.pop("__metadata__", None)
+        if not isinstance(metadata, dict) or metadata.keys() != {KEY} or not isinstance(metadata[KEY], str):
+            self.fail(f'"__metadata__" must hold one string, "{KEY}"', "it is no file of maqd")
+        tensors = self.tensors(header, data, begin)
+        document = self.parse(metadata[KEY], f'the metadata "{KEY}"')
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if not isinstance(document, dict) or type(schema) is not int:
+            self.fail(f'the metadata need an integer "schema", got {schema!r}', "lower the network again")
+        if schema != SCHEMA:
+            remedy = "use the newer version of maqd that wrote it" if schema > SCHEMA else "lower the network again"
+            self.fail(f"it has schema {schema}, and this version of maqd reads schema {SCHEMA}", remedy)
+        if document.keys() != {"schema", "nodes", "metadata", "digest"}:
+            self.fail(f'the metadata must have "schema", "nodes", "metadata" and "digest", got {sorted(document)}')
+        try:
+            canonical = metadata[KEY] == _canonical(document)
+        except RecursionError as error:  # writing JSON takes more of the stack than reading it
+            self.fail(f'the metadata "{KEY}" cannot be read: {error}')
+        if not canonical:
+            self.fail("the metadata are not in canonical form: sorted keys, no spaces, ASCII")
+        digest = document.pop("digest")
+        if digest != _digest(document, tensors):
+            self.fail("it does not match its digest", "it was damaged; copy it again or lower the network again")
+        return document, tensors
 
     def fail(
         self, what: str, remedy: str = "it is damaged or was not written by maqd; lower the network again"
@@ -358,33 +382,39 @@ class _Reader:
         def constant(name: str) -> NoReturn:
             raise ValueError(f"{name} is no number")
 
+        def number(digits: str) -> float:
+            return float(digits) if math.isfinite(float(digits)) else constant(digits)
+
         try:
-            return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+            return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
         except (ValueError, RecursionError) as error:  # bad JSON or UTF-8, numbers of too many digits, too deep
             self.fail(f"{what} cannot be read: {error}")
 
-    def header(self) -> tuple[dict[str, Any], int]:
-        """The parsed header and where the data begin."""
-        size = len(self.data)
+    def length(self, start: bytes, size: int) -> int:
+        """Bytes of the header, from the first 16 bytes of a file and its size."""
         if size < 8:
             self.fail(f"it has {size} bytes, and even the length of the header takes 8")
-        found = recognize(bytes(self.data[:16]))
+        found = recognize(start)
         if found not in (None, Artefact.GRAPH):
             self.fail(f"it is {found.value}, not a .maqd file", "pass the .maqd file")
-        (length,) = struct.unpack("<Q", self.data[:8])
-        if length > min(MAX_HEADER, size - 8) or length % 8:
-            self.fail(
-                f"its header must have a multiple of 8 and at most {min(MAX_HEADER, size - 8)} bytes, got {length}"
-            )
-        text = bytes(self.data[8 : 8 + length])
+        (length,) = struct.unpack("<Q", start[:8])
+        most = min(MAX_HEADER, size - 8)
+        if length > most or length % 8:
+            self.fail(f"its header must have a multiple of 8 and at most {most} bytes, got {length}")
+        return length
+
+    def header(self, data: memoryview) -> tuple[dict[str, Any], int]:
+        """The parsed header and where the tensors begin."""
+        length = self.length(bytes(data[:16]), len(data))
+        text = bytes(data[8 : 8 + length])
         if not text.startswith(b"{") or not text.isascii() or text.rstrip(b" ")[-1:] != b"}":
             self.fail("its header must be one JSON object in ASCII, padded with spaces")
         header = self.parse(text, "the header")
         return header, 8 + length
 
-    def tensors(self, header: dict[str, Any], begin: int) -> dict[str, _Stored]:
+    def tensors(self, header: dict[str, Any], data: memoryview, begin: int) -> dict[str, _Part]:
         """Type, shape and bytes of each tensor; they must fill the rest of the file without holes or overlaps."""
-        found: dict[str, _Stored] = {}
+        found: dict[str, _Part] = {}
         end = 0
         for name, entry in header.items():
             if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -394,8 +424,10 @@ class _Reader:
             code = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
             if code is None:
                 self.fail(f"tensor {name!r} must be of type {', '.join(_DTYPES)}, got {entry['dtype']!r}")
-            size = prod(shape) * np.dtype(code).itemsize
-            if min(shape, default=1) < 1 or len(shape) > 2 or list(offsets) != [end, end + size]:
+            if not 1 <= len(shape) <= 2:
+                self.fail(f"tensor {name!r} must have one or two dimensions, got {len(shape)}")
+            size = math.prod(shape) * np.dtype(code).itemsize
+            if min(shape) < 1 or list(offsets) != [end, end + size]:
                 self.fail(
                     f"tensor {name!r} of type {entry['dtype']} and shape {list(shape)} must take the {size} bytes from "
                     f"{end} on, got data_offsets {list(offsets)}"
@@ -403,9 +435,14 @@ class _Reader:
             if end % np.dtype(code).itemsize:
                 self.fail(f"tensor {name!r} must be aligned to its type, got offset {end}")
             end += size
-            found[name] = (entry["dtype"], shape, self.data[begin + end - size : begin + end])
-        if begin + end != len(self.data):
-            self.fail(f"its tensors end at byte {begin + end} of {len(self.data)}")
+            found[name] = _Part(
+                dtype=entry["dtype"],
+                shape=shape,
+                data=data[begin + end - size : begin + end],
+                offset=begin + end - size,
+            )
+        if begin + end != len(data):
+            self.fail(f"its tensors end at byte {begin + end} of {len(data)}")
         return found
 
     def integers(self, value: object, what: str) -> tuple[int, ...]:
@@ -413,7 +450,7 @@ class _Reader:
             self.fail(f"{what} must be a list of integers, got {_short(value)}")
         return tuple(value)
 
-    def node(self, place: int, entry: object, tensors: Mapping[str, _Stored]) -> Node:
+    def node(self, place: int, entry: object, tensors: Mapping[str, _Part]) -> Node:
         """One node; the graph's own checks come later."""
         if not isinstance(entry, dict):
             self.fail(f"node {place} must be an object, got {_short(entry)}")
@@ -455,12 +492,16 @@ class _Reader:
                 case _Kind.ARRAY | _Kind.OPTIONAL_ARRAY:
                     if tensor is None and how is _Kind.ARRAY:
                         self.fail(f"{label}: tensor {place}.{field} is missing")
-                    values[field] = None if tensor is None else self.array(*tensor, label)
+                    values[field] = None if tensor is None else self.array(tensor, label)
         return kind(**values)
 
     def text(self, value: object, what: str) -> str:
         if not isinstance(value, str):
             self.fail(f"{what} must be a string, got {_short(value)}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            self.fail(f"{what} must be a string that UTF-8 can hold, got {value!a}: {error.reason}")
         return value
 
     def texts(self, value: object, what: str) -> tuple[str, ...]:
@@ -503,15 +544,14 @@ class _Reader:
             self.fail(f"{what} must be one of {', '.join(s.value for s in Storage)}, got {_short(value)}")
         return found
 
-    def border(self, value: object, multiplier: _Stored | None, offset: _Stored | None, what: str) -> Border | None:
+    def border(self, value: object, multiplier: _Part | None, offset: _Part | None, what: str) -> Border | None:
         if value is None and multiplier is None and offset is None:
             return None
         if not isinstance(value, dict) or value.keys() != {"shift", "axis"} or multiplier is None or offset is None:
             self.fail(f'{what} must have "shift", "axis" and two tensors, multiplier and offset, got {_short(value)}')
         shift, axis = self.integers([value["shift"], value["axis"]], what)
-        return Border(
-            multiplier=self.array(*multiplier, what), offset=self.array(*offset, what), shift=shift, axis=axis
-        )
+        arrays = {"multiplier": self.array(multiplier, what), "offset": self.array(offset, what)}
+        return Border(**arrays, shift=shift, axis=axis)
 
     def states(self, value: object, what: str) -> States:
         if not isinstance(value, dict) or value.keys() != {"count", "signed"} or type(value["signed"]) is not bool:
@@ -521,28 +561,31 @@ class _Reader:
             self.fail(f"{what} must be 2 .. 256, got {count}")
         return States(count=count, signed=value["signed"])
 
-    def weight(self, value: object, tensor: _Stored | None, what: str) -> PackedCodes:
+    def weight(self, value: object, tensor: _Part | None, what: str) -> PackedCodes:
         if not isinstance(value, dict) or value.keys() != {"states", "shape"} or tensor is None:
             self.fail(f'{what} must have "states", "shape" and a tensor, got {_short(value)}')
         states, shape = self.states(value["states"], what), self.integers(value["shape"], what)
-        dtype, stored, data = tensor
         if not 2 <= len(shape) <= 4 or min(shape) < 1:
             self.fail(f"{what} must have 2 to 4 positive dimensions, got {list(shape)}")
-        expected = (shape[0], row_bytes(states.count, prod(shape[1:])))
-        if dtype != "U8" or stored != expected:
-            self.fail(f"{what} must be a tensor U8 of shape {list(expected)}, got {dtype} of shape {list(stored)}")
+        expected = (shape[0], row_bytes(states.count, math.prod(shape[1:])))
+        if tensor.dtype != "U8" or tensor.shape != expected:
+            self.fail(
+                f"{what} must be a tensor U8 of shape {list(expected)}, got {tensor.dtype} of shape "
+                f"{list(tensor.shape)}"
+            )
         try:
-            return PackedCodes(states=states, shape=shape, data=np.frombuffer(data, np.uint8).reshape(stored))
+            return FileCodes(states=states, shape=shape, file=self.file, offset=tensor.offset)
         except GraphError as error:
             raise FormatError(f"{self.name}: {what}: {error}") from error
 
-    def array(self, dtype: str, shape: tuple[int, ...], data: memoryview, what: str) -> NDArray[np.signedinteger]:
-        if dtype == "U8":
+    def array(self, tensor: _Part, what: str) -> NDArray[np.signedinteger]:
+        if tensor.dtype == "U8":
             self.fail(f"{what} must be signed integers, got U8")
-        array = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+        array = np.frombuffer(tensor.data, _DTYPES[tensor.dtype]).reshape(tensor.shape)
         if narrow(array).dtype.itemsize != array.dtype.itemsize:
-            self.fail(f"{what} must be in their narrowest type, got {dtype}")
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+            self.fail(f"{what} must be in their narrowest type, got {tensor.dtype}")
+        # A copy: a view would keep the bytes of the whole file in memory.
+        return array.astype(array.dtype.newbyteorder("="))
 
 
 def _short(value: object) -> str:

@@ -4,13 +4,14 @@ A tensor is an array of integers, its *codes*; code 1 stands for 2**exponent. Sh
 first, without the batch. Every node has one output, which carries the node's name. docs/numerics.md has the formulas.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from maqd.errors import GraphError
 from maqd.graph.nodes import Input, Node, Output, Weighted
 from maqd.graph.types import TensorType
-from maqd.numerics.limits import INT32_LIMIT, MAX_ELEMENTS, MAX_EXPONENT
+from maqd.numerics.limits import INT32_LIMIT, MAX_BOUNDS, MAX_ELEMENTS, MAX_EXPONENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +91,16 @@ class Graph:
         for what, found in (("input", self.inputs), ("output", self.outputs)):
             if not found:
                 raise GraphError(f"a graph needs at least one {what}, got {len(self.nodes)} other nodes")
-            keys = [node.key for node in found]
+            keys = Counter(node.key for node in found)
             for node in found:
-                node.require(keys.count(node.key) == 1, f"its key {node.key!r} belongs to another {what}, too")
+                node.require(keys[node.key] == 1, f"its key {node.key!r} belongs to another {what}, too")
         used = {name for node in self.nodes for name in node.inputs} | {node.name for node in self.outputs}
         for name in types:
             if name not in used:
                 raise GraphError(f"node {name!r} is used by no other; remove it")
+        shapes = {node.key: types[node.name].shape for node in self.outputs}
         for labels in self.metadata.labels:
-            shape = next((types[node.name].shape for node in self.outputs if node.key == labels.output), None)
+            shape = shapes.get(labels.output)
             if shape is None or len(shape) != 1 or shape[0] != len(labels.names):
                 raise GraphError(f"{len(labels.names)} labels do not fit output {labels.output!r} of shape {shape}")
 
@@ -172,4 +174,4 @@ def _checked(node: Node, kind: TensorType) -> TensorType:
     )
     node.require(kind.size <= MAX_ELEMENTS, f"a tensor of shape {kind.shape} has more than {MAX_ELEMENTS} elements")
     node.require(abs(kind.exponent) <= MAX_EXPONENT, f"exponent {kind.exponent} is not within +-{MAX_EXPONENT}")
-    return kind
+    return kind if kind.interval.low.size <= MAX_BOUNDS else replace(kind, interval=kind.interval.whole)

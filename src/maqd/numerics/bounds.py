@@ -27,6 +27,11 @@ class Interval:
         return cls(np.full((1,) * rank, low, np.int64), np.full((1,) * rank, high, np.int64))
 
     @property
+    def whole(self) -> "Interval":
+        """One pair that holds for all entries, of the same rank."""
+        return Interval.of(self.lowest, self.highest, self.low.ndim)
+
+    @property
     def lowest(self) -> int:
         """The smallest of all bounds."""
         return int(self.low.min())

@@ -15,6 +15,12 @@ MAX_EXPONENT = 512
 MAX_ELEMENTS = 2**28
 """No tensor of one sample has more elements: a damaged shape must not lead to wild allocations."""
 
+MAX_RANK = 8
+"""No tensor of one sample has more dimensions."""
+
+MAX_BOUNDS = 2**20
+"""A tensor has at most this many bounds; where there would be more it has one pair for all of its elements."""
+
 MAX_WINDOW = 2**15
 """No kernel, stride, padding or dilation is larger."""
 

@@ -110,6 +110,10 @@ class PackedCodes:
         """Codes in all."""
         return prod(self.shape)
 
+    def reshaped(self, *shape: int) -> "PackedCodes":
+        """The same rows as an array of another shape with as many codes in a row."""
+        return PackedCodes(states=self.states, shape=shape, data=self.data)
+
     @classmethod
     def pack(cls, codes: NDArray[np.integer], states: States) -> Self:
         """Pack an array of codes.

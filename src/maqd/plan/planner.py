@@ -285,13 +285,12 @@ class _Planner:
         if source not in self.buffers:  # a flatten
             before = self.nodes[source].inputs[0]
             x = self.buffers[before]
-            shape = (node.weight.shape[0], x.channels, x.rows, x.columns)
-            weight = PackedCodes(states=node.weight.states, shape=shape, data=node.weight.data)
+            weight = node.weight.reshaped(node.weight.shape[0], x.channels, x.rows, x.columns)
             self.convolution(node, x, weight, ones=True)
             return
         kind, x = self.types[source], self.buffers[source]
         outputs, inputs = node.weight.shape
-        weight = PackedCodes(states=node.weight.states, shape=(outputs, inputs, 1, 1), data=node.weight.data)
+        weight = node.weight.reshaped(outputs, inputs, 1, 1)
         if len(kind.shape) == 1:
             self.convolution(node, x, weight, ones=True)
             return
@@ -322,7 +321,7 @@ class _Planner:
 
     def weighted(self, node: Conv) -> None:
         shape = node.weight.shape if len(node.weight.shape) == 4 else (*node.weight.shape[:2], 1, node.weight.shape[2])
-        weight = PackedCodes(states=node.weight.states, shape=shape, data=node.weight.data)
+        weight = node.weight.reshaped(*shape)
         self.convolution(node, self.buffers[node.inputs[0]], weight, ones=False)
 
     def convolution(self, node: Conv | Linear, x: Buffer, weight: PackedCodes, *, ones: bool) -> None:

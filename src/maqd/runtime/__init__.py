@@ -39,7 +39,7 @@ def load(path: Path | str, *, threads: int = 1, engine: str | None = None) -> Ba
     graph = container.load(path)
     made = entry.make(graph, threads=threads)
     if isinstance(made, NativeEngine):
-        container.discard(graph)  # the engine has its own forms of the weights
+        container.release(graph)  # the engine has its own forms of the weights
     return made
 
 

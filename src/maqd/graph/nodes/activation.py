@@ -85,7 +85,7 @@ class Thresholds(Activation):
             f"needs signed integer thresholds of shape {expected}, got {self.thresholds.dtype} of shape "
             f"{self.thresholds.shape}",
         )
-        self.require(bool((np.diff(self.thresholds.astype(np.int64), axis=0) >= 0).all()), "thresholds must ascend")
+        self.require(bool((self.thresholds[1:] >= self.thresholds[:-1]).all()), "thresholds must ascend")
         self.require(
             self.signs.shape == (channels,) and self.signs.dtype == np.int8 and bool((abs(self.signs) == 1).all()),
             f"needs {channels} signs of 1 or -1 in int8",

@@ -8,7 +8,7 @@ from maqd.graph.nodes.base import Node
 from maqd.graph.types import TensorType
 from maqd.numerics.border import Border, Storage
 from maqd.numerics.bounds import Interval
-from maqd.numerics.limits import MAX_MULTIPLIER
+from maqd.numerics.limits import MAX_MULTIPLIER, MAX_RANK
 from maqd.numerics.states import PIXELS, Grid
 
 
@@ -40,7 +40,10 @@ class Input(Node):
             object.__setattr__(self, "key", self.name)
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        self.require(len(self.shape) >= 1 and min(self.shape) >= 1, f"needs positive sizes, got {self.shape}")
+        self.require(
+            1 <= len(self.shape) <= MAX_RANK and min(self.shape) >= 1,
+            f"needs 1 to {MAX_RANK} positive sizes, got {self.shape[: MAX_RANK + 1]}",
+        )
         if self.storage is Storage.F32:
             self._check_border()
         else:
@@ -67,7 +70,7 @@ class Input(Node):
             self.require(
                 values.shape in ((1,), (channels,))
                 and np.issubdtype(values.dtype, np.signedinteger)
-                and bool((abs(values.astype(np.int64)) < MAX_MULTIPLIER).all()),
+                and bool(((values > -MAX_MULTIPLIER) & (values < MAX_MULTIPLIER)).all()),
                 f"needs 1 or {channels} signed integer {what} below 2^29, got {values.dtype} of shape {values.shape}",
             )
         self.require(0 <= border.shift <= 62, f"shift must be in 0 .. 62, got {border.shift}")

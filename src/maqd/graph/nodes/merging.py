@@ -1,5 +1,6 @@
 """Several tensors in one: sums and concatenations."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from maqd.graph.nodes.base import Node
 from maqd.graph.types import TensorType
 from maqd.numerics.bounds import Interval
-from maqd.numerics.limits import INT32_LIMIT
+from maqd.numerics.limits import INT32_LIMIT, MAX_BOUNDS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +58,8 @@ class Add(Aligned):
         self.require(
             all(x.shape == shape for x in inputs), f"needs equal shapes, got {', '.join(str(x.shape) for x in inputs)}"
         )
+        if math.prod(np.broadcast_shapes(*(bounds.low.shape for bounds in intervals))) > MAX_BOUNDS:
+            intervals = [bounds.whole for bounds in intervals]
         low, high = intervals[0].low, intervals[0].high
         for other in intervals[1:]:
             low, high = low + other.low, high + other.high
@@ -84,15 +87,17 @@ class Concat(Aligned):
             len(rests) == 1 and all(len(x.shape) == rank for x in inputs),
             f"needs equal shapes but for axis {axis}, got {', '.join(str(x.shape) for x in inputs)}",
         )
-        # Bounds along the axis of concatenation only: other dimensions rarely have any, and it keeps them small.
-        others = tuple(d for d in range(rank) if d != axis)
+        total = sum(x.shape[axis] for x in inputs)
+        # Bounds along the axis of concatenation only: other dimensions rarely have any, and it keeps them few.
+        others = tuple(d for d in range(rank) if d != axis) if total <= MAX_BOUNDS else tuple(range(rank))
         lows, highs = [], []
         for x, bounds in zip(inputs, intervals, strict=True):
-            size = tuple(x.shape[axis] if d == axis else 1 for d in range(rank))
+            size = tuple(1 if d in others else s for d, s in enumerate(x.shape))
             lows.append(np.broadcast_to(bounds.low.min(others, keepdims=True), size))
             highs.append(np.broadcast_to(bounds.high.max(others, keepdims=True), size))
+        interval = Interval(np.concatenate(lows, axis), np.concatenate(highs, axis))
         return TensorType(
-            shape=tuple(sum(x.shape[axis] for x in inputs) if d == axis else s for d, s in enumerate(inputs[0].shape)),
+            shape=tuple(total if d == axis else s for d, s in enumerate(inputs[0].shape)),
             exponent=exponent,
-            interval=Interval(np.concatenate(lows, axis), np.concatenate(highs, axis)),
+            interval=interval if total <= MAX_BOUNDS else interval.whole,
         )

@@ -7,6 +7,7 @@ import numpy as np
 from maqd.graph.nodes.base import Node
 from maqd.graph.types import TensorType
 from maqd.numerics.bounds import Interval
+from maqd.numerics.limits import MAX_BOUNDS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,7 +18,7 @@ class Flatten(Node):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
-        if x.interval.low.size == 1:
+        if x.interval.low.size == 1 or x.size > MAX_BOUNDS:
             interval = Interval.of(x.interval.lowest, x.interval.highest, 1)
         else:
             bounds = (x.interval.low, x.interval.high)
