@@ -9,15 +9,14 @@ namespace maqd {
 
 namespace {
 
-constexpr size_t SAMPLE = 4096;             // bytes of the input that the choice of the kernel looks at
-// Rough costs in nanoseconds: to bring a byte of many weights nearer, and to expand one.
+constexpr size_t SAMPLE = 4096;  // bytes of the input that the choice of the kernel looks at
+// Nanoseconds to fetch a byte of weights from a far cache, and to expand one.
 constexpr double FETCH = 0.03, EXPAND = 0.02;
-constexpr double FAR = 1.1;         // times as long take rows of events from farther away
-constexpr double NEAR = 0.85;       // times as long takes a product of transformed inputs and weights
+constexpr double FAR = 1.1;    // factor of rows of events from a far cache
+constexpr double NEAR = 0.85;  // factor of products of transformed inputs and weights, which are in a near cache
 
 }  // namespace
 
-// Of an image among `images`.
 double ConvStep::dense_cost(size_t images) const {
     const double weights = static_cast<double>(dense_.depth() * dense_.outputs) * conv_.groups;
     const double times = std::ceil(pixels() * static_cast<double>(images) / static_cast<double>(dense_.part_pixels()));
@@ -35,13 +34,12 @@ double ConvStep::winograd_cost(size_t images) const {
     return std::max(quads, 16.0 / static_cast<double>(images)) * quad + once / static_cast<double>(images);
 }
 
-// `bits` is the mean number of set bits of an input.
 double ConvStep::events_cost(double bits) const {
     const auto &w = conv_.window;
     const double reads = static_cast<double>(w.kernel_rows) * w.kernel_columns * conv_.x.channels;
     const double looks = static_cast<double>(conv_.rows) * conv_.x.columns * w.kernel_rows * events_.planes *
                          static_cast<double>(rounded(static_cast<size_t>(conv_.x.channels), 64) / 64);
-    // A sweep fills its lists up to a multiple of 8, one a column.
+    // A sweep pads the list of each column to a multiple of 8.
     const double fetched = reads * bits * (events_.sweep ? 1.5 / w.kernel_columns : 1);
     const double weights = reads * static_cast<double>(events_.row_bytes) * events_.chunks;
     const double rows = fetched * (weights > CACHED / 2 ? FAR : 1);
@@ -53,7 +51,7 @@ double ConvStep::events_cost(double bits) const {
 double ConvStep::set_bits(const Batch &batch) const {
     const size_t bytes = x_.bytes() * batch.images, size = std::min<size_t>(64, bytes);
     const size_t lines = std::max<size_t>(1, bytes / 64);
-    const size_t every = (lines * 64 / SAMPLE) | 1;  // odd: every channel gets its turn
+    const size_t every = (lines * 64 / SAMPLE) | 1;  // odd, so that the sample meets every channel
     const size_t count = (lines + every - 1) / every;
     const size_t set = isa_.events.count_bits(batch.at(x_), size, count, every * 64);
     return static_cast<double>(set) / static_cast<double>(size * count);

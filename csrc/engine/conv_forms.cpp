@@ -8,7 +8,7 @@ namespace maqd {
 
 namespace {
 
-constexpr size_t DENSE_LIMIT = 600000;  // more weights than this are kept in several forms only if each is worth it
+constexpr size_t DENSE_LIMIT = 600000;  // a layer with more weights keeps several forms only if each is worth it
 constexpr size_t WINOGRAD_LIMIT = 1 << 21;  // bytes of transformed weights that are not compact
 constexpr int MAX_THRESHOLD_BITS = 20;
 
@@ -21,7 +21,7 @@ std::vector<T> padded(const std::vector<T> &values, size_t rows, size_t columns,
     return wide;
 }
 
-// Modulo 2^16. The thresholds of outputs that do not exist become -1, and nobody sees what they give.
+// Modulo 2^16. The thresholds of padded outputs become -1; their codes are never stored.
 std::vector<int16_t> shortened(const std::vector<int32_t> &values) {
     std::vector<int16_t> made(values.size());
     for (size_t i = 0; i < values.size(); i++) made[i] = static_cast<int16_t>(static_cast<uint16_t>(values[i]));
@@ -70,7 +70,7 @@ void ConvStep::prepare_activation(const Quantization &q) {
     bool falling = false;
     for (size_t o = 0; o < outputs; o++) falling = falling || q.signs[o] < 0;
     if (falling && raw_.empty() && addend_.empty()) {
-        // Nobody sees the accumulators: the sign goes into the weights.
+        // Only codes are stored, so the sign can go into the weights.
         for (size_t o = 0; o < outputs; o++)
             if (q.signs[o] < 0) {
                 negate_[o] = true;
@@ -114,7 +114,7 @@ ConvStep::Forms ConvStep::choose_forms(Kernel kernel, const ConvOptions &o) {
     if (kernel == Kernel::dense && f.dense) return {true, false, false};
     if (kernel == Kernel::winograd && f.winograd) return {false, true, false};
     if (kernel == Kernel::events && f.events) return {false, false, true};
-    // Compact weights are the same for both; otherwise one of them is enough.
+    // Both read the same compact weights; otherwise one of them is enough.
     if (6 * winograd_.depth() * w.outputs > WINOGRAD_LIMIT && !dense_.compact_bits) f.winograd = false;
     if (f.winograd && !dense_.compact_bits) (winograd_cost(8) < dense_cost(8) ? f.dense : f.winograd) = false;
     if (f.dense && f.events && w.outputs * w.depth() > DENSE_LIMIT) {
@@ -177,7 +177,7 @@ void ConvStep::prepare_depthwise(const PackedWeights &w) {
     correct_bias(w);
 }
 
-// What follows the sums of several columns that are computed as one pixel.
+// The epilogue of folded pixels.
 void ConvStep::prepare_folded() {
     const size_t outputs = finish_.outputs, all = fold_ * outputs, width = rounded(all + 31, 64);
     const auto folded = [&](const std::vector<int32_t> &values, size_t rows) {
@@ -205,7 +205,7 @@ void ConvStep::prepare_folded() {
     folded_.short_signs = short_folded_signs_.empty() ? nullptr : short_folded_signs_.data();
 }
 
-// Stored integers are `zero` too large. Sums wrap around, the result does not.
+// Corrects for the zero of the stored integers. Sums may wrap around, the result does not.
 void ConvStep::correct_bias(const PackedWeights &w) {
     dense_bias_ = bias_;
     const auto sums = x_.zero ? code_sums(w, negate_) : std::vector<int64_t>();
@@ -259,7 +259,7 @@ void ConvStep::plan_dense(const PackedWeights &w) {
     dense_.conv = conv_;
     const size_t row = static_cast<size_t>(conv_.window.kernel_columns) * w.inputs;
     dense_.run = rounded(row, isa_.dense.align);
-    // With few outputs, copying the input costs more than computing pixels that nobody needs.
+    // With few outputs, copying the input costs more than computing pixels of no use.
     const int32_t columns = w.outputs <= 64 ? isa_.dense.strip_columns / 2 : isa_.dense.strip_columns;
     const maqd_window &window = conv_.window;
     dense_.direct = isa_.dense.direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&

@@ -1,5 +1,5 @@
-// A convolution with what follows it, as a step. The files beside this one: conv_forms.cpp prepares the weights and
-// tables of each kernel, conv_cost.cpp estimates what a kernel costs, conv_step.cpp runs the one that is chosen.
+// A convolution with its epilogue, as a step. conv_forms.cpp prepares weights and tables for each kernel, conv_cost.cpp
+// estimates costs and chooses, conv_step.cpp runs the chosen kernel.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,7 @@
 
 namespace maqd {
 
-constexpr size_t CACHED = 1 << 18;   // bytes of weights that stay in a near cache
+constexpr size_t CACHED = 1 << 18;  // bytes of weights that stay in a near cache
 constexpr double USUAL_BITS = 0.18;  // share of set bits of trained networks, where no input is known yet
 
 inline size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -84,7 +84,7 @@ class ConvStep final : public Step {
     EventsCall events_{};
     DepthwiseCall depthwise_{};
     size_t fold_ = 1;  // of `depthwise_` or `dense_`
-    Finish folded_{};  // what follows `fold` pixels
+    Finish folded_{};  // the epilogue of `fold_` pixels
 };
 
 }  // namespace maqd

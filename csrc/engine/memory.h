@@ -1,4 +1,4 @@
-// Memory that kernels may use: aligned, zeroed, with room to read and write a little behind its end.
+// Memory that kernels may use: aligned, zeroed, with room to read and write a little past its end.
 #pragma once
 
 #include <cstdint>

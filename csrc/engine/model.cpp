@@ -208,7 +208,7 @@ Model::Model(const Isa &isa, Kernel kernel, int threads, std::vector<Buffer> inp
         throw std::invalid_argument("threads and images must be positive, and there must be an image for each thread");
     for (size_t s = 1; s < stages_.size(); s++)
         if (stages_[s].images < stages_[s - 1].images || stages_[s].steps < stages_[s - 1].steps)
-            throw std::invalid_argument("later stages must have more steps behind them and no fewer images");
+            throw std::invalid_argument("later stages must end later and take no fewer images");
     if (threads > 1) team_ = std::make_unique<Team>(threads);
 }
 
@@ -238,7 +238,7 @@ void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {
 }
 
 Model::~Model() {
-    // Its threads cannot be joined in a forked child, and its condition variables not be destroyed.
+    // A forked child has no threads to join, and destroying their condition variables would hang.
     if (forked()) (void)team_.release();
 }
 
@@ -331,7 +331,7 @@ void Model::step(size_t index, const Batch &batch, uint8_t *scratch, std::vector
     if (step.input() && step.input()->element == MAQD_U8) entry.density = density(batch, *step.input());
 }
 
-// What is to be done for images that run together in a stage, those of the stages before included.
+// Runs a stage, and the stages before it, for images that run together there.
 void Model::stage(size_t stage, const Arrays &arrays, size_t start, const Batch &batch, uint8_t *scratch,
                   std::vector<StepProfile> *profile) const {
     if (stage == 0) load(arrays, start, batch, 0, batch.images);
@@ -345,7 +345,7 @@ void Model::stage(size_t stage, const Arrays &arrays, size_t start, const Batch 
     for (size_t i = stage ? stages_[stage - 1].steps : 0; i < end; i++) step(i, batch, scratch, profile);
 }
 
-// Samples that run together in the last stage, from number `start` of the arrays on.
+// Runs all stages for samples that run together in the last one, beginning with sample `start` of the arrays.
 void Model::block(const Arrays &arrays, size_t start, size_t count, Worker &worker,
                   std::vector<StepProfile> *profile) const {
     const Batch all = batch(worker, count);
@@ -361,7 +361,7 @@ void Model::run(const Arrays &arrays, size_t count) const {
     const auto some = [&](Worker &worker, size_t first, size_t last) {
         block(arrays, first, last - first, worker, nullptr);
     };
-    // Threads take images of their own where there are enough of them, and parts of the same steps otherwise.
+    // With enough images each thread takes its own; otherwise they share the parts of each step.
     bool done = false;
     const bool together = team_ && !forked();
     if (together && count >= members) {

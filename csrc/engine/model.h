@@ -1,4 +1,4 @@
-// The native engine: steps over tensors in an arena, planned in Python (src/maqd/plan.py), computed here.
+// The native engine: steps over tensors in an arena, planned in Python (src/maqd/plan), computed here.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace maqd {
 // A tensor of one sample and where it lies in the memory of one sample.
 struct Buffer {
     size_t offset;
-    size_t stage;  // in the memory of which stage: see Batch
+    size_t stage;  // whose memory it is in: see Batch
     int32_t rows, columns, channels;
     maqd_element element;
     int32_t zero;
@@ -30,9 +30,9 @@ struct Buffer {
     maqd_tensor tensor() const { return {rows, columns, channels, element, zero}; }
 };
 
-// Early layers have large tensors and few weights, late ones the opposite. So steps are cut into stages: the early ones
-// run for a few images at a time, whose tensors stay in the cache, and later ones for more, since weights have to be
-// fetched each time. Each stage has a memory of its own, for what its steps read or write and those of no later one.
+// Early layers have large tensors and few weights, late ones the opposite. So steps are cut into stages: early ones run
+// for few images at a time, whose tensors then stay in the cache; later ones for more, to fetch weights less often. The
+// memory of a stage holds the tensors that its steps use and those of no later stage do.
 struct Stage {
     size_t bytes;   // of one sample
     size_t images;  // that run together, at least as many as in the stage before
@@ -44,8 +44,8 @@ constexpr size_t MAX_STAGES = 4;
 // The tensors of the images that are computed together.
 struct Batch {
     uint8_t *memory[MAX_STAGES];
-    size_t capacity[MAX_STAGES];  // images that there is room for
-    size_t start[MAX_STAGES];     // which image of the memory is the first one
+    size_t capacity[MAX_STAGES];  // in images
+    size_t start[MAX_STAGES];     // the first image, in that memory
     size_t images;
 
     uint8_t *at(const Buffer &buffer, size_t image = 0) const {
@@ -54,19 +54,19 @@ struct Batch {
     }
 };
 
-// How a step is computed is chosen anew for each batch.
+// A step of the plan. Its kernel is chosen anew for each batch.
 class Step {
   public:
     virtual ~Step() = default;
-    // Which of its kernels suits the input.
+    // The kernel for this input.
     virtual int choose(const Batch &) const { return 0; }
     // Parts that can be computed independently, in any order.
     virtual size_t parts(const Batch &, int choice) const = 0;
     virtual void run(const Batch &, int choice, size_t first, size_t last, uint8_t *scratch) const = 0;
     virtual size_t scratch() const { return 0; }
-    // Those of its weights that it is likely to read first, if it is worth while to ask for them ahead.
+    // The weights that it is likely to read first, if prefetching them is worth while.
     virtual Bytes weights() const { return {nullptr, 0}; }
-    // Says what the steps behind it are likely to read first.
+    // Gives it what the steps after it are likely to read first.
     virtual void precede(Bytes) {}
     virtual const char *kernel(int) const { return "scalar"; }
     // The input whose share of non-zero values is of interest, or null.
@@ -95,7 +95,7 @@ struct ConvOptions {
     std::vector<Buffer> addend;  // none or one
     int32_t addend_shift;
     std::vector<Buffer> raw, codes;  // none or one each
-    int32_t reach;  // no |v|, and no threshold that is of use, is larger; see Finish
+    int32_t reach;  // no |v|, and no threshold that can matter, is larger; see Finish
     Quantization quantization;
 };
 
@@ -155,15 +155,15 @@ class Model {
     size_t working() const;    // bytes of arenas and scratch memory
 
   private:
-    // What a thread needs for itself in a call. Memories for images are used only where threads work on different ones.
+    // The memory of a thread in a call; `stages` are used only where threads work on different images.
     struct Worker {
         std::vector<Memory> stages;
         Memory scratch;
     };
     using Context = std::vector<Worker>;  // one a thread
     void append(std::unique_ptr<Step> step);
-    // Whether this is a child of the process that made the model. It has none of the team's threads, and locks may be
-    // held by threads that it does not have: it runs on the calling thread, in memory that each call allocates.
+    // Whether this is a child of the process that made the model. A child has none of the team's threads, and they may
+    // hold locks: it runs on the calling thread, in memory that each call allocates.
     bool forked() const;
     std::unique_ptr<Context> acquire() const;
     void release(std::unique_ptr<Context> context) const;
@@ -183,7 +183,7 @@ class Model {
     const std::vector<Buffer> inputs_, outputs_;
     const std::vector<Stage> stages_;
     std::vector<std::unique_ptr<Step>> steps_;
-    size_t unaware_ = 0;  // the steps from here on do not know yet which weights are read behind them
+    size_t unaware_ = 0;  // the steps from here do not know yet which weights are read after them
     std::unique_ptr<Team> team_;
     const long process_;
     mutable std::mutex mutex_;

@@ -16,7 +16,7 @@ inline void relax() {
 #endif
 }
 
-constexpr int SPINS = 20000;  // some tens of microseconds; then the processor may be needed by somebody else
+constexpr int SPINS = 20000;  // some tens of microseconds; then other processes may need the processor
 
 }  // namespace
 

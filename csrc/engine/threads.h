@@ -10,7 +10,7 @@
 
 namespace maqd {
 
-// Where members of a team wait for each other. Waiting spins, because steps take microseconds.
+// A barrier of a team. Waiting spins, because steps take microseconds.
 class Barrier {
   public:
     explicit Barrier(int members) : members_(members) {}

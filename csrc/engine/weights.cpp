@@ -22,7 +22,7 @@ class Reader {
                 table_[number * MAX_DIGITS + digit] = static_cast<uint8_t>(rest % base);
     }
 
-    // Indices of an output in the order of the file, with at least 64 bytes behind them that may be read.
+    // Indices of an output in the order of the file, with at least 64 readable bytes after them.
     const uint8_t *row(size_t output) {
         const uint8_t *from = packed_.data + output * packed_.row_bytes;
         const size_t depth = packed_.depth(), digits = static_cast<size_t>(packed_.digits);
@@ -34,7 +34,7 @@ class Reader {
                 uint64_t number = 0;
                 for (int byte = 0; byte < packed_.group_bytes; byte++)
                     number |= static_cast<uint64_t>(*from++) << (8 * byte);
-                // What a part has too much is overwritten by what follows.
+                // A lookup may write too much: the next one overwrites it.
                 for (size_t digit = 0; digit < digits && k + digit < depth; digit += part_digits_, number /= part_)
                     std::memcpy(&indices_[k + digit], &table_[number % part_ * MAX_DIGITS], MAX_DIGITS);
             }

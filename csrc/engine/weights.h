@@ -1,4 +1,4 @@
-// Weights from a file, in the orders that kernels want.
+// Weights from a file, in the orders of the kernels.
 #pragma once
 
 #include <cstddef>

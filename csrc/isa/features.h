@@ -1,7 +1,7 @@
-// What an instruction set requires of a processor: FEATURE(set, name, leaf of CPUID, register, bit). CMakeLists.txt
-// turns a line into the compiler option -mNAME, dispatch.cpp turns it into a check when the program runs. (Compilers
-// know some of these checks, but not the older ones all of them.) Files of amx are compiled with the features of
-// avx512, too.
+// Features that an instruction set requires: FEATURE(set, name, leaf of CPUID, register, bit). A line gives the
+// compiler option -mNAME (CMakeLists.txt) and a check when the program runs (dispatch.cpp). Bits, because
+// __builtin_cpu_supports of older compilers does not know all names. Files of amx are compiled with the features of
+// avx512 as well.
 FEATURE(avx2, "popcnt", 1, ecx, 23)
 FEATURE(avx2, "bmi", 7, ebx, 3)
 FEATURE(avx2, "avx2", 7, ebx, 5)

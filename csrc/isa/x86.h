@@ -1,5 +1,4 @@
-// Instruction sets of x86-64. Each table is built when first asked for: only then does a processor run code of its
-// file.
+// Instruction sets of x86-64. A table is built when first asked for, since that runs code of its instruction set.
 #pragma once
 
 #include "kernels/table.h"

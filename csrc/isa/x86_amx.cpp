@@ -24,7 +24,7 @@ struct alignas(64) TileConfig {
 };
 
 constexpr size_t PIXELS = 16;  // of a tile
-constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the nearest cache: 24 KiB
+constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the L1 cache: 24 KiB
 
 size_t dense_scratch(const DenseCall &dense) {
     const size_t size = left_scratch(dense) + finishers_size<Finisher>(dense.outputs);
@@ -101,8 +101,8 @@ inline void expand(const DenseCall &d, size_t output, size_t begin, size_t end, 
     }
 }
 
-// The left matrix for `count` pixels, tile by tile: [count / 16][depth / 64][16][64]. Rows of a matrix would be on as
-// many pages of memory as a tile has rows, more than the processor can address at once.
+// The left matrix for `count` pixels, tile by tile: [count / 16][depth / 64][16][64]. Plain rows would lie on as
+// many pages of memory as a tile has rows, more than the L1 TLB holds.
 inline void fill_tiles(const DenseCall &d, Place place, size_t count, uint8_t *panel) {
     const maqd_conv &conv = d.conv;
     const maqd_window &w = conv.window;
@@ -127,8 +127,8 @@ inline void fill_tiles(const DenseCall &d, Place place, size_t count, uint8_t *p
     }
 }
 
-// Some pixels of a layer with compact weights, all outputs. Weights of a block of inputs are used for all pixels before
-// those of the next one, so accumulators go back to memory between blocks.
+// Some pixels of a layer with compact weights, all outputs. The weights of a block of inputs are used for all pixels
+// before the next block, so accumulators go through memory between blocks.
 void compact_part(const DenseCall &d, size_t outputs, const Finisher *finishers, size_t pixel, size_t count,
                   uint8_t *scratch) {
     const size_t depth = d.depth();
@@ -220,7 +220,7 @@ void dense(const DenseCall &d, const Finish &finish, size_t images, size_t first
             part++;
             continue;
         }
-        // Several rows at a time: weights are used for several tiles while they are in the nearest cache.
+        // Several rows at a time: weights in the L1 cache are used for several tiles.
         const size_t rows = strip_rows(d, part, last - part), across = (columns + PIXELS - 1) / PIXELS;
         const Left left = fill_strips(d, part, rows, scratch);
         const size_t step = strip_step(d);
@@ -239,8 +239,7 @@ void dense(const DenseCall &d, const Finish &finish, size_t images, size_t first
     _tile_release();
 }
 
-// ---- Winograd
-// ---------------------------------------------------------------------------------------------------------
+// ---- Winograd -----------------------------------------------------------------------------------------------------
 
 struct WinogradOps {
     using Finisher = maqd::Finisher;
@@ -308,7 +307,7 @@ Isa make() {
     isa.dense.direct = isa.dense.fold = false;
     isa.winograd.run = winograd_tiles;
     isa.winograd.scratch = winograd_scratch<Finisher>;
-    isa.winograd.offset = false;  // tiles of int8 may be multiplied with one another
+    isa.winograd.offset = false;  // tiles multiply int8 by int8
     isa.costs.product = 0.00045;
     isa.costs.combine = 0.9;
     return isa;

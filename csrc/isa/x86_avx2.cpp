@@ -12,11 +12,11 @@ namespace maqd {
 
 namespace {
 
-// Pairs of products are added in 16 bits: Isa::pair_limit keeps them within. Where more of them fit, so are those of
-// several steps.
+// Pairs of products are added in 16 bits; DenseKernel::pair_limit keeps them in range. Several steps are added in 16
+// bits where they fit.
 struct DenseOps : WholeTiles<DenseOps> {
     static constexpr size_t TILE = 3;
-    static constexpr size_t WORTH_SHORT = 8;  // steps from which on that is faster
+    static constexpr size_t WORTH_SHORT = 8;  // from this many steps that is faster
     using Finisher = PlainFinisher;
 
     static inline __m256i wide(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
@@ -64,7 +64,7 @@ struct DenseOps : WholeTiles<DenseOps> {
                     const __m256i pairs = _mm256_maddubs_epi16(inputs[p], w);
                     sums[p][v] =
                         SHORT ? _mm256_add_epi16(sums[p][v], pairs) : _mm256_add_epi32(sums[p][v], wide(pairs));
-                    asm volatile("" : "+x"(sums[p][v]));  // else compilers make all products first, and spill sums
+                    asm volatile("" : "+x"(sums[p][v]));  // otherwise compilers make all products first and spill sums
                 }
             }
         }
@@ -149,7 +149,7 @@ struct EventOps : PlainEventOps {
     }
 
     static void shorts(const uint8_t *slices, size_t bytes, int16_t *acc) {
-        // In each vector, what becomes the lower bytes is on the left, and the higher ones on the right.
+        // In each vector, future lower bytes are on the left and higher ones on the right.
         __m256i x[8];
         for (size_t k = 0; k < 8; k++) {
             const auto *low = reinterpret_cast<const __m128i *>(slices + k * bytes);

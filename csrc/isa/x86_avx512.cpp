@@ -39,8 +39,7 @@ struct DenseOps {
     }
 
   private:
-    // Sums of COUNT pixels and HALVES x 16 outputs; those of pixels begin `pitch` entries apart, and may overlap what
-    // follows.
+    // Sums of COUNT pixels and HALVES x 16 outputs. Pixels begin `pitch` entries apart, and the last may write past it.
     template <size_t COUNT, size_t HALVES>
     static inline void pixels(const uint8_t *x, const Left &left, const Right &right, int32_t *acc, size_t pitch) {
         __m512i sums[COUNT][HALVES];
@@ -268,14 +267,14 @@ struct X4x64 {
     static T borrow(T a, T b, T c) { return _mm512_ternarylogic_epi64(a, b, c, BORROW); }
 };
 
-// The rows that each input column of one output row fetches. ConvStep sees to it that entries fit.
+// The rows that each input column of one output row fetches. ConvStep makes sure that entries fit.
 using SweepLists = LookupLists<uint16_t, true>;
 
 inline EventOffsets sweep_offsets(const EventsCall &e) {
     return {e.row_bytes, 0, static_cast<size_t>(e.conv.x.channels) * e.row_bytes};
 }
 
-constexpr size_t FOURS = 8;  // times four output columns are finished together
+constexpr size_t FOURS = 8;  // this many times four output columns are finished together
 
 // The sums of four output columns, [PLANES][SLICES], in two's complement. A sum of 64 outputs is in the lower half of
 // each 128 bits.
@@ -358,14 +357,13 @@ struct Difference {
     }
 };
 
-// What follows the counts of `count` columns. They were stored a while ago: a processor that is to read together what
-// was stored in parts at once has to wait until it is in the cache. A function of its own: registers are enough for the
-// counters of a sweep, or for this.
+// The epilogue of `count` columns, in groups: reading partial stores back at once would defeat store forwarding. Not
+// inlined: registers suffice for the counters of a sweep or for this, not for both.
 template <int PLANES, int SLICES>
 __attribute__((noinline)) void finish_columns(const EventsCall &events, const Finish &finish_,
                                               const Finisher *finishers, const __m512i (*counts)[PLANES][SLICES],
                                               size_t pixel, size_t count, int32_t *acc) {
-    const EventsCall e = events;  // copies, which stores of bytes cannot change
+    const EventsCall e = events;  // a copy: stores of bytes may alias a reference
     const Finish finish = finish_;
     if (e.threshold_planes) {
         for (size_t i = 0; i < count; i += 4)
@@ -382,8 +380,8 @@ __attribute__((noinline)) void finish_columns(const EventsCall &events, const Fi
     }
 }
 
-// One output row. Lane l of the counters belongs to the output column that sees the present input column through kernel
-// column kernel_columns - 1 - l: lane 0 is complete after it, and all move on by one.
+// One output row. Lane l of the counters belongs to the output column that has the present input column at kernel
+// column kernel_columns - 1 - l. After each input column lane 0 is complete, and all lanes move on by one.
 template <int PLANES, int SLICES>
 void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finishers, const SweepLists &lists,
                size_t part, int32_t *acc) {
@@ -395,7 +393,7 @@ void sweep_row(const EventsCall &e, const Finish &finish, const Finisher *finish
     for (int a = 0; a < PLANES; a++)
 #pragma GCC unroll 16
         for (int k = 0; k < SLICES; k++) s[a][k] = _mm512_setzero_si512();
-    const int32_t before = w.kernel_columns - 1 - w.padding_columns;  // input column behind that of lane 0
+    const int32_t before = w.kernel_columns - 1 - w.padding_columns;  // input columns before those of lane 0
     for (int32_t column = before - w.kernel_columns + 1; column < columns + before; column++) {
         if (column >= 0 && column < inputs) {
 #pragma GCC unroll 2

@@ -1,4 +1,4 @@
-// What follows the accumulators, with AVX-512.
+// The epilogue of a convolution, with AVX-512.
 #include "isa/x86_epilogue.h"
 
 #include <immintrin.h>
@@ -77,8 +77,8 @@ inline __attribute__((always_inline)) void thrice_quad(const int32_t *m, __m512i
     y[3] = _mm512_srai_epi32(plus(plus(b, product(5)), plus(d, d)), 1);
 }
 
-// The same in 16 bits, for 32 outputs of one pixel at a time. It has copies of everything it needs: codes are stored as
-// bytes, which may alias whatever is behind a reference. LEVELS is their number, or 0 for any.
+// The same in 16 bits, for 32 outputs of one pixel at a time. Members are copies, since stores of bytes may alias what
+// a reference refers to. LEVELS is the number of levels, or 0 for any.
 template <bool ADDEND, bool RAW, bool SIGNS, int LEVELS>
 struct Short {
     Short(const Finish &finish, size_t output, __mmask32 mask)
@@ -221,7 +221,7 @@ template <class With>
 void Finisher::use(const With &with) {
     static_assert(sizeof(With) <= sizeof(made_) && std::is_trivially_destructible_v<With>);
     new (made_) With(with);
-    // With copies, which stores of bytes cannot change.
+    // Copies: stores of bytes may alias references.
     static constexpr Table TABLE = {
         [](const Finisher &f, const int32_t *acc, size_t stride, size_t pixel, size_t pixels) {
             const With copy = *std::launder(reinterpret_cast<const With *>(f.made_));

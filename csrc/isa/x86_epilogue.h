@@ -1,12 +1,11 @@
-// What follows the accumulators of a convolution, for AVX-512 and AMX.
+// The epilogue of a convolution, for AVX-512 and AMX.
 #pragma once
 
 #include "kernels/calls.h"
 
 namespace maqd {
 
-// For some of a layer's outputs, at most 32. The choice between its many variants is made once, here, not for each
-// pixel.
+// The epilogue of at most 32 outputs of a layer. Its variant is chosen once, not for each pixel.
 class alignas(64) Finisher {
   public:
     Finisher(const Finish &, size_t output, size_t outputs);

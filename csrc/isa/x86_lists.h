@@ -8,8 +8,8 @@
 namespace maqd {
 namespace {
 
-// A pixel is looked at for each output row that sees it, which takes fewer operations than copying what was found. If
-// FILLED, the list of each column is filled up to a multiple of 8 with the row of zeros.
+// A pixel is searched again for each output row that reads it, which takes fewer operations than copying its list. If
+// FILLED, the list of each column is padded to a multiple of 8 with the row of zeros.
 template <class Entry_, bool FILLED>
 class LookupLists : public ListStore<Entry_> {
     using Store = ListStore<Entry_>;
@@ -23,7 +23,7 @@ class LookupLists : public ListStore<Entry_> {
     // Whether entries have enough bits.
     static bool fits(const EventsCall &e, EventOffsets by) {
         const auto &w = e.conv.window;
-        // Behind the last kernel row, or the row of zeros as seen from the last output column.
+        // Past the last kernel row, or the row of zeros relative to the last output column.
         const size_t rows = static_cast<size_t>(w.kernel_rows - 1) * by.row;
         const size_t beyond = static_cast<size_t>(w.padding_columns) * by.column;
         const size_t last =
@@ -42,7 +42,7 @@ class LookupLists : public ListStore<Entry_> {
             channels_ % 64 ? find<false>(plane, x, next, seen, row) : find<true>(plane, x, next, seen, row);
     }
 
-    // The last entries of a list, filled up to 16.
+    // The last entries of a list, padded to 16.
     static void tail(const Entry *list, size_t count, Entry zero, Entry *to) {
         const auto here = static_cast<__mmask16>((1u << count) - 1);
         if constexpr (sizeof(Entry) == 2)

@@ -72,7 +72,7 @@ void dense_blocks(const DenseCall &d, const Finish &finish, size_t images, size_
     auto *acc =
         reinterpret_cast<int32_t *>(scratch + left_scratch(d) + finishers_size<typename Ops::Finisher>(d.outputs));
     if (d.direct) {
-        // Some pixels at a time, so that they are in the nearest cache for all outputs.
+        // A few pixels at a time, so that they stay in the L1 cache for all outputs.
         constexpr size_t MOST = 256;
         const size_t begin = first * d.part_pixels(),
                      end = last * d.part_pixels() < pixels ? last * d.part_pixels() : pixels;
@@ -81,7 +81,7 @@ void dense_blocks(const DenseCall &d, const Finish &finish, size_t images, size_
             const uint8_t *x = d.x + pixel * d.run;
             if (whole) dense_pixels<Ops>(d, outputs, finishers, Left{x, d.run, 0}, pixel, whole, acc);
             if (whole == count) continue;
-            std::memcpy(scratch, x + whole * d.run, (count - whole) * d.run);  // a block would read behind the input
+            std::memcpy(scratch, x + whole * d.run, (count - whole) * d.run);  // a block would read past the input
             dense_pixels<Ops>(d, outputs, finishers, Left{scratch, d.run, 0}, pixel + whole, count - whole, acc);
         }
         return;

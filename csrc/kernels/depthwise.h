@@ -1,8 +1,8 @@
 // Depthwise convolutions: each channel has a kernel of its own, so vectors go along channels.
 //
-// Where there are fewer channels than a vector has lanes, `fold` neighbouring output columns are one pixel of as many
-// times the channels: in memory they are the same. What a kernel column sees of an input row is made contiguous by
-// copying rows to strips, padded, one for each remainder of the columns modulo the stride.
+// Layers with fewer channels than a vector has lanes are folded: `fold` neighbouring output columns are taken as one
+// pixel of fold x channels, which has the same layout in memory. Input rows are copied to padded strips, one for each
+// remainder of the columns modulo the stride, so that what a kernel column reads is contiguous.
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags. `Ops` has
 //
@@ -10,8 +10,7 @@
 //     template <size_t COUNT>
 //     static void shorts(const uint8_t *x, const size_t *taps, size_t count, size_t step, const int8_t *weights,
 //                        size_t pitch, int16_t *acc);
-//         // acc[COUNT][64], modulo 2^16: the sum over t of x[taps[t] + pixel * step + lane] * weights[t * pitch +
-//         lane]
+//         // acc[COUNT][64] modulo 2^16: sum over t of x[taps[t] + pixel * step + lane] * weights[t * pitch + lane]
 #pragma once
 
 #include <cstring>
@@ -44,8 +43,8 @@ inline void plain_taps(const uint8_t *x, const size_t *taps, size_t count, size_
         }
 }
 
-// The input of some output rows of an image: [input rows][phases], a strip each. It has copies of everything it needs:
-// stores of bytes may alias whatever is behind a reference.
+// The input of some output rows of an image: a strip for each [input row][phase]. Members are copies, since stores of
+// bytes may alias what a reference refers to.
 class DepthwiseStrips {
   public:
     explicit DepthwiseStrips(const DepthwiseCall &d)
@@ -65,10 +64,10 @@ class DepthwiseStrips {
 
     size_t size(size_t rows) const { return span(rows) * line(); }
 
-    // Bytes from what one output row sees first to what the next one does.
+    // Bytes between the first inputs of neighbouring output rows.
     size_t next() const { return static_cast<size_t>(w_.stride_rows) * line(); }
 
-    // Where a kernel position sees output column 0, from there.
+    // Offset of the input at a kernel position, of output column 0.
     size_t tap(int32_t row, int32_t column) const {
         const auto at = static_cast<size_t>(column * w_.dilation_columns);
         return static_cast<size_t>(row * w_.dilation_rows) * line() + at % phases_ * pitch_ + at / phases_ * channels_;
@@ -85,7 +84,7 @@ class DepthwiseStrips {
             const int32_t end = seen < begin ? begin : seen < length_ ? seen : length_;
             uint8_t *to = memory + phase * pitch_;
             for (int32_t i = top; i < top + count; i++, to += line()) {
-                // All in pieces that are too long: what follows is written over what is too much.
+                // Pieces have a fixed length: the next one overwrites the excess.
                 if (i < 0 || i >= x_.rows || begin == end) {
                     fill_piece(to, x_.zero, bytes(length_));
                     continue;
@@ -105,7 +104,7 @@ class DepthwiseStrips {
   private:
     size_t bytes(int32_t columns) const { return static_cast<size_t>(columns) * channels_; }
     size_t line() const { return phases_ * pitch_; }
-    // Input rows that a number of output rows see.
+    // Input rows under `count` output rows.
     size_t span(size_t rows) const {
         return (rows - 1) * static_cast<size_t>(w_.stride_rows) +
                static_cast<size_t>((w_.kernel_rows - 1) * w_.dilation_rows) + 1;
@@ -157,7 +156,7 @@ struct DepthwiseTiles {
     }
 };
 
-// What follows the sums of a block of lanes.
+// The epilogue of a block of lanes.
 template <class Finisher, class Sum>
 inline void finish_lanes(const Finisher *finishers, size_t outputs, const Sum *acc, size_t pixel, size_t pixels) {
     for (size_t o = 0; o < outputs && o < DEPTHWISE_LANES; o += 32) {
@@ -168,11 +167,11 @@ inline void finish_lanes(const Finisher *finishers, size_t outputs, const Sum *a
     }
 }
 
-// `rows` output rows, from pixel `pixel` of the tensor on, whose strips begin at x.
+// `rows` output rows, from pixel `pixel` of the tensor; their strips begin at x.
 template <class Ops, class Sum>
 inline void depthwise_rows(const DepthwiseCall &call, const typename Ops::Finisher *finishers, const uint8_t *x,
                            size_t next, size_t outputs, size_t pixel, size_t rows, const size_t *taps, Sum *acc) {
-    const DepthwiseCall d = call;  // a copy, which stores of bytes cannot change
+    const DepthwiseCall d = call;  // a copy: stores of bytes may alias a reference
     const size_t step = d.fold * static_cast<size_t>(d.conv.x.channels), count = depthwise_taps(d);
     const size_t across = static_cast<size_t>(d.conv.columns) / d.fold;
     for (size_t lane = 0; lane < outputs; lane += DEPTHWISE_LANES) {
@@ -180,7 +179,7 @@ inline void depthwise_rows(const DepthwiseCall &call, const typename Ops::Finish
         const auto finish = [&](size_t first, size_t pixels) {
             finish_lanes(finishers + lane / 32, outputs - lane, acc, pixel + first, pixels);
         };
-        size_t done = 0, waiting = 0;  // pixels that are finished, and whose sums wait
+        size_t done = 0, waiting = 0;  // pixels that are finished, and those whose sums are
         for (size_t row = 0; row < rows; row++)
             for (size_t column = 0; column < across;) {
                 const size_t some = across - column < DEPTHWISE_TILE ? across - column : DEPTHWISE_TILE;

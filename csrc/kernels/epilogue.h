@@ -1,4 +1,4 @@
-// What follows the accumulators of a convolution, in loops of fixed length that compilers turn into vectors.
+// The epilogue of a convolution, in loops of fixed length that compilers vectorize.
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags.
 #pragma once
@@ -16,8 +16,7 @@ constexpr size_t FINISH_WIDTH = 32;
 // Multiplying by it modulo 2^32 divides a multiple of 3.
 constexpr uint32_t THIRD = 0xaaaaaaabu;
 
-// Whether everything may be computed in 16 bits. Tensors of 32 bits hold no 16-bit values: those that are read or
-// written then have others.
+// Whether everything fits 16 bits. Tensors of 32 bits do not: they are not read or written then.
 inline bool is_short(const Finish &f) {
     return f.short_bias && !(f.addend && f.addend_element == MAQD_I32) && !(f.raw && f.raw_element == MAQD_I32);
 }
@@ -26,14 +25,14 @@ inline bool is_short(const Finish &f) {
 template <class Sum, class T>
 inline void add_addend(const Finish &f, size_t at, Sum *v) {
     T from[FINISH_WIDTH];
-    std::memcpy(from, static_cast<const T *>(f.addend) + at, sizeof(from));  // the tensor has slack behind it
+    std::memcpy(from, static_cast<const T *>(f.addend) + at, sizeof(from));  // the tensor has SLACK after its end
     const uint32_t scale = uint32_t{1} << f.shift, addend_scale = uint32_t{1} << f.addend_shift;
     for (size_t o = 0; o < FINISH_WIDTH; o++)
         v[o] = static_cast<Sum>(static_cast<uint32_t>(v[o]) * scale +
                                 static_cast<uint32_t>(from[o] - f.addend_zero) * addend_scale);
 }
 
-// A copy of a length that compilers know, where it is the usual one.
+// A copy; its usual length is known to the compiler.
 template <class T>
 inline void store_some(const T *from, size_t count, T *to) {
     if (count == FINISH_WIDTH)
@@ -49,7 +48,7 @@ inline void store_raw(const Finish &f, size_t at, const Sum *v, size_t outputs) 
     store_some(to, outputs, static_cast<T *>(f.raw) + at);
 }
 
-// For some of a layer's outputs, at most 32.
+// The epilogue of at most 32 outputs of a layer.
 class PlainFinisher {
   public:
     PlainFinisher(const Finish &finish, size_t output, size_t outputs)
@@ -132,7 +131,7 @@ class PlainFinisher {
     const size_t output_, outputs_;
 };
 
-// Bytes of the finishers of all outputs. They are made once for a call, in scratch memory.
+// Bytes of the finishers of all outputs, which each call makes once in its scratch memory.
 template <class Finisher>
 inline size_t finishers_size(size_t outputs) {
     return ((outputs + 31) / 32 * sizeof(Finisher) + 63) / 64 * 64;

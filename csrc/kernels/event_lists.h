@@ -15,13 +15,13 @@ struct EventRow {
     int32_t row;
 };
 
-// Where rows of weights are, as bytes from the row of zeros of their chunk:
+// The place of a row of weights, in bytes from the row of zeros of its chunk:
 // first + input column * column + kernel row * row + channel * EventsCall::row_bytes.
 struct EventOffsets {
     size_t first, column, row;
 };
 
-// Entries of 16 bits count in units of 8 bytes, which is free where an address may be a multiple of a register.
+// Entries of 16 bits are in units of 8 bytes, which costs nothing where addresses can scale a register.
 template <class Entry>
 constexpr size_t UNIT = sizeof(Entry) == 2 ? 8 : 1;
 
@@ -42,17 +42,17 @@ class ListStore {
         return planes(e) * (stride(e) * sizeof(Entry) + rounded((band(e) * columns(e) + 1) * sizeof(uint32_t)));
     }
 
-    // Output rows that there is room for.
+    // Capacity in output rows.
     size_t band() const { return band_; }
     Entry *entries(size_t plane) const { return entries_ + plane * stride_; }
-    // Where the part of each column of a row of the band begins, and the last one ends.
+    // Where the entries of each column of a row of the band begin, and the last ones end.
     uint32_t *starts(size_t plane, size_t row) const {
         return starts_ + plane * (band_ * columns_ + 1) + row * columns_;
     }
 
   protected:
-    static constexpr size_t FILL = 8;    // lists of a column may be filled up to a multiple of it
-    static constexpr size_t SPILL = 64;  // entries that may be written behind a list
+    static constexpr size_t FILL = 8;    // lists of a column may be padded to a multiple of it
+    static constexpr size_t SPILL = 64;  // entries that may be written past a list
 
     static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
     static size_t planes(const EventsCall &e) { return static_cast<size_t>(e.planes); }
@@ -70,8 +70,8 @@ class ListStore {
         return columns(e) * (rows(e) * static_cast<size_t>(e.conv.x.channels) + FILL);
     }
     static size_t stride(const EventsCall &e) { return (band(e) * most(e) + 2 * SPILL - 1) / SPILL * SPILL; }
-    // One output row is enough where there is only one chunk of outputs; otherwise so many that their lists are still
-    // near when the next chunk needs them.
+    // One output row if there is one chunk of outputs; otherwise as many as leave their lists in a near cache until the
+    // next chunk reads them.
     static size_t band(const EventsCall &e) {
         const size_t bytes = planes(e) * most(e) * sizeof(Entry);
         const size_t room = bytes < BAND_BYTES ? BAND_BYTES / bytes : 1, all = static_cast<size_t>(e.conv.rows);
@@ -83,12 +83,12 @@ class ListStore {
     uint32_t *const starts_;  // [planes][rows of the band x columns + 1]
 };
 
-// Neighbouring output rows see the same pixels, so what these have is looked up once, for kernel row 0. `Ops` has
+// Neighbouring output rows read the same pixels, so the set bits of a pixel are listed once, for kernel row 0. `Ops`
+// has
 //
 //     static uint32_t *append(const uint8_t *x, size_t channels, int plane, uint32_t step, uint32_t *to);
-//         // appends c * step for every channel c whose bit `plane` is set; may write more, but no more entries than
-//         there
-//         // are channels, rounded up to a multiple of 64
+//         // appends c * step for every channel c whose bit `plane` is set; may write past the end, up to as many
+//         // entries as there are channels, rounded up to a multiple of 64
 template <class Ops>
 class EventLists : public ListStore<uint32_t> {
     using Store = ListStore<uint32_t>;
@@ -118,7 +118,7 @@ class EventLists : public ListStore<uint32_t> {
         for (size_t plane = 0; plane < planes(e_); plane++) join(plane, seen.first, seen.last, row);
     }
 
-    // The last entries of a list, filled up to 16.
+    // The last entries of a list, padded to 16.
     static void tail(const uint32_t *list, size_t count, uint32_t zero, uint32_t *to) {
         for (size_t i = 0; i < 16; i++) to[i] = i < count ? list[i] : zero;
     }
@@ -128,7 +128,7 @@ class EventLists : public ListStore<uint32_t> {
         size_t counts, held, seen, end;
     };
 
-    // Input rows that are remembered: as many as an output row spans.
+    // Input rows whose lists are kept: as many as an output row spans.
     static size_t slots(const EventsCall &e) {
         return (rows(e) - 1) * static_cast<size_t>(e.conv.window.dilation_rows) + 1;
     }
@@ -136,16 +136,16 @@ class EventLists : public ListStore<uint32_t> {
     static Layout layout(const EventsCall &e) {
         const size_t lists = slots(e) * columns(e) * planes(e);
         size_t at = Store::size(e);
-        const auto behind = [&](size_t bytes) { return at += rounded(bytes); };
+        const auto after = [&](size_t bytes) { return at += rounded(bytes); };
         Layout made{};
-        made.counts = behind(lists * capacity(e) * sizeof(uint32_t));
-        made.held = behind(lists * sizeof(uint32_t));
-        made.seen = behind(slots(e) * sizeof(uint32_t));
-        made.end = behind(rows(e) * sizeof(size_t));
+        made.counts = after(lists * capacity(e) * sizeof(uint32_t));
+        made.held = after(lists * sizeof(uint32_t));
+        made.seen = after(slots(e) * sizeof(uint32_t));
+        made.end = after(rows(e) * sizeof(size_t));
         return made;
     }
 
-    // Makes sure that the lists of the pixels of an input row are there; returns the number of the first one.
+    // Makes the lists of the pixels of an input row unless they exist; returns the index of the first one.
     size_t find(const uint8_t *x, int32_t row) {
         const size_t slot = static_cast<size_t>(row) % slots_, channels = static_cast<size_t>(e_.conv.x.channels);
         const size_t first = slot * columns_ * planes(e_);
@@ -185,14 +185,14 @@ class EventLists : public ListStore<uint32_t> {
 
     static constexpr size_t PIECE = 32;
 
-    // In loops of fixed length, which compilers turn into vectors.
+    // In loops of fixed length, which compilers vectorize.
     static inline void copy(const uint32_t *__restrict from, uint32_t more, uint32_t *__restrict to) {
         for (size_t k = 0; k < PIECE; k++) to[k] = from[k] + more;
     }
 
     const EventOffsets by_;
     const size_t capacity_, slots_;
-    size_t image_ = 0;  // the one that `held_` is about, + 1
+    size_t image_ = 0;  // which image `held_` belongs to, + 1
     uint32_t *found_;   // [slots][planes][columns] lists, `capacity` apart
     uint32_t *counts_;  // of these
     uint32_t *held_;    // [slots] which input row is there, + 1, or 0

@@ -8,13 +8,13 @@
 // vectors:
 //
 //     struct V {                  // vectors of V::BYTES bytes
-//         using T, H;             // H: vectors of half the bits, with the operations below and some more
+//         using T, H;             // H: vectors of half the bits, with the operations of V and those below
 //         static T load(const uint8_t *), zero(); static void store(uint8_t *, T)
 //         static T xor2(T, T), and2(T, T);
 //         static T full_add(T &a, T b, T c);  // a becomes a ^ b ^ c; returns majority(a, b, c)
 //         static H::T low(T), high(T);  // halves
 //     }
-//     struct H {                  // and for halves
+//     struct H {
 //         static T or2(T, T), and_not(T a, T b);  // a & ~b
 //         static T xor3(T, T, T), not_xor3(T, T, T);
 //         static T borrow(T a, T b, T c);  // of a - b - c
@@ -42,15 +42,15 @@ inline size_t plain_count_bits(const uint8_t *x, size_t size, size_t count, size
     return set;
 }
 
-// Bytes that are asked for while something else is computed.
+// Prefetches bytes while something else is computed.
 class Ahead {
   public:
     void ask(Bytes bytes) {
         next_ = bytes.data;
         end_ = bytes.data + bytes.size;
     }
-    // Asks for a few lines of them, if there are any left, and perhaps for some behind them: a processor has only so
-    // many reads under way, and needs some of them itself.
+    // Prefetches a few lines, if any are left, and perhaps some past the end. Only a few: outstanding loads are
+    // limited, and the computation needs some of them.
     inline __attribute__((always_inline)) void some() {
         if (next_ >= end_) return;
         for (size_t i = 0; i < LINES; i++) __builtin_prefetch(next_ + i * LINE, 0, 2);
@@ -66,8 +66,8 @@ template <class V>
 struct Counters {
     using T = typename V::T;
 
-    // Adds eight rows to the slices of weight 1, 2 and 4; returns what has weight 8. Shaped as a tree, so that the
-    // chain through each slice is one adder for eight rows.
+    // Adds eight rows to the slices of weight 1, 2 and 4; returns the carries, of weight 8. A tree, so that the
+    // dependency chain through each slice is one adder for eight rows.
     template <class Entry>
     static inline __attribute__((always_inline)) T add8(const uint8_t *rows, const Entry *list, T &s1, T &s2, T &s4) {
         const auto row = [&](int i) { return V::load(rows + UNIT<Entry> * list[i]); };
@@ -81,7 +81,7 @@ struct Counters {
         return V::full_add(s4, d0, d1);
     }
 
-    // Adds a carry from slice `first` on.
+    // Adds a carry to the slices from `first`.
     template <int SLICES>
     static inline __attribute__((always_inline)) void ripple(T (&s)[SLICES], int first, T carry) {
 #pragma GCC unroll 24
@@ -92,7 +92,7 @@ struct Counters {
         }
     }
 
-    // Adds 16 rows to the slices of weight 1, 2, 4 and 8; returns what has weight 16.
+    // Adds 16 rows to the slices of weight 1, 2, 4 and 8; returns the carries, of weight 16.
     template <class Entry, int SLICES>
     static inline __attribute__((always_inline)) T add16(const uint8_t *rows, const Entry *list, T (&s)[SLICES]) {
         const T e0 = add8(rows, list, s[0], s[1], s[2]);
@@ -161,12 +161,12 @@ inline size_t chunk_bytes(const EventsCall &e) {
            e.row_bytes;
 }
 
-// Everything about one output pixel but its chunk.
+// One output pixel, for all chunks.
 template <class Entry>
 struct EventPixel {
     const Entry *first[8];  // lists of the planes
     size_t count[8];
-    const uint8_t *rows;  // of the first chunk, moved so far that entries are right for this column
+    const uint8_t *rows;  // of the first chunk, shifted so that entries fit this column
     Entry zero;
     size_t sum;  // of the inputs
 };
@@ -202,7 +202,7 @@ inline void count_chunk(const EventsCall &e, const EventPixel<typename Lists::En
 #pragma GCC unroll 24
     for (int k = 0; k < SLICES; k++) s[k] = V::zero();
     for (int plane = e.planes - 1; plane >= 0; plane--) {
-        // What was counted so far has twice the weight.
+        // The sums so far are of a higher bit: they count twice.
 #pragma GCC unroll 24
         for (int k = SLICES - 1; k > 0; k--) s[k] = s[k - 1];
         s[0] = V::zero();
@@ -236,12 +236,12 @@ inline typename H::T reached(const typename H::T (&value)[SLICES], const uint8_t
     return H::not_xor3(value[SLICES - 1], threshold(MAX_THRESHOLD_PLANES - 1), borrow);
 }
 
-// How many thresholds of a chunk the values reach: slices of it.
+// The number of thresholds of a chunk that the values reach, as slices.
 template <class H, int SLICES>
 inline void count_reached(const typename H::T (&value)[SLICES], const uint8_t *planes, int threshold_bits, int levels,
                           typename H::T (&index)[3]) {
     constexpr size_t LEVEL = MAX_THRESHOLD_PLANES * H::BYTES;
-    // Whoever reaches a threshold reaches those before it.
+    // A value that reaches a threshold reaches those before it.
     const auto level = [&](size_t k) { return reached<H>(value, planes + k * LEVEL, threshold_bits); };
     if (levels == 1) {
         index[0] = level(0);
@@ -326,7 +326,7 @@ inline EventOffsets event_offsets(const EventsCall &e) {
             static_cast<size_t>(e.conv.window.kernel_columns) * column};
 }
 
-// All output rows of a layer: counts chunk by chunk, and what follows.
+// All output rows of a layer: counts chunk by chunk, and the epilogue.
 template <class V, class Ops, class Lists>
 class EventRows {
     using H = typename V::H;
@@ -357,7 +357,7 @@ class EventRows {
             const size_t count = band < left ? band : left;
             for (size_t i = 0; i < count; i++) lists.build({part / rows, static_cast<int32_t>(row + i)}, i);
             for (size_t chunk = 0; chunk < static_cast<size_t>(e.chunks); chunk++) {
-                // Many images share the wait for weights.
+                // The latency of weights is shared by many images.
                 if (part == first && last - first <= rows) ahead.ask(wanted_after(chunk));
                 for (size_t i = 0; i < count; i++)
                     for (size_t column = 0; column < columns; column++)
@@ -435,8 +435,8 @@ class EventRows {
         }
     }
 
-    // The pixels that wait, the last one before `end`. Their slices were stored a while ago: a processor that is to
-    // read together what was stored in parts at once has to wait until it is in the cache.
+    // Finishes the pending pixels, the last one before `end`. In groups: reading partial stores back at once would
+    // defeat store forwarding.
     void finish_group(size_t end, size_t chunk) {
         for (size_t i = 0; i < waiting; i++) Ops::shorts(group_slices + i * lanes * 2, H::BYTES, words + i * lanes);
         const size_t first = chunk * lanes, last = finish.outputs - first < lanes ? finish.outputs : first + lanes;
@@ -445,7 +445,7 @@ class EventRows {
         waiting = 0;
     }
 
-    const EventsCall e;  // copies, which stores of bytes cannot change
+    const EventsCall e;  // copies: stores of bytes may alias references
     const Finish finish;
     const Finisher *const finishers;
     const size_t lanes;       // outputs of a chunk

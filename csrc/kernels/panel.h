@@ -1,4 +1,4 @@
-// The left matrix of a dense convolution: the inputs that an output pixel sees.
+// The left matrix of a dense convolution: a row has the inputs of an output pixel.
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags.
 #pragma once
@@ -10,7 +10,8 @@
 namespace maqd {
 namespace {
 
-// Rows of the left matrix: that of pixel p begins at first + p * stride, its run of kernel row i `pitch` * i behind.
+// Rows of the left matrix: that of pixel p begins at first + p * stride, its run of kernel row i another pitch * i
+// later.
 struct Left {
     const uint8_t *first;
     size_t stride, pitch;
@@ -27,7 +28,7 @@ struct Right {
     const int32_t *start;
 };
 
-// Both move whole pieces of 64 bytes: up to 63 bytes more than asked are read and written.
+// Both move pieces of 64 bytes, so up to 63 bytes past the end are read and written.
 inline void copy_piece(uint8_t *to, const uint8_t *from, size_t size) {
     for (size_t i = 0; i < size; i += 64) std::memcpy(to + i, from + i, 64);
 }
@@ -55,8 +56,9 @@ struct Place {
     }
 };
 
-// The columns begin .. end - 1 of an input row with `padding` columns on the left and what is missing on the right;
-// `row` may be outside. `inputs` channels of each are copied to `to`, in ascending order, with up to 63 bytes more.
+// The columns begin .. end - 1 of an input row, `padding` columns on the left, and padding on the right where columns
+// are missing; `row` may be outside. Copies `inputs` channels of each to `to`, in ascending order, and up to 63 bytes
+// more.
 inline void copy_columns(const DenseCall &dense, const uint8_t *x, int32_t row, int32_t begin, int32_t end,
                          uint8_t *to) {
     const maqd_tensor &shape = dense.conv.x;
@@ -100,7 +102,7 @@ inline Left fill_panel(const DenseCall &dense, Place place, size_t count, uint8_
     return {panel, dense.depth(), dense.run};
 }
 
-// Bytes of a strip: what 16 * n output columns see of an input row.
+// Bytes of a strip: the part of an input row under 16 * n output columns.
 inline size_t strip_size(const DenseCall &dense) {
     const maqd_window &w = dense.conv.window;
     const int32_t columns = (dense.conv.columns + 15) / 16 * 16;
@@ -119,7 +121,7 @@ inline void interleave(const DenseCall &dense, const uint8_t *x, int32_t output_
     const size_t inputs = dense.inputs();
     const auto line = static_cast<size_t>(w.dilation_rows * shape.columns) * inputs;
     const KernelRows rows = kernel_rows(dense.conv, output_row);
-    // Each piece may be longer than it should be: the next one is written over its end.
+    // A piece may be too long: the next one overwrites the excess.
     const auto fill = [&](int32_t count) {
         for (int32_t i = 0; i < count; i++, to += inputs) std::memset(to, shape.zero, INTERLEAVED_INPUTS);
     };
@@ -139,7 +141,7 @@ inline void interleave(const DenseCall &dense, const uint8_t *x, int32_t output_
 
 constexpr size_t STRIP_ROWS = 4;  // output rows whose strips are made together
 
-// How many output rows from `part` on belong to one image, at most STRIP_ROWS and `limit`.
+// The number of output rows from `part` in one image, at most STRIP_ROWS and `limit`.
 inline size_t strip_rows(const DenseCall &dense, size_t part, size_t limit) {
     const auto rows = static_cast<size_t>(dense.conv.rows);
     const size_t left = rows - part % rows, most = left < STRIP_ROWS ? left : STRIP_ROWS;
@@ -154,7 +156,7 @@ inline size_t strip_count(const DenseCall &dense, size_t count) {
     return w.dilation_rows == 1 && stride < kernel ? kernel + (count - 1) * stride : count * kernel;
 }
 
-// The input rows that `count` output rows of one image see, padded. That of row i is `strip_step` * i behind.
+// The input rows under `count` output rows of one image, padded. That of row i begins strip_step * i later.
 inline Left fill_strips(const DenseCall &dense, size_t part, size_t count, uint8_t *strips) {
     const maqd_conv &conv = dense.conv;
     const maqd_window &w = conv.window;
@@ -186,7 +188,7 @@ inline size_t strip_step(const DenseCall &dense) {
     return static_cast<size_t>(shared ? w.stride_rows : w.kernel_rows) * strip_size(dense);
 }
 
-// Bytes for a panel of one part and what a last block of up to 4 pixels reads behind them, or for strips.
+// Bytes of a panel of one part, and of what a last block of up to 4 pixels reads past it; or of strips.
 inline size_t left_scratch(const DenseCall &dense) {
     const size_t size =
         dense.strips ? strip_count(dense, STRIP_ROWS) * strip_size(dense) : (dense.part_pixels() + 3) * dense.depth();

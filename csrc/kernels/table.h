@@ -43,7 +43,7 @@ struct DenseKernel {
     bool compact;           // whether it can expand compact weights
     bool direct;            // whether it can read the left matrix from the input
     bool fold;              // whether it can fold few outputs
-    int32_t strip_columns;  // strips are worth it from this many output columns on
+    int32_t strip_columns;  // the least number of output columns that makes strips worth while
     int32_t pair_limit;     // two products must not add up to more than this; 0 for no limit
 };
 

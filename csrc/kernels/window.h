@@ -1,4 +1,4 @@
-// Which kernel rows see the input.
+// Kernel rows that lie inside the input.
 //
 // Included by the files of instruction sets, each of which compiles its own copy with its own flags.
 #pragma once
@@ -8,7 +8,7 @@
 namespace maqd {
 namespace {
 
-// The input row that kernel row 0 sees, or would see, and the kernel rows first .. last - 1 that see one.
+// The input row at kernel row 0, inside or not, and the kernel rows first .. last - 1 that lie inside.
 struct KernelRows {
     int32_t top, first, last;
 };

@@ -32,8 +32,8 @@ namespace {
 constexpr size_t STRIP = 32;  // quads that are multiplied together
 constexpr size_t PIECE = 64;  // channels that are transformed together
 
-// What is computed together: some images, some of their output rows. The transformed inputs are
-// [6][input rows][images][quads of a row][channels, filled up to a multiple of PIECE].
+// What is computed together: some output rows of some images. The transformed inputs are
+// [6][input rows][images][quads of a row][channels, padded to a multiple of PIECE].
 struct WinogradPart {
     size_t image, images;
     size_t row, rows;
@@ -58,7 +58,7 @@ inline WinogradPart winograd_part(const WinogradCall &w, size_t images, size_t p
     return p;
 }
 
-// For the largest part; with what a last block reads behind its planes.
+// For the largest part, with what a last block reads past its planes.
 inline size_t winograd_planes(const WinogradCall &w) {
     const WinogradPart p = winograd_part(w, w.part_images, 0);
     return 6 * p.plane() + BLOCK * p.channels;
@@ -110,7 +110,7 @@ inline void transform_row(const WinogradCall &w, const WinogradPart &p, const ui
                 else
                     std::memcpy(&d[i], x + static_cast<size_t>(column) * inputs + c, PIECE);
             }
-            // Processors add bytes, but neither shift nor multiply them.
+            // Sums only: processors neither shift nor multiply bytes.
             const Bytes s = d[4] - d[2], r = d[3] - d[1] + d[3] - d[1];
             Bytes v[6] = {d[0] - d[2], d[1] + d[2], d[1] - d[2], s + r, s - r, d[5] - d[3] - r - r};
             v[0] += v[0];
@@ -167,7 +167,7 @@ void winograd(const WinogradCall &w, const Finish &finish, size_t images, size_t
             }
             for (size_t begin = 0; begin < total; begin += BLOCK) {
                 const size_t count = total - begin < BLOCK ? total - begin : BLOCK;
-                // Where transformed inputs have no offset, kernel rows that see padding only can be left out.
+                // Without an offset of transformed inputs, kernel rows on padding only can be left out.
                 Runs seen[BLOCK / STRIP];
                 for (size_t q = 0; q < count; q += STRIP) {
                     const size_t end = begin + (count - q < STRIP ? count : q + STRIP);
