@@ -77,6 +77,7 @@ typedef struct {
     int32_t bits; /* of a field: 1, 2, 4 or 8 */
     int32_t lane; /* 8: values are never negative; or 16 */
     int32_t ones; /* 1 if all values are 0 or 1: lists are without values */
+    int32_t unit; /* bytes of a row as events count them; a multiple of a pass's, or 1 */
     /* NULL, or for three states: rows are bytes of five weights in base 3, the first one lowest, and this holds the five
      * fields of each of the 243 bytes. */
     const uint16_t *trits;
@@ -88,11 +89,14 @@ MAQD_INLINE int32_t maqd_pixel_words(const maqd_codes *x) { return (x->channels 
 /* Columns whose lists must exist at once. */
 MAQD_INLINE int32_t maqd_ring(const maqd_events *g) { return (g->kernel_columns - 1) * g->dilation_columns + 1; }
 
-/* Appends an event: which row of weights, and the value unless it is 1 anyway. */
+/* Appends an event: where its row of weights is, and below that the value unless it is 1 anyway. */
 MAQD_INLINE uint16_t *maqd_event(uint16_t *e, const maqd_rows *w, int32_t row, int32_t value) {
-    e[0] = (uint16_t)row;
-    if (w->ones) return e + 1;
-    e[1] = (uint16_t)value;
+    const uint32_t place = (uint32_t)(row * w->unit);
+    if (w->ones) {
+        *e = (uint16_t)place;
+        return e + 1;
+    }
+    *(maqd_word *)(void *)e = place << 16 | (uint16_t)value;
     return e + 2;
 }
 
@@ -184,33 +188,6 @@ MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const void *row, int32_t b
     return v;
 }
 
-/* An activation as a count of thresholds. */
-typedef struct {
-    int32_t levels;        /* thresholds a channel, at least 1 */
-    int32_t wide;          /* 1 if thresholds are int32_t, 0 if they are int16_t */
-    int32_t bits;          /* of the output: fields of 1, 2 or 4 bits, or 8 for bytes */
-    int32_t spacing, base; /* bytes: base + spacing * count; 1 and 0 for fields */
-} maqd_steps;
-
-/* #{k: v >= t[k]} for ascending t. */
-MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const void *t, int32_t v) {
-    uint32_t count = 0;
-#define MAQD_AT(k) (s->wide ? ((const int32_t *)t)[k] : (int32_t)((const int16_t *)t)[k])
-    if (s->levels <= 3) {
-        if (v < MAQD_AT(0)) return 0;
-        count = 1;
-        if (s->levels > 1) count += v >= MAQD_AT(1);
-        if (s->levels > 2) count += v >= MAQD_AT(2);
-        return count;
-    }
-#define MAQD_BISECT(n) /* looks for the first level that v does not reach */ \
-    if ((n) <= s->levels && (int32_t)count + (n) <= s->levels && v >= MAQD_AT((int32_t)count + (n) - 1)) count += (n);
-    MAQD_BISECT(128) MAQD_BISECT(64) MAQD_BISECT(32) MAQD_BISECT(16) MAQD_BISECT(8) MAQD_BISECT(4) MAQD_BISECT(2) MAQD_BISECT(1)
-#undef MAQD_BISECT
-#undef MAQD_AT
-    return count;
-}
-
 /* What a pass leaves behind. */
 typedef struct {
     uint32_t half[16]; /* lane 8: sums of s a in 16 bits; of each register lanes 0 and 2, then lanes 1 and 3 */
@@ -246,8 +223,10 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
     uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
     const uint8_t *column = (const uint8_t *)weights;
     int32_t room = g->capacity, sum = 0;
-    if (w->lane == 8)
-        for (int32_t i = 0; i < 2 * MAQD_REGISTERS; i++) s->half[i] = 0;
+#define MAQD_ZERO(r) \
+    if (w->lane == 8 && (r) < MAQD_REGISTERS) s->half[2 * (r)] = s->half[2 * (r) + 1] = 0;
+    MAQD_EACH(MAQD_ZERO)
+#undef MAQD_ZERO
 
 #define MAQD_FIELD(r)                                                                                                   \
     ((((r) / MAQD_PER_WORD == 0 ? u0 : (r) / MAQD_PER_WORD == 1 ? u1 : (r) / MAQD_PER_WORD == 2 ? u2 : u3) >> \
@@ -296,8 +275,11 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
                 }
             }
             while (e != to) {
-                const uint8_t *q = column + (ptrdiff_t)e[0] * bytes;
-                const uint32_t a = w->ones ? 1u : w->lane == 8 ? (uint32_t)e[1] : (uint32_t)(int16_t)e[1];
+                const uint32_t event = w->ones ? (uint32_t)*e << 16 : *(const maqd_word *)(const void *)e;
+                const uint32_t a = w->ones ? 1u : w->lane == 8 ? event & 0xffffu : (uint32_t)(int16_t)(event & 0xffffu);
+                const uint8_t *q =
+                    column + (w->unit == 1 ? (size_t)(event >> 16) * (size_t)bytes
+                                           : (size_t)(event >> 16) / (size_t)(w->unit / bytes));
                 const uint32_t u0 = maqd_weights(w, q, bytes, 0), u1 = maqd_weights(w, q, bytes, 1),
                                u2 = maqd_weights(w, q, bytes, 2), u3 = maqd_weights(w, q, bytes, 3);
                 MAQD_EACH(MAQD_TERM)
@@ -324,75 +306,6 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
 #undef MAQD_EMPTY
 }
 
-/* Stores the sums of a pass: y = them, or y += them with `accumulate`, for lanes of 8 bits; for lanes of 16 bits adds what
- * is missing. */
-MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
-                                   int32_t accumulate, int32_t *y) {
-#define MAQD_STORE(r, l)                                                       \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs)                   \
-        y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + MAQD_HALF(r, l);
-#define MAQD_STORES(r) MAQD_STORE(r, 0) MAQD_STORE(r, 1) MAQD_STORE(r, 2) MAQD_STORE(r, 3)
-    if (w->lane == 8) {
-        MAQD_EACH(MAQD_STORES)
-    } else {
-        for (int32_t i = 0; i < outputs; i++) y[i] += s->sum;
-    }
-#undef MAQD_STORE
-#undef MAQD_STORES
-}
-
-/* Fields that are added to sums: (sum << shift) + (field << field_shift). */
-typedef struct {
-    int32_t bits; /* of a field; 0: nothing is added */
-    int32_t shift, field_shift;
-} maqd_addend;
-
-/* Codes of the sums of a pass, with code of its own for each output: faster than maqd_quantize_pixel, and larger.
- *
- *   t           the activation; its output is fields
- *   thresholds  of the pass, [outputs][levels]
- *   codes       the word where the codes begin
- *   shift       and the bit, of passes that are not whole words: what is in the bits below stays
- *   q, fields   what is added, from the word of the first output on; for lanes of 8 bits */
-MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
-                                   const int32_t *y, const maqd_steps *t, const void *thresholds,
-                                   maqd_word *codes, int32_t shift, const maqd_addend *q, const maqd_word *fields) {
-    uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
-    const uint32_t a0 = q->bits > 0 ? fields[0] : 0u, a1 = outputs * q->bits > 32 ? fields[1] : 0u;
-    const uint32_t a2 = outputs * q->bits > 64 ? fields[2] : 0u, a3 = outputs * q->bits > 96 ? fields[3] : 0u;
-#define MAQD_ADDEND(o)                                                                                             \
-    (((((o) * q->bits / 32 == 0 ? a0 : (o) * q->bits / 32 == 1 ? a1 : (o) * q->bits / 32 == 2 ? a2 : a3) >>        \
-       (uint32_t)((o) * q->bits % 32)) & (((uint32_t)1 << q->bits) - 1u)) << q->field_shift)
-#define MAQD_WITH(o, v) \
-    (q->bits == 0 ? (v) : (int32_t)(((uint32_t)(v) << q->shift) + MAQD_ADDEND(o)))
-#define MAQD_CODE(o, v)                                                                                          \
-    if ((o) < outputs) {                                                                                         \
-        const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                                     \
-        const uint32_t code = maqd_count(t, (const uint8_t *)thresholds + at, v) << (uint32_t)((o) * t->bits % 32); \
-        if ((o) * t->bits / 32 == 0) c0 |= code;                                                                 \
-        if ((o) * t->bits / 32 == 1) c1 |= code;                                                                 \
-        if ((o) * t->bits / 32 == 2) c2 |= code;                                                                 \
-        if ((o) * t->bits / 32 == 3) c3 |= code;                                                                 \
-    }
-#define MAQD_LANE_CODE(r, l) \
-    if ((r) < MAQD_REGISTERS)            \
-        MAQD_CODE(MAQD_OUTPUT(r, l), w->lane == 8 ? MAQD_WITH(MAQD_OUTPUT(r, l), MAQD_HALF(r, l)) : y[MAQD_OUTPUT(r, l)] + s->sum)
-#define MAQD_CODES(r)                                               \
-    MAQD_LANE_CODE(r, 0) MAQD_LANE_CODE(r, 1)                       \
-    if (w->lane == 8) { MAQD_LANE_CODE(r, 2) MAQD_LANE_CODE(r, 3) }
-    MAQD_EACH(MAQD_CODES)
-    codes[0] = shift > 0 ? codes[0] | c0 << shift : c0;
-    if (outputs * t->bits > 32) codes[1] = c1;
-    if (outputs * t->bits > 64) codes[2] = c2;
-    if (outputs * t->bits > 96) codes[3] = c3;
-    (void)y;
-#undef MAQD_CODE
-#undef MAQD_ADDEND
-#undef MAQD_WITH
-#undef MAQD_LANE_CODE
-#undef MAQD_CODES
-}
-
 /* Lists the columns that come into the window of an output, before its row and columns are visited in their order. */
 MAQD_INLINE void maqd_slide(const maqd_events *g, const maqd_rows *w, const void *x, int32_t row, int32_t column,
                             maqd_list *lists, int32_t *slot) {
@@ -410,79 +323,6 @@ MAQD_INLINE void maqd_slide(const maqd_events *g, const maqd_rows *w, const void
         if (at >= ring) at -= ring;
         maqd_gather(g, w, x, top, left + i, lists + at);
     }
-}
-
-/* Activation of a pixel: codes of `channels` sums.
- *
- *   thresholds  int32_t or int16_t [channels][levels]
- *   signs       int8_t [channels], 1 or -1: compared is sign * sum; NULL if all are 1
- *   y           the pixel */
-MAQD_INLINE void maqd_quantize_pixel(const maqd_steps *s, const int32_t *x, int32_t channels, const void *thresholds,
-                                     const int8_t *signs, void *y) {
-    const uint8_t *t = (const uint8_t *)thresholds;
-    const ptrdiff_t step = (ptrdiff_t)s->levels * (s->wide ? 4 : 2);
-    maqd_word *words = (maqd_word *)y;
-    uint32_t word = 0, at = 0;
-    for (int32_t c = 0; c < channels; c++, t += step) {
-        const int32_t v = signs != NULL && signs[c] < 0 ? -x[c] : x[c];
-        const uint32_t count = maqd_count(s, t, v);
-        if (s->bits == 8) {
-            ((uint8_t *)y)[c] = (uint8_t)(s->base + s->spacing * (int32_t)count);
-            continue;
-        }
-        word |= count << at;
-        at += (uint32_t)s->bits;
-        if (at == 32) {
-            *words++ = word;
-            word = at = 0;
-        }
-    }
-    if (s->bits < 8 && at > 0) *words = word;
-}
-
-/* An activation as a fixed-point map: clip(floor((A v + B) / 2^shift), 0, highest). */
-typedef struct {
-    int32_t shift, highest;
-    int32_t multiplier_bits; /* int16_t or int32_t */
-    int32_t offset_bits;     /* int32_t or int64_t */
-    int32_t wide;            /* 1 if A v + B needs 64 bits */
-    int32_t bits, spacing, base;
-} maqd_affine;
-
-/* The same with a multiplication, an addition and a shift.
- *
- *   multipliers, offsets  A and B, [channels] */
-MAQD_INLINE void maqd_affine_pixel(const maqd_affine *f, const int32_t *x, int32_t channels, const void *multipliers,
-                                   const void *offsets, void *y) {
-    maqd_word *words = (maqd_word *)y;
-    uint32_t word = 0, at = 0;
-    for (int32_t c = 0; c < channels; c++) {
-        const int32_t a = f->multiplier_bits == 16 ? (int32_t)((const int16_t *)multipliers)[c]
-                                                   : ((const int32_t *)multipliers)[c];
-        uint32_t index; /* negative numbers end at 0, and so are never shifted */
-        if (f->wide) {
-            const int64_t b = f->offset_bits == 32 ? (int64_t)((const int32_t *)offsets)[c]
-                                                   : ((const int64_t *)offsets)[c];
-            const int64_t v = (int64_t)a * x[c] + b;
-            const int64_t shifted_v = v > 0 ? v >> f->shift : 0;
-            index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
-        } else {
-            const int32_t v = a * x[c] + ((const int32_t *)offsets)[c];
-            const int32_t shifted_v = v > 0 ? v >> f->shift : 0;
-            index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
-        }
-        if (f->bits == 8) {
-            ((uint8_t *)y)[c] = (uint8_t)(f->base + f->spacing * (int32_t)index);
-            continue;
-        }
-        word |= index << at;
-        at += (uint32_t)f->bits;
-        if (at == 32) {
-            *words++ = word;
-            word = at = 0;
-        }
-    }
-    if (f->bits < 8 && at > 0) *words = word;
 }
 
 /* Larger of two words of fields, field by field. */

@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 from maqd.export.c99.activations import PixelActivation, pixel_activation
 from maqd.export.c99.operations import Codes, EventConv, FieldConv, Pass, PlainConv
 from maqd.export.c99.program import Strategy
-from maqd.export.c99.text import Traced, Writer, brackets, codes_struct, element, tensor_struct
+from maqd.export.c99.text import TYPES, Traced, Writer, brackets, codes_struct, element, tensor_struct
 
 FUSED_LEVELS = 3
 """Most thresholds that are compared in code for each output apart."""
+
+PAIRED_LEVELS, PAIRED = 7, 2**14 - 1
+"""Most thresholds that are compared for two outputs at once, and what no magnitude of a sum may reach for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +23,46 @@ class Fused:
 
     Args:
         codes: Where its result goes.
-        addend: Fields that are added before, or None.
+        addend: What is added before, or None.
         thresholds: int64, outputs x levels.
+        paired: Whether two outputs are compared at once (`maqd_events_pairs`).
     """
 
     codes: Codes
     thresholds: NDArray[np.int64]
     addend: Codes | None
+    paired: bool
+
+    @property
+    def levels(self) -> int:
+        """Thresholds of an output."""
+        return self.thresholds.shape[1]
+
+    @property
+    def table(self) -> NDArray[np.int64]:
+        """Thresholds in the order in which passes read them: pairs of outputs that lie 8 apart in 16, if paired."""
+        if not self.paired:
+            return self.thresholds
+        # No sum of an output that there is not is above 0.
+        padded = np.pad(self.thresholds, ((0, -len(self.thresholds) % 16), (0, 0)), constant_values=1)
+        low, high = np.split(padded.reshape(-1, 2, 8, self.levels), 2, axis=1)
+        pairs = (low + (high << 16))[:, 0] % 2**32  # 16 outputs x 8 x levels
+        return pairs.reshape(-1, 2, 4, self.levels).swapaxes(1, 2).reshape(-1, self.levels)  # registers x halves
 
     def arguments(self, index: int, done: int, part: Pass) -> str:
-        """What a pass needs to know: thresholds, word and bit of its first output; the addend's word."""
+        """What a pass needs to know: thresholds, word (and bit) of its first output; where the addend is."""
         first = f"({done} + p * {part.outputs})" if len(part.data) > 1 else str(done)
-        pixel = f"(maqd_word *)codes + (row * {self.codes.columns} + column) * {self.codes.pixel_bytes // 4}"
-        fields = ""
-        if self.addend is not None:
-            place = f"(row * {self.codes.columns} + column) * {self.addend.pixel_bytes // 4}"
-            fields = f",\n                addend + {place} + {first} * {self.addend.bits} / 32"
-        return (
-            f",\n                thresholds{index} + {first} * {self.thresholds.shape[1]}, "
-            f"{pixel} + {first} * {self.codes.bits} / 32, {first} * {self.codes.bits} % 32{fields}"
-        )
+        place = f"(row * {self.codes.columns} + column)"
+        pixel = f"(maqd_word *)codes + {place} * {self.codes.pixel_bytes // 4} + {first} * {self.codes.bits} / 32"
+        if not self.paired:
+            pixel += f", {first} * {self.codes.bits} % 32"
+        more = ""
+        if self.addend is not None and self.addend.packed:
+            more = f", addend + {place} * {self.addend.pixel_bytes // 4} + {first} * {self.addend.bits} / 32"
+        elif self.addend is not None:
+            more = f", addend + {place} * {self.addend.channels} + {first}"
+        table = f"thresholds{index} + {first} * {self.levels}{' / 2' if self.paired else ''}"
+        return f",\n                {table}, {pixel}{more}"
 
 
 def events(w: Writer, index: int, conv: EventConv) -> list[str]:
@@ -47,8 +70,10 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
     x, out = w.program.stored(step.links.inputs[0]), step.links.outputs[0]
     outputs = step.weight.shape[0]
     fused = _fused_activation(w, conv)
-    if fused is not None:
-        w.tables.narrowest(f"thresholds{index}", fused.thresholds, (16, 32))
+    if fused is not None and fused.paired:
+        w.tables.add(f"thresholds{index}", "uint32_t", fused.table)
+    elif fused is not None:
+        w.tables.narrowest(f"thresholds{index}", fused.table, (16, 32))
     tables = [
         w.tables.add(f"weights{index}{letter}", f"uint{8 * element_bytes(conv, part)}_t", weights(conv, part))
         for letter, part in zip("ab", conv.passes, strict=False)
@@ -58,11 +83,7 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
         w.sums(index),
         f"    maqd_list lists[{conv.lists}];",
         *([] if fused is None else [f"    void *const codes = {w.at(fused.codes)};"]),
-        *(
-            []
-            if fused is None or fused.addend is None
-            else [f"    const maqd_word *const addend = {w.at(fused.addend)};"]
-        ),
+        *([] if fused is None or fused.addend is None else [_addend(w, fused.addend)]),
     ]
     if conv.whole:
         return [
@@ -72,12 +93,11 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
             f"    for (int32_t j = 0; j < {x.pixels}; j++) {{",
             f"        {_kernel(w, 'gather', index, conv)}x, 0, j, lists);",
             "        if (lists[0].last == lists[0].first) continue;",
-            *_passes(w, index, conv, tables, "0"),
+            *_passes(w, index, conv, tables, "0", "0"),
             "    }",
             *_finish(w, index, conv, "    ", "0"),
         ]
-    if conv.split:
-        return [*lines, *_split(w, index, conv, tables[0])]
+    pixel = f"(row * {out.columns} + column)"
     return [
         *lines,
         "    int32_t slot = 0;",
@@ -86,29 +106,16 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
         f"    for (int32_t row = 0; row < {out.rows}; row++)",
         f"        for (int32_t column = 0; column < {out.columns}; column++) {{",
         f"            {_kernel(w, 'slide', index, conv)}x, row, column, lists, &slot);",
-        *("    " + line for line in _passes(w, index, conv, tables, "slot")),
-        *_finish(w, index, conv, "            ", f"(row * {out.columns} + column)"),
+        *("    " + line for line in _passes(w, index, conv, tables, "slot", pixel)),
+        *([] if conv.direct else _finish(w, index, conv, "            ", pixel)),
         "        }",
     ]
 
 
-def _split(w: Writer, index: int, conv: EventConv, table: str) -> list[str]:
-    """A dense layer whose sums are stored pass by pass."""
-    (part,) = conv.passes
-    assert conv.step.raw is not None
-    raw, count = w.program.stored(conv.step.raw), part.outputs
-    lines = [
-        "    int32_t slot = 0;",
-        f"    lists[0].first = (uint16_t *)(void *)(sums + {count});",
-        f"    {_kernel(w, 'slide', index, conv)}x, 0, 0, lists, &slot);",
-        f"    for (int32_t p = 0; p < {len(part.data)}; p++) {{",
-        f"        {_pass_function(w, index, conv, part)}lists, slot, "
-        f"{table} + p * {part.data[0].size // element_bytes(conv, part)}, sums);",
-    ]
-    if conv.bias is not None:
-        bias = w.tables.add(f"bias{index}", "int32_t", conv.bias)
-        lines.append(f"        for (int32_t o = 0; o < {count}; o++) sums[o] += {bias}[p * {count} + o];")
-    return [*lines, f"        {w.narrow(raw, count, w.write(raw, f'p * {count}'))}", "    }"]
+def _addend(w: Writer, addend: Codes) -> str:
+    """Declaration of what is added."""
+    kind = "maqd_word" if addend.packed else TYPES[addend.bits]
+    return f"    const {kind} *const addend = {w.at(addend)};"
 
 
 def fields(w: Writer, index: int, conv: FieldConv) -> list[str]:
@@ -172,7 +179,7 @@ def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
         return f"maqd_{what}(&{g}, &(const maqd_rows){rows}, "
     more = ", int32_t *slot" if what == "slide" else ""
     bits = w.program.stored(conv.step.links.inputs[0]).bits
-    variable, used, name = "const maqd_events *g, ", "g", f"{what}_{bits}_{int(conv.rows.ones)}"
+    variable, used, name = "const maqd_events *g, ", "g", f"{what}_{bits}_{int(conv.rows.ones)}_{conv.unit}"
     if not w.sharing:
         variable, used, name = "", f"&{g}", f"{what}{index}"
     name = w.share(
@@ -184,20 +191,29 @@ def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
     return f"{name}(&{g}, " if w.sharing else f"{name}("
 
 
-def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str) -> list[str]:
+def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str, pixel: str) -> list[str]:
     """Calls of all passes. They are functions of their own: the fewer variables, the more stay in registers."""
     lines, done, fused = [], 0, _fused_activation(w, conv)
+    outputs, raw = conv.step.weight.shape[0], conv.step.raw
+    bias = None
+    if conv.direct and conv.bias is not None:
+        bias = w.tables.add(f"bias{index}", "int32_t", conv.bias)
     for name, part in zip(tables, conv.passes, strict=True):
         count, _, column_rows, size = part.data.shape
         each = element_bytes(conv, part)
         step = part.data[0].size // each
-        sums, weights = f"sums + {done}", name
+        first, weights = str(done), name
         if count > 1:
-            sums, weights = f"{sums} + p * {part.outputs}", f"{weights} + p * {step}"
+            first, weights = f"{done} + p * {part.outputs}", f"{weights} + p * {step}"
             lines.append(f"        for (int32_t p = 0; p < {count}; p++)")
         if conv.whole:
             weights += f" + j * {column_rows * size // each}"
-        call = f"{_pass_function(w, index, conv, part)}lists, {slot}, {weights}, {sums}"
+        y = f"sums + {first}"
+        if conv.direct and raw is not None:
+            y = w.write(w.program.stored(raw), f"{pixel} * {outputs} + {first}")
+        call = f"{_pass_function(w, index, conv, part)}lists, {slot}, {weights}, {y}"
+        if conv.direct:
+            call += ", NULL" if bias is None else f", {bias} + {first}"
         if fused is not None:
             call += fused.arguments(index, done, part)
         lines.append(f"        {'    ' if count > 1 else ''}{call});")
@@ -209,14 +225,20 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     """A call of a pass up to its first argument."""
     rows, columns = conv.rows, 1 if conv.whole else conv.step.weight.shape[3]
     column_bytes, accumulate = part.data.shape[2] * part.bytes, int(conv.whole)
-    form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{int(rows.trits)}_{part.bytes}_{part.outputs}_{accumulate}"
+    raw = w.program.stored(conv.step.raw) if conv.direct and conv.step.raw is not None else None
+    kind = str(accumulate) if raw is None else f"raw{raw.bits}_{raw.zero}"
+    form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{int(rows.trits)}_{part.bytes}_{part.outputs}_{conv.unit}_{kind}"
     name = f"pass_{form}" if w.sharing else f"pass{index}_{part.outputs}"
     variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, " if w.sharing else ""
     g, wide, step = (
         ("g", "columns", "column_bytes") if w.sharing else (f"&{_geometry(w, index, conv)}", columns, column_bytes)
     )
     store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
-    more, lines = "", []
+    more, lines, y = "", [], "int32_t *y"
+    if raw is not None:
+        y, more = "void *stored", ", const int32_t *bias"
+        lines.append(f"int32_t y[{part.outputs if rows.lane == 16 else 1}];")
+        store = f"maqd_events_raw({g}, &w, &s, {part.outputs}, y, bias, {raw.bits}, {raw.zero}, stored);"
     if rows.lane == 16 and not accumulate:
         lines.append(f"for (int32_t o = 0; o < {part.outputs}; o++) y[o] = 0;")
     lines.append(
@@ -226,22 +248,29 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     if fused is None:
         lines.append(store)
     else:
-        added, fields = (0, 0, 0), "NULL"
-        more = ",\n        const void *thresholds, maqd_word *codes, int32_t shift"
-        if fused.addend is not None:
-            more += ", const maqd_word *fields"
-            added, fields = (fused.addend.bits, conv.step.shift, conv.step.addend_shift), "fields"
-        lines += [
-            f"static const maqd_addend q = {brackets(added)};",
-            f"maqd_events_codes({g}, &w, &s, {part.outputs}, y, &{_steps(w, index, fused)}, thresholds,",
-            f"                  codes, shift, &q, {fields});",
-        ]
+        table = "const uint32_t *thresholds" if fused.paired else "const void *thresholds"
+        more = f",\n        {table}, maqd_word *codes{'' if fused.paired else ', int32_t shift'}"
+        added, addend, x = (0, 0, 0, 0), "NULL", fused.addend
+        if x is not None:
+            more += f", const {'maqd_word' if x.packed else TYPES[x.bits]} *addend"
+            added, addend = (x.bits, x.zero, conv.step.shift, conv.step.addend_shift), "addend"
+        lines.append(f"static const maqd_addend q = {brackets(added)};")
+        if fused.paired:
+            lines += [
+                f"maqd_events_pairs({g}, &w, &s, {part.outputs}, {fused.levels}, {fused.codes.bits}, thresholds,",
+                f"                  codes, &q, {addend});",
+            ]
+        else:
+            lines += [
+                f"maqd_events_codes({g}, &w, &s, {part.outputs}, y, &{_steps(w, index, fused)}, thresholds,",
+                f"                  codes, shift, &q, {addend});",
+            ]
         lines += ["#ifdef MAQD_TRACE", store, "#else", "(void)y;", "#endif"]
     body = "\n".join(line if line.startswith("#") else f"    {line}" for line in lines)
     name = w.share(
         name,
         f"MAQD_SHARED void {name}({variables}const maqd_list *lists, int32_t slot,\n"
-        f"        const void *weights, int32_t *y{more}) {{\n"
+        f"        const void *weights, {y}{more}) {{\n"
         f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
     )
     return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, " if w.sharing else f"{name}("
@@ -254,17 +283,27 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
         w.program.strategy is not Strategy.FAST
         or step.codes is None
         or thresholds is None
-        or thresholds.shape[1] > FUSED_LEVELS
         or any(one is not None for one in (step.raw, conv.bias, conv.signs))
         or conv.whole
     ):
         return None
     codes, addend = w.program.stored(step.codes), None
+    levels, rows, states = thresholds.shape[1], conv.rows, step.weight.states
+    if not codes.packed:
+        return None
+    fan_in = int(np.prod(step.weight.shape[1:]))
+    bound = fan_in * rows.largest * max(-states.low, states.high) << step.shift
     if len(step.links.inputs) > 1:
-        addend = w.program.stored(step.links.inputs[1])
-        if not addend.packed or conv.rows.lane != 8:
-            return None
-    return Fused(codes=codes, thresholds=thresholds, addend=addend) if codes.packed else None
+        buffer = step.links.inputs[1]
+        addend = w.program.stored(buffer)
+        bound += max(buffer.highest - buffer.zero, buffer.zero - buffer.lowest) << step.addend_shift
+    narrow = addend is None or addend.bits <= 16
+    if narrow and rows.bits == 2 and rows.lane == 8 and levels <= PAIRED_LEVELS and bound < PAIRED:
+        reached = np.clip(thresholds, -bound, bound + 1)
+        return Fused(codes=codes, thresholds=reached, addend=addend, paired=True)
+    if levels > FUSED_LEVELS or (addend is not None and (not addend.packed or rows.lane != 8)):
+        return None
+    return Fused(codes=codes, thresholds=thresholds, addend=addend, paired=False)
 
 
 def _finish(w: Writer, index: int, conv: EventConv | PlainConv | FieldConv, indent: str, pixel: str) -> list[str]:
@@ -336,7 +375,7 @@ def plain(w: Writer, index: int, conv: PlainConv) -> list[str]:
 def rows_struct(conv: EventConv) -> str:
     """A maqd_rows."""
     rows = conv.rows
-    return brackets((rows.bits, rows.lane, int(rows.ones), "trits" if rows.trits else "NULL"))
+    return brackets((rows.bits, rows.lane, int(rows.ones), conv.unit, "trits" if rows.trits else "NULL"))
 
 
 def element_bytes(conv: EventConv, part: Pass) -> int:

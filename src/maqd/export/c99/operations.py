@@ -146,21 +146,27 @@ class EventConv:
         return sum(part.data.size for part in self.passes)
 
     @property
+    def unit(self) -> int:
+        """Bytes that events count rows of weights in: those of the widest pass if the others divide them, or 1."""
+        widest = max(part.bytes for part in self.passes)
+        rows = self.passes[0].data.shape[2]
+        fits = rows * widest <= 2**16 and all(widest % part.bytes == 0 for part in self.passes)
+        return widest if fits else 1
+
+    @property
     def lists(self) -> int:
         """How many columns are listed at once."""
         return 1 if self.whole else (self.step.weight.shape[3] - 1) * self.step.dilation[1] + 1
 
     @property
-    def split(self) -> bool:
-        """Whether sums are stored pass by pass: a dense layer whose sums are its result."""
-        out, step = self.step.links.outputs[0], self.step
-        alone = out.rows * out.columns == 1 and step.codes is None and len(step.links.inputs) == 1
-        return alone and not self.whole and len(self.passes) == 1
+    def direct(self) -> bool:
+        """Whether passes store their sums themselves: those that are the layer's result."""
+        return self.step.codes is None and len(self.step.links.inputs) == 1 and not self.whole
 
     @property
     def held(self) -> int:
         """Sums that are there at once."""
-        return self.passes[0].outputs if self.split else self.step.weight.shape[0]
+        return 0 if self.direct else self.step.weight.shape[0]
 
     @property
     def scratch(self) -> int:

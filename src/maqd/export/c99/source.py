@@ -136,6 +136,7 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
         f'#include "{name}_model.h"\n\n#include <stddef.h>\n#include <stdint.h>',
         "/* Yours to define, to count or time layers. */\n#ifndef MAQD_LAYER\n#define MAQD_LAYER(index)\n#endif",
         kernels("c99/packed.h"),
+        kernels("c99/activations.h"),
         kernels("c99/pixels.h") if any(isinstance(one, PixelConv | FieldConv) for one in program.operations) else "",
         kernels("c99/planes.h") if any(isinstance(one, PlaneConv) for one in program.operations) else "",
         LINKAGE,

@@ -1,0 +1,147 @@
+"""Activations that passes compute for two outputs at once: the interpreter's integers."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import thresholds, weight
+from programs import Toolchain, run_selftests
+
+from maqd.export.c99 import Strategy, export_c99
+from maqd.graph import Add, Conv, Graph, Input, Node, Output, Thresholds
+from maqd.numerics.packing import PackedCodes
+from maqd.numerics.states import States
+
+GCC = Toolchain(compiler="gcc", flags=("-O1",))
+PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+AROUND = {**PLAIN, "padding": (1, 1)}
+
+
+def paired(graph: Graph) -> bool:
+    """Whether a program compares two outputs at once."""
+    text = export_c99(graph, strategy=Strategy.FAST).files["maqd_model.c"]
+    return re.search(r"^ +maqd_events_pairs\(", text, re.M) is not None
+
+
+def network(acts: int, states: int, outputs: int, addend: str, seed: int) -> Graph:
+    """A convolution of codes to codes, to which codes, a convolution's sums or nothing are added."""
+    random = np.random.default_rng(seed)
+    nodes: list[Node] = [
+        Input(name="input", inputs=(), shape=(2, 4, 5)),
+        Conv(name="stem", inputs=("input",), weight=weight(random, 3, outputs, 2, 3, 3), exponent=0, **AROUND),
+        thresholds(random, "a", "stem", outputs, acts, 400),
+        Conv(
+            name="conv",
+            inputs=("a",),
+            weight=weight(random, states, outputs, outputs, 3, 3),
+            exponent=-1,
+            **AROUND,
+        ),
+    ]
+    if addend == "nothing":
+        return Graph(
+            nodes=(
+                *nodes,
+                thresholds(random, "b", "conv", outputs, acts, 12 * acts),
+                Conv(name="last", inputs=("b",), weight=weight(random, 3, 3, outputs, 1, 1), exponent=0, **PLAIN),
+                Output(name="logits", inputs=("last",)),
+            )
+        )
+    other = "a"
+    if addend == "sums":
+        nodes.append(
+            Conv(name="short", inputs=("a",), weight=weight(random, 3, outputs, outputs, 1, 1), exponent=0, **PLAIN)
+        )
+        other = "short"
+    return Graph(
+        nodes=(
+            *nodes,
+            Add(name="sum", inputs=("conv", other), shifts=(1, 2)),
+            Thresholds(
+                name="b",
+                inputs=("sum",),
+                axis=0,
+                states=States(count=acts, signed=False),
+                step_exponent=0,
+                thresholds=np.sort(random.integers(-30 * acts, 30 * acts, (acts - 1, outputs)), 0).astype(np.int16),
+                signs=np.ones(outputs, np.int8),
+            ),
+            Conv(name="last", inputs=("b",), weight=weight(random, 3, 3, outputs, 1, 1), exponent=0, **PLAIN),
+            Output(name="logits", inputs=("last",)),
+        )
+    )
+
+
+def test_states_outputs_and_addends(tmp_path: Path) -> None:
+    graphs = [
+        network(acts, 3 + place % 2, outputs, addend, place)
+        for acts in range(2, 9)
+        for place, (outputs, addend) in enumerate(
+            [(5, "nothing"), (16, "codes"), (26, "sums"), (41, "codes"), (9, "sums"), (64, "nothing")]
+        )
+    ]
+    assert all(map(paired, graphs))
+    assert not paired(network(9, 3, 16, "nothing", 0))
+    assert run_selftests(graphs, [Strategy.FAST], GCC, tmp_path) == len(graphs)
+
+
+def extreme(acts: int, channels: int, end: int) -> Graph:
+    """Sums that are all as large as they can be, and thresholds at them, one beyond, and at the other end."""
+    outputs, reach = 10, channels * (acts - 1)
+    sign = 1 if end > 0 else -1
+    cuts = np.array([-sign * reach, sign * reach, sign * reach + 1])[:, None] + np.zeros((1, outputs), np.int64)
+    cuts[:, 1] = [-(2**15), 0, 2**15 - 1]
+    return Graph(
+        nodes=(
+            Input(name="input", inputs=(), shape=(1, 1, 2)),
+            Conv(
+                name="stem",
+                inputs=("input",),
+                weight=PackedCodes.pack(np.ones((channels, 1, 1, 1), np.int64), States(count=3, signed=True)),
+                exponent=0,
+                **PLAIN,
+            ),
+            Thresholds(
+                name="a",
+                inputs=("stem",),
+                axis=0,
+                states=States(count=acts, signed=False),
+                step_exponent=0,
+                thresholds=np.full((acts - 1, channels), -128, np.int16),
+                signs=np.ones(channels, np.int8),
+            ),
+            Conv(
+                name="conv",
+                inputs=("a",),
+                weight=PackedCodes.pack(np.full((outputs, channels, 1, 1), end), States(count=3, signed=True)),
+                exponent=0,
+                **PLAIN,
+            ),
+            Thresholds(
+                name="b",
+                inputs=("conv",),
+                axis=0,
+                states=States(count=4, signed=False),
+                step_exponent=0,
+                thresholds=np.sort(cuts, axis=0).astype(np.int16),
+                signs=np.ones(outputs, np.int8),
+            ),
+            Conv(
+                name="last",
+                inputs=("b",),
+                weight=weight(np.random.default_rng(0), 3, 3, outputs, 1, 1),
+                exponent=0,
+                **PLAIN,
+            ),
+            Output(name="logits", inputs=("last",)),
+        )
+    )
+
+
+@pytest.mark.parametrize("end", [1, -1])
+def test_sums_that_reach_the_halves_ends(end: int, tmp_path: Path) -> None:
+    """A half holds sums of magnitudes below 2^14 - 1; beyond them outputs are compared one by one."""
+    graphs = [extreme(acts, channels, end) for acts, channels in ((16, 1092), (4, 5460), (16, 1093), (4, 5461))]
+    assert [paired(graph) for graph in graphs] == [True, True, False, False]
+    assert run_selftests(graphs, [Strategy.FAST], GCC, tmp_path) == len(graphs)
