@@ -141,7 +141,7 @@ def measure(case: Case, phases: tuple[Phase, ...], seed: int, place: Place) -> R
         case=case,
         seed=seed,
         images=results[-1].images,
-        correct=evaluation.correct,
+        correct=evaluation.correct or 0,
         total=evaluation.total,
         config=tuple(to_plain(phase.config) for phase in seeded),
         revision=revision(),

@@ -49,11 +49,22 @@ def test_refusals_one_a_line_with_status_1(capsys: pytest.CaptureFixture[str]):
     assert [set(refusal) for refusal in found] == [{"module", "line", "reason", "remedy"}] * 2
 
 
+@pytest.mark.parametrize("network", ["own_code:regression", "maqd.models.tiny:ds_cnn", "own_code:rows"])
+def test_networks_get_what_training_would_give_them(network: str, capsys: pytest.CaptureFixture[str]):
+    example = {"own_code:regression": "1x12:float32,1x4:int16"}.get(network, "1x1x49x10")
+    assert main(["check", network, "--example", example]) == 0
+    assert capsys.readouterr().out == f"{network} can be lowered\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["my_networks:bad"], 2, "--example"),
-        (["my_networks:bad", "--example", "1x3xa"], 2, "must be sizes with x between, as 1x3x32x32, got '1x3xa'"),
+        (
+            ["my_networks:bad", "--example", "1x3xa"],
+            2,
+            "must be sizes with x between, as 1x3x32x32 or 1x6:float32, got '1x3xa'",
+        ),
         (["my_networks:bad", "--example", "0x3"], 2, "must be sizes with x between"),
         (["my_networks", "--example", "1x3"], 1, "a function is named as package.module:function, got 'my_networks'"),
         (["no_such:bad", "--example", "1x3"], 1, "importing 'no_such' fails: ModuleNotFoundError"),

@@ -112,20 +112,20 @@ def test_lowering_is_deterministic(run: Path, graph: Path, tmp_path: Path) -> No
     assert (tmp_path / "m.maqd").read_bytes() == graph.read_bytes()
 
 
-def test_runs_of_schema_1_lower_as_well(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [1, 2])
+def test_runs_of_older_schemas_lower_as_well(schema: int, run: Path, tmp_path: Path) -> None:
     tree = dict(read_checkpoint(run / "checkpoints" / "last.ckpt").tree)
-    info = tree[KEY]["data"]
-    shape = {key: info[key] for key in ("in_channels", "image_size", "num_classes")}
-    header = {**{key: value for key, value in tree[KEY].items() if key != "data"}, "schema": 1, "shape": shape}
+    entries = dict(tree[KEY])
+    info = dict(entries.pop("data"))
+    channels, size, _ = info.pop("inputs")[0]["shape"]
+    shape = {"in_channels": channels, "image_size": size}
+    old = {"shape": {**shape, "num_classes": 10}} if schema == 1 else {"data": {**shape, **info}}
     (tmp_path / "old" / "checkpoints").mkdir(parents=True)
-
-    import torch
-
     buffer = io.BytesIO()
-    torch.save({**tree, KEY: header}, buffer)
+    torch.save({**tree, KEY: {**entries, **old, "schema": schema}}, buffer)
     write_run_file(tmp_path / "old" / "checkpoints" / "last.ckpt", buffer.getvalue())
     assert main(["lower", str(tmp_path / "old"), "-o", str(tmp_path / "m.maqd")]) == 0
-    assert container.load(tmp_path / "m.maqd").labels("output") == ()
+    assert container.load(tmp_path / "m.maqd").labels("output") == (() if schema == 1 else tuple("0123456789"))
 
 
 def test_lower_refuses(run: Path, tmp_path: Path, fails: Callable[..., str]) -> None:

@@ -540,7 +540,7 @@ def test_decoding_jpeg_equals_pillow(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 5, 0, 5, 0, 5], r"label 1 \(1\) has no training image, and 4 of 6 labels have none; number the labels"),
+        ([0, 5, 0, 5, 0, 5], r"label 1 \(1\) has no training sample, and 4 of 6 labels have none; number the labels"),
         ([0, 0, 0, 0, 0, 0], "a classifier needs two classes, got 0"),
     ],
 )

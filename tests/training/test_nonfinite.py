@@ -71,7 +71,7 @@ class Network(nn.Module):
 def test_a_run_stops_and_keeps_its_checkpoint(
     config: TrainConfig, run: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "build_model", lambda *_, **__: Network())
+    monkeypatch.setattr(training, "network_of", lambda *_, **__: Network())
     with pytest.raises(NonFiniteError, match=r"at step 9: the output of layer 'drifting' \(Drifting\) is not finite"):
         run(config)
     checkpoint = read_checkpoint(last(config))

@@ -91,7 +91,7 @@ def test_resuming_keeps_averages_accumulation_and_windows(
 def test_resuming_keeps_what_is_random_in_layers(
     config: TrainConfig, run: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "build_model", lambda *_, **__: Dropping())
+    monkeypatch.setattr(training, "network_of", lambda *_, **__: Dropping())
     whole, parts = elsewhere(config, "whole"), elsewhere(config, "parts")
     run(whole)
     interrupted_and_resumed(parts, run, 4)

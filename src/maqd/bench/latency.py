@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def installed_peers(graph: Graph, *, threads: int, batch: int) -> tuple[list[Pee
 
 def latency(
     engine: NativeEngine,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     *,
     peers: Sequence[Peer] = (),
     repeats: int = REPEATS,
@@ -100,7 +101,7 @@ def latency(
 
     Args:
         engine: The engine.
-        images: uint8, the input's shape with the batch in front: one call.
+        images: Of the input's storage type, its shape with the batch in front: one call.
         peers: Made for the same graph and batch.
         repeats: Turns of each, at least 2.
         progress: Called with the number of turns done.

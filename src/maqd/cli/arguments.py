@@ -1,5 +1,6 @@
 """The options of a configuration on the command line: dotted, in any order, over files and recipes."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -9,6 +10,15 @@ from maqd.errors import ConfigError
 from maqd.settings.tree import dotted_keys, from_plain, merged, options, parse_option
 
 T = TypeVar("T")
+
+FUNCTION = re.compile(r"[\w.]+:\w+")
+"""package.module:function."""
+
+FUNCTIONS = {
+    "model": (("model.function", None),),
+    "data": (("data.source", "function"), ("data.function", None)),
+}
+"""Sections in whose place a function may be named, and the options that it becomes: None is the function."""
 
 
 def take_settings(arguments: list[str], cls: type, section: str = "") -> list[tuple[str, str]]:
@@ -26,9 +36,24 @@ def take_settings(arguments: list[str], cls: type, section: str = "") -> list[tu
         UsageError: A value is missing.
     """
     known = {key for key in dotted_keys(cls) if key.startswith(section)}
+    known |= {key for key in FUNCTIONS if f"{key}." == section}
     order = [argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--")]
     values = {key: take_values(arguments, f"--{key}") for key in dict.fromkeys(order) if key in known}
-    return [(key, text) for key, texts in values.items() for text in texts]
+    return [
+        pair
+        for key, texts in values.items()
+        for text in texts
+        for pair in (
+            [(name, value or text) for name, value in FUNCTIONS[key]]
+            if key in FUNCTIONS and FUNCTION.fullmatch(text)
+            else [(key, text)]
+        )
+    ]
+
+
+def named_functions(chosen: Sequence[tuple[str, str]]) -> set[str]:
+    """The functions among the values of options: those that the caller names."""
+    return {text for _, text in chosen if FUNCTION.fullmatch(text)}
 
 
 def configure(cls: type[T], bases: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[str, str]] = ()) -> T:

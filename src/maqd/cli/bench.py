@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,11 @@ from maqd.cli.arguments import take_settings
 from maqd.cli.emulated import emulated
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import Counter, table
-from maqd.cli.verify import test_images
+from maqd.cli.verify import samples_of
 from maqd.export.c99 import Strategy, Target
-from maqd.graph import Graph, container
+from maqd.graph import Graph, Storage, container
 from maqd.machine import machine
+from maqd.runtime import inputs
 from maqd.runtime.native import NativeEngine
 from maqd.settings.training import EvalConfig
 
@@ -50,6 +52,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--against", metavar="RUN", type=some_path, help="use the test images of this run; random ones else"
     )
+    parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)
@@ -65,9 +68,10 @@ def command(arguments: list[str]) -> int:
     graph = container.load(options.graph)
     if options.target is not None:
         strategy = Strategy(options.strategy or Strategy.BALANCED.value)
-        images = _images(graph, options.against, data, 1)
+        images = _samples(graph, options.against, data, 1, allow_import=options.allow_import)
         return emulated(graph, Target(options.target), strategy, images, json_output=options.json)
-    images, here = _images(graph, options.against, data, max(batches)), machine()
+    images = _samples(graph, options.against, data, max(batches), allow_import=options.allow_import)
+    here = machine()
     with pinned(options.threads) as processors:
         engine = NativeEngine(graph, threads=options.threads)
         results = [_measure(engine, images[:batch], peers=options.peers, repeats=options.repeats) for batch in batches]
@@ -122,14 +126,19 @@ def _batches(text: str) -> list[int]:
     return batches
 
 
-def _images(graph: Graph, run: Path | None, data: list[tuple[str, str]], count: int) -> NDArray[np.uint8]:
+def _samples(
+    graph: Graph, run: Path | None, data: list[tuple[str, str]], count: int, *, allow_import: bool
+) -> NDArray[Any]:
+    shape = graph.input.shape
     if run is None:
-        return np.random.default_rng(0).integers(0, 256, (count, *graph.input.shape), dtype=np.uint8)
-    found = np.concatenate(list(test_images(graph, run, data, count)))
-    return np.resize(found, (count, *graph.input.shape))  # repeated where there are fewer
+        if graph.input.storage is Storage.U8:
+            return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+        return inputs.random(graph, count)[0]
+    found = samples_of(graph, run, data, count, allow_import=allow_import)
+    return np.resize(found, (count, *shape))  # repeated where there are fewer
 
 
-def _measure(engine: NativeEngine, images: NDArray[np.uint8], *, peers: bool, repeats: int | None) -> Result:
+def _measure(engine: NativeEngine, images: NDArray[np.generic], *, peers: bool, repeats: int | None) -> Result:
     found: list[Peer] = []
     if peers:
         found, absent = installed_peers(engine.graph, threads=engine.threads, batch=len(images))

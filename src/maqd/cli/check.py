@@ -5,8 +5,11 @@ import json
 from dataclasses import asdict
 
 from maqd.cli.options import Options
-from maqd.errors import ConfigError
-from maqd.settings.functions import import_function
+from maqd.numerics.border import Storage
+from maqd.settings.model import ModelConfig
+
+CLASSES = 10
+"""Of networks that ask for their number: it changes nothing of what can be lowered."""
 
 
 def command(arguments: list[str]) -> int:
@@ -15,13 +18,15 @@ def command(arguments: list[str]) -> int:
         usage="maqd check PACKAGE.MODULE:FUNCTION --example SHAPE[,SHAPE ...] [--json]",
         description="Say what stands between a network and its integer graph, before it is trained.",
     )
-    parser.add_argument("network", metavar="PACKAGE.MODULE:FUNCTION", help="returns the network, without arguments")
+    parser.add_argument(
+        "network", metavar="PACKAGE.MODULE:FUNCTION", help="builds the network, as maqd train --model does"
+    )
     parser.add_argument(
         "--example",
         metavar="SHAPE",
         type=_shapes,
         required=True,
-        help="shape of a batch of uint8 inputs, as 1x3x32x32; one for each input, with commas between",
+        help="shape of a batch of uint8 inputs, as 1x3x32x32, or 1x6:float32; one for each input, with commas between",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
@@ -29,15 +34,17 @@ def command(arguments: list[str]) -> int:
     import torch
 
     from maqd.lowering import check
+    from maqd.models import build_from
+    from maqd.nn import IntegerInput
 
-    build, remedy = import_function(options.network), "name a function that builds a network without arguments"
-    try:
-        network = build()
-    except Exception as error:  # whatever the person's own code raises
-        raise ConfigError(f"{options.network} fails: {type(error).__name__}: {error}; {remedy}") from error
-    if not isinstance(network, torch.nn.Module):
-        raise ConfigError(f"{options.network} must return a torch.nn.Module, got {type(network).__name__}; {remedy}")
-    refusals = check(network, tuple(torch.zeros(shape, dtype=torch.uint8) for shape in options.example))
+    shapes = tuple(shape[1:] for shape, _ in options.example)
+    images = {"in_channels": shapes[0][0], "image_size": shapes[0][1]} if len(shapes[0]) == 3 else {}
+    network = build_from(ModelConfig(function=options.network), num_classes=CLASSES, shapes=shapes, **images)
+    for layer in network.modules():
+        if isinstance(layer, IntegerInput) and layer.storage is Storage.F32 and layer.border is None:
+            layer.fit([torch.zeros(2, 1)])  # training fits it; any range will do here
+    example = tuple(torch.zeros(shape, dtype=getattr(torch, kind)) for shape, kind in options.example)
+    refusals = check(network, example)
     if options.json:
         print(json.dumps({"refusals": [asdict(refusal) for refusal in refusals]}))
     elif refusals:
@@ -47,13 +54,17 @@ def command(arguments: list[str]) -> int:
     return 1 if refusals else 0
 
 
-def _shapes(text: str) -> list[tuple[int, ...]]:
-    """1x3x32x32,1x4 as two shapes.
+def _shapes(text: str) -> list[tuple[tuple[int, ...], str]]:
+    """1x3x32x32,1x4:int16 as two shapes with their types.
 
     Raises:
         argparse.ArgumentTypeError: A size is no positive number.
     """
-    shapes = [tuple(size.isdecimal() and int(size) for size in part.split("x")) for part in text.split(",")]
-    if not all(size for shape in shapes for size in shape):
-        raise argparse.ArgumentTypeError(f"must be sizes with x between, as 1x3x32x32, got {text!r}")
-    return shapes
+    found = []
+    for part in text.split(","):
+        sizes, _, kind = part.partition(":")
+        shape = tuple(size.isdecimal() and int(size) for size in sizes.split("x"))
+        if not all(shape) or kind not in ("", *(storage.value for storage in Storage)):
+            raise argparse.ArgumentTypeError(f"must be sizes with x between, as 1x3x32x32 or 1x6:float32, got {text!r}")
+        found.append((shape, kind or Storage.U8.value))
+    return found

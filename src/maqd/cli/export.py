@@ -7,7 +7,7 @@ import re
 
 from maqd.cli.arguments import take_settings
 from maqd.cli.options import Options, UsageError, some_path
-from maqd.cli.verify import test_images
+from maqd.cli.verify import samples_of
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS
 from maqd.export.onnx.integer import Profile, save_onnx
@@ -73,8 +73,9 @@ def command(arguments: list[str]) -> int:
         "--against",
         metavar="RUN",
         type=some_path,
-        help="of C99: test images of this run for the self-test; random ones else",
+        help="of C99: test samples of this run for the self-test; random ones else",
     )
+    parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)
@@ -108,7 +109,7 @@ def command(arguments: list[str]) -> int:
 def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]]) -> dict[str, object]:
     images = None
     if options.against is not None:
-        images = next(iter(test_images(graph, options.against, data, VECTORS)))
+        images = samples_of(graph, options.against, data, VECTORS, allow_import=options.allow_import)
     strategy = Strategy(options.strategy or Strategy.BALANCED.value)
     exported = export_c99(
         graph,

@@ -16,7 +16,8 @@ from maqd.numerics.fixedpoint import AffineForm
 def command(arguments: list[str]) -> int:
     """Run `maqd lower`; the exit status."""
     parser = Options(
-        usage="maqd lower RUN -o FILE [--affine {auto,thresholds,fixed-point}] [--checkpoint {last,best}] [--json]",
+        usage="maqd lower RUN -o FILE [--affine {auto,thresholds,fixed-point}] [--checkpoint {last,best}] "
+        "[--allow-import] [--json]",
         description="Turn a trained network into an integer graph, prove it equal, and save it.",
     )
     parser.add_argument("run", metavar="RUN", type=some_path, help="directory of a run")
@@ -28,27 +29,24 @@ def command(arguments: list[str]) -> int:
         help="normalizations as thresholds, as a fixed-point map, or layer by layer as is cheaper (auto)",
     )
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint (last)")
+    parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
     check_output(options.output, Artefact.GRAPH, inputs=[options.run])
-
-    import torch
 
     from maqd.lowering import lower
     from maqd.training.run_directory import Which
     from maqd.training.runs import open_run
 
-    run = open_run(options.run, checkpoint=Which(options.checkpoint))
-    network, info = run.network, run.header.data
-    example = torch.zeros(1, *info.shape, dtype=torch.uint8)
+    run = open_run(options.run, checkpoint=Which(options.checkpoint), allow_import=options.allow_import)
     counter = Counter("proving", sys.stderr)
     begin = time.monotonic()
     try:
         lowered = lower(
-            network,
-            example,
+            run.network,
+            run.example,
             affine=AffineForm(options.affine),
-            labels=info.class_names,
+            labels=run.header.data.class_names,
             progress=lambda name, done, total: counter.show(done, total, name),
         )
     finally:

@@ -35,6 +35,14 @@ class Options(argparse.ArgumentParser):
         self.flags += names
         return super().add_argument(*names, **options)
 
+    def add_allow_import(self) -> None:
+        """The option of commands that open runs."""
+        self.add_argument(
+            "--allow-import",
+            action="store_true",
+            help="import the functions that the run names (package.module:function), which runs their code",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
         raise UsageError(message)

@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from maqd.cli.arguments import configure, help_all, take_settings
+from maqd.cli.arguments import configure, help_all, named_functions, take_settings
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.errors import ConfigError
 from maqd.machine import rank
 from maqd.recipes import Budget, recipe
+from maqd.settings.functions import check_imports
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import dotted_keys, read_tree, to_plain
 
@@ -20,7 +21,9 @@ often used options of a run (--help-all lists every one, with its default):
   --run DIR                     directory of the run (runs/NAME)
   --epochs N  --seed N          passes over the training set; seed of everything random
   --data.path DIR               folder of the images; CIFAR is fetched without it
-  --data.source NAME            digits, cifar10, cifar100, image_folder or hugging_face
+  --data.source NAME            digits, cifar10, cifar100, image_folder, hugging_face, arrays
+  --data, --model, --loss, --metric PACKAGE.MODULE:FUNCTION
+                                data, network, loss and metric of your own (docs/training.md)
   --data.batch_size N           images of a batch
   --data.validation N           hold out training images for choosing
   --model.architecture NAME     vgg16, preact_resnet18, digits, micro, ...
@@ -51,6 +54,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--print-config", action="store_true", help="print the options as YAML and train nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     parser.add_argument("--help-all", action="store_true", help="show all options of a run and exit")
+    parser.add_allow_import()
     chosen = take_settings(arguments, TrainConfig)
     options = parser.read(arguments)
     if options.help_all:
@@ -91,7 +95,11 @@ def _config(options: Any, chosen: Sequence[tuple[str, str]]) -> TrainConfig:
         # After the files: the run may have been started with options that they do not have.
         bases.append(read_tree(stored, TrainConfig))
     config = configure(TrainConfig, bases, chosen)
-    return replace(config, run=run or str(Path("runs") / config.model.architecture.value))
+    if not options.print_config:
+        where = str(options.config[-1]) if options.config else f"{run or 'the configuration'}"
+        check_imports(config.functions, named_functions(chosen), where=where, allow=options.allow_import)
+    name = (config.model.function or config.model.architecture.value).rpartition(":")[2]
+    return replace(config, run=run or str(Path("runs") / name))
 
 
 def _run_training(config: TrainConfig, *, resume: bool, overwrite: bool, as_json: bool) -> int:
@@ -115,12 +123,12 @@ def _run_training(config: TrainConfig, *, resume: bool, overwrite: bool, as_json
     if as_json:
         best = {}
         if result.best is not None:
-            best = {f"best_{result.images}_accuracy": result.best.accuracy, "best_correct": result.best.correct}
+            best = result.best.figures(f"best_{result.images}_") | {"best_correct": result.best.correct}
         print(
             json.dumps(
                 {
                     "run": str(result.run),
-                    f"{result.images}_accuracy": result.evaluation.accuracy,
+                    **result.evaluation.figures(f"{result.images}_"),
                     **asdict(result.evaluation),
                     **best,
                     "steps": result.steps,
@@ -129,7 +137,8 @@ def _run_training(config: TrainConfig, *, resume: bool, overwrite: bool, as_json
             )
         )
     else:
-        output.line(f"{result.images} accuracy {result.evaluation} in {result.run}")
+        what = "" if result.evaluation.correct is None else " accuracy"
+        output.line(f"{result.images}{what} {result.evaluation} in {result.run}")
     if result.losses is not None and not result.learned:
         began, ended = result.losses
         print(

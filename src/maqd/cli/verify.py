@@ -5,19 +5,24 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.cli.arguments import configure, take_settings
+from maqd.cli.arguments import configure, named_functions, take_settings
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph, container
 from maqd.runtime import ENGINES, Engine, inputs
 from maqd.runtime.verify import verify
+from maqd.settings.functions import check_imports
 from maqd.settings.training import EvalConfig
 from maqd.settings.tree import to_plain
+
+if TYPE_CHECKING:
+    from maqd.training.runs import Run
 
 DEFAULT_ENGINES = ("numpy", "native", "onnxruntime")
 """The exported C program, "c99", is compiled first, which takes its time with large networks."""
@@ -44,6 +49,7 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most N images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
+    parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_settings(arguments, EvalConfig, "data.")
     options = parser.read(arguments)
@@ -56,7 +62,9 @@ def command(arguments: list[str]) -> int:
     if options.against is None:
         batches: Iterable[tuple[NDArray[np.generic], ...] | NDArray[np.generic]] = _random(graph, options.images)
     else:
-        engine, batches = _against(graph, options.against, options.checkpoint, data, options.images)
+        against = open_against(graph, options.against, options.checkpoint, allow_import=options.allow_import)
+        batches = inputs_of(against, data, options.images, allow_import=options.allow_import)
+        engine = _pytorch(against, graph)
         engines.insert(0, engine)
     counter = Counter("comparing", sys.stderr)
     try:
@@ -105,41 +113,68 @@ def _random(graph: Graph, count: int) -> Iterator[tuple[NDArray[np.generic], ...
         yield inputs.random(graph, min(BATCH, count - start), seed=start)
 
 
-def _against(
-    graph: Graph, run: Path, checkpoint: str, options: list[tuple[str, str]], count: int
-) -> tuple[Engine, Iterator[NDArray[np.uint8]]]:
-    """The network of a run, and its test images."""
+def _pytorch(run: "Run", graph: Graph) -> Engine:
     from maqd.lowering import TorchEngine
+
+    return TorchEngine(run.network, graph)
+
+
+def open_against(graph: Graph, path: Path, checkpoint: str = "last", *, allow_import: bool = False) -> "Run":
+    """A run whose test set goes into a graph.
+
+    Args:
+        graph: The graph.
+        path: Directory of the run.
+        checkpoint: "last" or "best".
+        allow_import: Whether functions that it names may be imported.
+
+    Raises:
+        ConfigError: Its inputs do not fit the graph.
+    """
     from maqd.training.run_directory import Which
     from maqd.training.runs import open_run
 
-    opened = open_run(run, checkpoint=Which(checkpoint))
-    return TorchEngine(opened.network, graph), test_images(graph, run, options, count)
+    run = open_run(path, checkpoint=Which(checkpoint), allow_import=allow_import)
+    shapes = tuple(one.shape for one in run.header.data.inputs)
+    wanted = tuple(node.shape for node in graph.inputs)
+    if shapes != wanted:
+        raise ConfigError(
+            f"{path}: its test samples have the shapes {shapes}, and the graph takes {wanted}; "
+            "name the graph that was lowered from this run"
+        )
+    return run
 
 
-def test_images(graph: Graph, run: Path, options: list[tuple[str, str]], count: int) -> Iterator[NDArray[np.uint8]]:
-    """Test images of a run's data set.
+def samples_of(
+    graph: Graph, path: Path, options: list[tuple[str, str]], count: int, *, allow_import: bool = False
+) -> NDArray[Any]:
+    """Test samples of a run for a graph with one input, at most `count` x its shape; arguments as in `inputs_of`."""
+    run = open_against(graph, path, allow_import=allow_import)
+    place = graph.inputs.index(graph.input)
+    batches = inputs_of(run, options, count, allow_import=allow_import)
+    return np.concatenate([batch[place] for batch in batches])
+
+
+def inputs_of(
+    run: "Run", options: list[tuple[str, str]], count: int, *, allow_import: bool = False
+) -> Iterator[tuple[NDArray[np.generic], ...]]:
+    """Inputs of a run's test set.
 
     Args:
-        graph: What they must fit.
-        run: Directory of the run.
+        run: From `open_against`.
         options: Names and values that replace those of the run's own data.
-        count: At most this many.
+        count: At most this many samples.
+        allow_import: Whether a function that the run names may be imported for its data.
 
     Yields:
-        uint8, up to `BATCH` x the input's shape.
+        An array for each input, up to `BATCH` x its shape.
 
     Raises:
-        ConfigError: The images do not fit the graph.
+        ConfigError: The samples do not fit the run.
     """
-    from maqd.training.runs import open_run
-
-    opened = open_run(run)
-    if opened.header.data.shape != graph.input.shape:
-        raise ConfigError(
-            f"{run}: its test images have shape {opened.header.data.shape}, and the graph takes {graph.input.shape}; "
-            "verify the graph that was lowered from this run"
-        )
-    base = {"data": to_plain(opened.config.data)}
-    parsed = configure(EvalConfig, [base], options)
-    return opened.test_images(count, data=parsed.data, batch=BATCH)
+    base = {"data": to_plain(run.config.data)}
+    data = configure(EvalConfig, [base], options).data
+    if data.function is not None:
+        named = {"data.function": data.function}
+        check_imports(named, named_functions(options), where=str(run.path), allow=allow_import)
+    return run.test_inputs(count, data=data, batch=BATCH)

@@ -1,4 +1,4 @@
-"""Decoded images in memory."""
+"""Decoded images and arrays in memory."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,37 @@ from maqd.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArrayInfo:
+    """What a network takes.
+
+    Args:
+        name: Of the input in its data set.
+        shape: Of one sample, channels first.
+        dtype: uint8, int8, int16, uint16 or float32.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataInfo:
     """What a model and a training loop need to know about a data set.
 
     Args:
-        in_channels: 1 for grey images, 3 for colour.
-        image_size: Height and width in pixels.
-        num_classes: Number of classes; labels are 0 .. num_classes - 1.
-        class_names: Their names, in the order of the labels.
+        inputs: What the network takes, in its order; images are one input.
+        num_classes: Number of classes; labels are 0 .. num_classes - 1. 0 where there are none.
+        class_names: Their names, in the order of the labels; none where a label is not of a whole sample.
         train_size: Samples to train on over all processes, before `samples_per_epoch`; without those held out.
         test_size: Test samples over all processes.
         validation_size: Samples of the training split that are held out, over all processes.
     """
 
-    in_channels: int
-    image_size: int
+    inputs: tuple[ArrayInfo, ...]
     num_classes: int
     class_names: tuple[str, ...]
     train_size: int
@@ -31,9 +47,50 @@ class DataInfo:
     validation_size: int = 0
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of an image, C x H x W."""
-        return self.in_channels, self.image_size, self.image_size
+    def takes(self) -> str:
+        """What the network takes, in words."""
+        return ", ".join(map(str, self.inputs))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a sample.
+
+        Raises:
+            DataError: The network takes several inputs.
+        """
+        if len(self.inputs) != 1:
+            raise DataError(f"one input is wanted, and the data has {self.takes}; name a network that takes these")
+        return self.inputs[0].shape
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of square uint8 images.
+
+        Raises:
+            DataError: The data are something else.
+        """
+        if not self.images:
+            raise DataError(
+                f"this network takes square uint8 images, and the data has {self.takes}; "
+                "name one that takes these with --model package.module:function"
+            )
+        return self.shape[0]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of square uint8 images.
+
+        Raises:
+            DataError: The data are something else.
+        """
+        return self.shape[1] if self.in_channels else 0
+
+    @property
+    def images(self) -> bool:
+        """Whether the only input is a square uint8 image."""
+        first = self.inputs[0]
+        square = len(first.shape) == 3 and first.shape[1] == first.shape[2]
+        return len(self.inputs) == 1 and first.dtype == "uint8" and square
 
 
 @dataclass(frozen=True, kw_only=True)

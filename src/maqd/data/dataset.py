@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.data import cache, loaders, streaming
-from maqd.data.arrays import DataInfo, ImageArrays
+from maqd.data import cache, loaders, memory, streaming
+from maqd.data.arrays import ArrayInfo, DataInfo, ImageArrays
 from maqd.data.decode import Geometry, decode_all, probe
 from maqd.data.encoded import EncodedImages
 from maqd.data.holdout import held_out_count, hold_out
@@ -45,6 +45,7 @@ class Data:
         test_length: How many batches that pass has.
         validation_batches: A pass over this process' held-out samples; empty without any.
         validation_length: How many batches that pass has.
+        train_inputs: A pass over the inputs of all training samples, of all processes; None for images.
     """
 
     info: DataInfo
@@ -54,11 +55,12 @@ class Data:
     test_length: int
     validation_batches: Callable[[], Iterator[Batch]]
     validation_length: int
+    train_inputs: Callable[[], Iterator[Any]] | None = None
 
     def train_loader(self) -> TrainLoader:
         """A new loader of shuffled, augmented training batches, at the beginning of epoch 0.
 
-        Images are uint8 N x C x H x W, channels last in memory; labels int64 N.
+        Images are uint8 N x C x H x W, channels last in memory; labels int64 N. See `maqd.data.loaders.Batch`.
         """
         return TrainLoader(self.plan.batches, self.train_batches)
 
@@ -80,7 +82,7 @@ class _Streams:
     geometry: Geometry
 
 
-def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int = 1) -> Data:
+def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int = 1, classifies: bool = True) -> Data:
     """Opens a data set.
 
     Args:
@@ -88,12 +90,15 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
         seed: At least 0; determines shuffling and augmentation.
         rank: This process among those that train together, 0 .. world_size - 1.
         world_size: Number of those processes. Each gets its own share of every epoch and of the test split.
+        classifies: Whether targets must be labels; without, what they are is up to the loss.
 
     Raises:
         ConfigError: An option does not fit the data set.
         DataError: The data set is missing, damaged or inconsistent.
         MissingDependencyError: What reads the source is not installed.
     """
+    if config.source in (Source.ARRAYS, Source.FUNCTION):
+        return _open_arrays(config, seed=seed, rank=rank, world_size=world_size, classifies=classifies)
     opened = _digits(config.image_size) if config.source is Source.DIGITS else _open(config)
     train, test = (opened.train, opened.test) if isinstance(opened, _Streams) else opened
     size, channels = (
@@ -103,28 +108,15 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
     count = held_out_count(config.validation, len(train.labels))
     rows, held = hold_out(train.labels, count, config.validation_seed)
     info = DataInfo(
-        in_channels=channels,
-        image_size=size,
+        inputs=(ArrayInfo(name="image", shape=(channels, size, size), dtype="uint8"),),
         num_classes=len(names),
         class_names=names,
         train_size=len(rows),
         test_size=len(test.labels),
         validation_size=len(held),
     )
-    for name in ("crop_padding", "cutout"):
-        if getattr(config.augment, name) > size:
-            raise ConfigError(
-                f"augment.{name} must be at most the image size of {size} pixels, got {getattr(config.augment, name)}"
-            )
-    plan = Plan(
-        count=info.train_size,
-        samples=info.train_size if config.samples_per_epoch is None else config.samples_per_epoch,
-        batch_size=config.batch_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        rows=rows if count else None,
-    )
+    _check_augment(config, size)
+    plan = _plan(config, info, rows, seed=seed, rank=rank, world_size=world_size)
     indices = loaders.test_indices(info.test_size, config.eval_batch_size, rank, world_size)
     held_indices = [held[i] for i in loaders.test_indices(len(held), config.eval_batch_size, rank, world_size)]
     if isinstance(opened, _Streams):
@@ -147,6 +139,88 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
     )
 
 
+def _check_augment(config: DataConfig, size: int) -> None:
+    for name in ("crop_padding", "cutout"):
+        if getattr(config.augment, name) > size:
+            raise ConfigError(
+                f"augment.{name} must be at most the image size of {size} pixels, got {getattr(config.augment, name)}"
+            )
+
+
+def _plan(
+    config: DataConfig, info: DataInfo, rows: NDArray[np.int64], *, seed: int, rank: int, world_size: int
+) -> Plan:
+    return Plan(
+        count=info.train_size,
+        samples=info.train_size if config.samples_per_epoch is None else config.samples_per_epoch,
+        batch_size=config.batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        rows=rows if info.validation_size else None,
+    )
+
+
+def _open_arrays(config: DataConfig, *, seed: int, rank: int, world_size: int, classifies: bool) -> Data:
+    """A set of arrays in memory."""
+    train, test = memory.open_arrays(config)
+    labels, names, classes = train.labels, (), 0
+    if classifies:
+        names, classes = _classes(config, train, test)
+    # Without labels of whole samples all are of one class, and held out at random.
+    stratified = labels if classifies and labels is not None and labels.ndim == 1 else np.zeros(len(train), np.int64)
+    count = held_out_count(config.validation, len(train))
+    rows, held = hold_out(stratified, count, config.validation_seed)
+    info = DataInfo(
+        inputs=train.infos,
+        num_classes=classes,
+        class_names=names,
+        train_size=len(rows),
+        test_size=len(test),
+        validation_size=len(held),
+    )
+    if config.augment.enabled:
+        _check_augment(config, info.image_size)
+    plan = _plan(config, info, rows, seed=seed, rank=rank, world_size=world_size)
+    indices = loaders.test_indices(info.test_size, config.eval_batch_size, rank, world_size)
+    held_indices = [held[i] for i in loaders.test_indices(len(held), config.eval_batch_size, rank, world_size)]
+    all_rows = [rows[i] for i in loaders.test_indices(len(rows), config.eval_batch_size, 0, 1)]
+    return Data(
+        info=info,
+        plan=plan,
+        train_batches=partial(memory.train_batches, train, plan, config.augment),
+        test_batches=partial(memory.test_batches, test, indices),
+        test_length=len(indices),
+        validation_batches=partial(memory.test_batches, train, held_indices),
+        validation_length=len(held_indices),
+        train_inputs=lambda: (inputs for inputs, _ in memory.test_batches(train, all_rows)),
+    )
+
+
+def _classes(config: DataConfig, train: memory.Arrays, test: memory.Arrays) -> tuple[tuple[str, ...], int]:
+    """Names and number of the classes of integer targets; no names where a sample has several labels.
+
+    Raises:
+        DataError: The target is no label, or the test split has one that the training split has not.
+    """
+    labels, others = train.labels, test.labels
+    if labels is None or others is None:
+        told = ", ".join(f"{name} {array.dtype}{list(array.shape[1:])}" for name, array in train.targets.items())
+        raise DataError(
+            f"{train.where}: cross-entropy takes one array of integer labels, got {told}; "
+            "name a loss with --loss package.module:function"
+        )
+    flat, count = labels.reshape(-1), int(max(labels.max(), others.max())) + 1
+    lowest = int(min(labels.min(), others.min()))
+    if lowest < 0 or count > max(flat.size, config.classes or 0):
+        raise DataError(
+            f"{train.where}: labels must be numbered from 0 on, got {lowest} .. {count - 1}; number them, or "
+            "name a loss with --loss package.module:function"
+        )
+    names = class_names(config, tuple(map(str, range(count))), flat)
+    return names if labels.ndim == 1 else (), len(names)
+
+
 def class_names(config: DataConfig, names: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[str, ...]:
     """The names of the classes, as many as `config.classes` if that is set.
 
@@ -165,11 +239,11 @@ def class_names(config: DataConfig, names: tuple[str, ...], labels: NDArray[np.i
             raise ConfigError(f"{where}: data.classes must be at least 2 and {len(names)}, got {config.classes}")
         return (*names, *(str(number) for number in range(len(names), config.classes)))
     if len(names) < 2:
-        raise DataError(f"{where}: a classifier needs two classes, got {', '.join(names)}; add images of another one")
+        raise DataError(f"{where}: a classifier needs two classes, got {', '.join(names)}; add samples of another one")
     empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
     if len(empty):
         raise DataError(
-            f"{where}: label {empty[0]} ({names[empty[0]]}) has no training image, and {len(empty)} of {len(names)} "
+            f"{where}: label {empty[0]} ({names[empty[0]]}) has no training sample, and {len(empty)} of {len(names)} "
             f"labels have none; number the labels without gaps, or set data.classes to {len(names)} to keep them"
         )
     return names

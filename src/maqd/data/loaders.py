@@ -6,7 +6,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from maqd.data.arrays import ImageArrays
 from maqd.data.augment import apply, draw
@@ -14,8 +13,9 @@ from maqd.data.sampling import Plan
 from maqd.errors import CheckpointError
 from maqd.settings.data import AugmentConfig
 
-Batch = tuple[Tensor, Tensor]
-"""Images uint8 N x C x H x W, channels last in memory, and labels int64 N."""
+Batch = tuple[Any, Any]
+"""Images uint8 N x C x H x W, channels last in memory, and labels int64 N; of other data one tensor or a tuple of
+inputs, and one tensor or a dict of targets."""
 
 
 @final

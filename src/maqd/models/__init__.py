@@ -1,6 +1,6 @@
 """Networks of MaQD layers."""
 
-from maqd.models.build import build_model, check_overrides
+from maqd.models.build import build_from, build_model, check_overrides
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
@@ -17,6 +17,7 @@ __all__ = [
     "StridedCNN",
     "StridedPlan",
     "VGGPlan",
+    "build_from",
     "build_model",
     "check_overrides",
 ]

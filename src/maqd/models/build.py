@@ -1,5 +1,6 @@
 """Networks by name."""
 
+import inspect
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,6 +14,7 @@ from maqd.models.vgg import VGG, VGGPlan
 from maqd.nn import NormActivation, QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.factory import LayerFactory
 from maqd.nn.rounding import set_rounding
+from maqd.settings.functions import import_function
 from maqd.settings.model import Architecture, ModelConfig
 from maqd.settings.quantization import UNCHANGED, QuantConfig
 
@@ -45,6 +47,52 @@ def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, imag
         num_classes=num_classes,
         image_size=image_size,
     )
+    set_rounding(network, config.quant.rounding)
+    return network
+
+
+def build_from(config: ModelConfig, **offered: object) -> nn.Module:
+    """The network that the function of a configuration returns.
+
+    Args:
+        config: With `function`; its `quant` and `width` are offered to it.
+        offered: What else it may have parameters for.
+
+    Raises:
+        ConfigError: There is no such function; it needs something that is not offered, fails, or returns no network;
+            or the configuration sets what it has no parameter for.
+    """
+    place = str(config.function)
+    function = import_function(place)
+    parameters = inspect.signature(function).parameters
+    everything = {"quant": config.quant, "width": config.width, **offered}
+    for option, standard in (("quant", QuantConfig()), ("width", 1.0)):
+        if option not in parameters and everything[option] != standard:
+            raise ConfigError(
+                f"{place} has no parameter {option!r}, so model.{option} would change nothing; add one, or leave the "
+                "option unset"
+            )
+    for name, parameter in parameters.items():
+        needed = parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_ONLY,
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        )
+        if needed and (name not in everything or parameter.kind is parameter.POSITIONAL_ONLY):
+            raise ConfigError(
+                f"{place} needs an argument {name!r}, and gets {', '.join(everything)}; give it a default, or name a "
+                "function that builds a network from these"
+            )
+    try:
+        network = function(**{name: value for name, value in everything.items() if name in parameters})
+    except Exception as error:  # whatever the caller's own code raises
+        raise ConfigError(
+            f"{place} fails: {type(error).__name__}: {error}; name a function that builds a network"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"{place} must return a torch.nn.Module, got {type(network).__name__}; name a function that builds one"
+        )
     set_rounding(network, config.quant.rounding)
     return network
 

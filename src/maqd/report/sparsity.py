@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maqd.nn import NormActivation, QuantActivation, QuantConv1d, QuantConv2d, QuantLinear
+from maqd.nn.calling import Inputs, call
 from maqd.numerics.states import States
 
 FLOAT_BYTES = 4
@@ -70,12 +71,12 @@ def weights(network: nn.Module) -> list[LayerWeights]:
     return found
 
 
-def activation_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+def activation_outputs(network: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """The output of every activation, by the layer's dotted name, in order of execution.
 
     Args:
         network: A network in evaluation mode.
-        images: uint8 N x C x H x W.
+        inputs: A batch.
     """
     outputs: dict[str, Tensor] = {}
     handles = [
@@ -85,25 +86,25 @@ def activation_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     ]
     try:
         with torch.no_grad():
-            network(images)
+            call(network, inputs)
     finally:
         for handle in handles:
             handle.remove()
     return outputs
 
 
-def activations(network: nn.Module, batches: Iterable[Tensor]) -> list[LayerActivations]:
+def activations(network: nn.Module, batches: Iterable[Inputs]) -> list[LayerActivations]:
     """How many activations are non-zero over some batches of images.
 
     Args:
         network: A network in evaluation mode.
-        batches: uint8 N x C x H x W each.
+        batches: Inputs of the network.
     """
     modules = dict(network.named_modules())
     count: dict[str, int] = {}
     nonzero: dict[str, int] = {}
-    for images in batches:
-        for name, output in activation_outputs(network, images).items():
+    for inputs in batches:
+        for name, output in activation_outputs(network, inputs).items():
             count[name] = count.get(name, 0) + output.numel()
             nonzero[name] = nonzero.get(name, 0) + int(torch.count_nonzero(output))
     return [

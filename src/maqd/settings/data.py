@@ -1,4 +1,4 @@
-"""Which images to train on, and how they are batched and augmented. Values only."""
+"""Which images or arrays to train on, and how they are batched and augmented. Values only."""
 
 import enum
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from maqd.errors import ConfigError
 
 
 class Source(enum.Enum):
-    """Where images come from."""
+    """Where images and arrays come from."""
 
     DIGITS = "digits"
     """scikit-learn's embedded 8x8 digits: no network, no files."""
@@ -17,6 +17,10 @@ class Source(enum.Enum):
     """A local folder SPLIT/CLASS/IMAGE."""
     HUGGING_FACE = "hugging_face"
     """A local folder of parquet files, or the name of a data set on the Hugging Face hub."""
+    ARRAYS = "arrays"
+    """A local folder with SPLIT.npz for each split, or one .npz file whose arrays are called NAME_SPLIT."""
+    FUNCTION = "function"
+    """A function in Python that returns the arrays of a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +53,18 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """An image classification data set and its batches.
+    """A data set and its batches.
 
     Args:
         source: Kind of the data set.
-        path: Local folder, or for `hugging_face` a data set's name on the hub. None for digits (embedded) and for CIFAR
-            (downloaded from the hub).
+        path: Local folder, for `arrays` also a file, or for `hugging_face` a data set's name on the hub. None for
+            digits (embedded), for CIFAR (downloaded from the hub) and for a function.
+        function: package.module:function of source `function`. Called with the name of a split, it returns inputs and
+            targets: each an array, or a mapping from names to arrays; what `x` and `y` say of arrays holds for them.
+        x: Names of the input arrays, in the order in which the network takes them: N x the shape of a sample, channels
+            first, of type uint8, int8, int16, uint16 or float. Of source `arrays`.
+        y: Names of the target arrays, N x anything: integers such as labels, or floats. With several the loss gets a
+            dict. Of source `arrays`.
         image_size: Side in pixels; images are resized and cropped to it in the middle. None keeps their own size, which
             must then be square and the same for all.
         image_column: Column of the images in parquet files; None finds it.
@@ -69,7 +79,7 @@ class DataConfig:
             1 a fraction, from 1 on their number, each class by the same fraction. 0 trains on all.
         validation_seed: Determines which; the same for all seeds of a run, so that their results can be compared.
         samples_per_epoch: An epoch takes only the first so many samples of its shuffle; None takes all.
-        augment: Random changes of training images.
+        augment: Random changes of training images; arrays must be uint8 images C x H x W for it.
         workers: Worker processes that decode streamed images; 0 decodes in the main process.
         stream: Whether images are decoded anew each epoch instead of once into the cache; None streams sets that are
             larger than 2 GB when decoded.
@@ -80,6 +90,9 @@ class DataConfig:
 
     source: Source = Source.DIGITS
     path: str | None = None
+    function: str | None = None
+    x: list[str] = field(default_factory=lambda: ["x"])
+    y: list[str] = field(default_factory=lambda: ["y"])
     image_size: int | None = None
     image_column: str | None = None
     label_column: str | None = None
@@ -115,8 +128,19 @@ class DataConfig:
             )
         if self.source is Source.DIGITS and self.stream:
             raise ConfigError("source digits is embedded and cannot be streamed; leave stream unset")
-        if self.source in (Source.IMAGE_FOLDER, Source.HUGGING_FACE) and not self.path:
+        if self.source in (Source.IMAGE_FOLDER, Source.HUGGING_FACE, Source.ARRAYS) and not self.path:
             raise ConfigError(f"source {self.source.value} needs a path, got {self.path!r}; set path")
+        if (self.source is Source.FUNCTION) != (self.function is not None):
+            raise ConfigError(
+                f"source {self.source.value} and function {self.function!r} do not go together; set source to function "
+                "and function to package.module:function, as --data package.module:function does"
+            )
+        if self.source in (Source.ARRAYS, Source.FUNCTION) and (self.image_size is not None or self.stream):
+            raise ConfigError(f"source {self.source.value} is read as it is; leave image_size and stream unset")
+        for name in ("x", "y"):
+            names = getattr(self, name)
+            if not names or len(set(names)) < len(names):
+                raise ConfigError(f"{name} must name at least one array, each once, got {names}")
         if self.train_split == self.test_split:
             raise ConfigError(f"train_split and test_split must differ, both are {self.train_split!r}")
 

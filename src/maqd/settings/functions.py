@@ -2,11 +2,31 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from maqd.errors import ConfigError
+
+
+def check_imports(functions: Mapping[str, str], typed: Collection[str], *, where: str, allow: bool) -> None:
+    """Check that functions which a file names may be imported: that runs their modules' code.
+
+    Args:
+        functions: The functions by the option that names them.
+        typed: Those that the caller named.
+        where: The file, for the message.
+        allow: Whether the caller allows all.
+
+    Raises:
+        ConfigError: One may not.
+    """
+    for option, place in functions.items():
+        if not allow and place not in typed:
+            raise ConfigError(
+                f"{where} names a function to import, {option} {place}, which runs its code; pass --allow-import "
+                "(allow_import=True in Python) if you trust it"
+            )
 
 
 def import_function(place: str) -> Callable[..., Any]:

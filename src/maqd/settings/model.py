@@ -29,10 +29,13 @@ class ModelConfig:
 
     Args:
         architecture: Which network.
+        function: package.module:function that builds the network in place of `architecture`. It is given what it has
+            parameters for: quant, width, num_classes, shapes (of a sample of each input), in_channels and image_size.
         width: Multiplier of every hidden width.
         quant: How its layers are quantized.
     """
 
     architecture: Architecture = Architecture.DIGITS
+    function: str | None = None
     width: float = 1.0
     quant: QuantConfig = field(default_factory=QuantConfig)

@@ -136,7 +136,10 @@ class TrainConfig:
             number of threads give the same run bit for bit.
         run: Directory of the run; null takes runs/NAME, where NAME is that of the configuration file.
         epochs: Passes over the training set.
-        label_smoothing: Probability mass spread evenly over all classes.
+        loss: package.module:function from outputs and targets to a scalar; null is cross-entropy of logits and labels.
+        metric: package.module:function from outputs and targets to a number for each sample, or to the mean of a batch;
+            it is evaluated with the loss, whose minimum then selects the best checkpoint. null is the accuracy.
+        label_smoothing: Probability mass spread evenly over all classes, with cross-entropy.
         ema_decay: Decay of the moving average of the weights that is evaluated and saved beside them; null for none.
         log_every: Optimizer steps between two lines of training metrics.
         evaluate_every: Epochs between two evaluations; the last epoch is always evaluated. `epochs` reads the test set
@@ -151,6 +154,8 @@ class TrainConfig:
     seed: int = 0
     run: str | None = None
     epochs: int = 10
+    loss: str | None = None
+    metric: str | None = None
     label_smoothing: float = 0.0
     ema_decay: float | None = None
     log_every: int = 50
@@ -165,9 +170,27 @@ class TrainConfig:
         _require(0 <= self.seed < 2**63, "seed", "in 0 .. 2**63 - 1", self.seed)
         _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
         _require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)", self.label_smoothing)
+        plain = self.loss is None or self.label_smoothing == 0
+        _require(plain, "label_smoothing", f"0 with the loss {self.loss}", self.label_smoothing)
         _require(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", "in (0, 1) or null", self.ema_decay)
         _require(self.log_every >= 1, "log_every", "at least 1", self.log_every)
         _require(self.evaluate_every >= 1, "evaluate_every", "at least 1", self.evaluate_every)
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The functions of modules outside this package that it names, by dotted option."""
+        named = {
+            "model.function": self.model.function,
+            "data.function": self.data.function,
+            "loss": self.loss,
+            "metric": self.metric,
+        }
+        return {key: place for key, place in named.items() if place is not None}
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the loss is cross-entropy, and right answers are counted."""
+        return self.loss is None and self.metric is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import enum
+import json
 import re
 import types
 import typing
@@ -203,7 +204,7 @@ def _values(hint: Any) -> str:
 
 def _shown(value: object) -> str:
     plain = to_plain(value)
-    return {None: "null", True: "true", False: "false"}.get(plain, str(plain)) if not isinstance(plain, list) else "[]"
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 def _arguments(docstring: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 
 from maqd.errors import ConfigError
 from maqd.settings.training import ComputeConfig, Device
@@ -22,6 +23,11 @@ class Processes:
     rank: int
     world: int
     launched: bool
+
+
+def distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def below_torchrun() -> bool:

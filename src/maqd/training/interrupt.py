@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 
-from maqd.training.metrics import distributed
+from maqd.training.environment import distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

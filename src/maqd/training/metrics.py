@@ -13,12 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from maqd.errors import CheckpointError
+from maqd.nn.calling import each
 from maqd.training.checkpoint import Evaluation, Position, evaluated_images, write_run_file, writing_run_file
-
-
-def distributed() -> bool:
-    """Whether several processes train together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+from maqd.training.environment import distributed
 
 
 class LossWindow:
@@ -54,28 +51,6 @@ class LossWindow:
         stored = state["sum"]
         self.sum = None if stored is None else torch.tensor(stored, dtype=torch.float64, device=device)
         self.count = state["count"]
-
-
-class TestCounts:
-    """Sums over test batches, on their device: images classified correctly, images, loss."""
-
-    __test__ = False  # The name is not for pytest.
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Take the float logits, N x classes, and int64 labels, N, of a batch."""
-        loss = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
-        correct = (logits.argmax(dim=1) == labels).sum()
-        self.sums += torch.stack([correct.double(), torch.full_like(loss, len(labels)), loss])
-
-    def read(self) -> Evaluation:
-        """The result over all processes."""
-        if distributed():
-            dist.all_reduce(self.sums)
-        correct, total, loss = self.sums.tolist()
-        return Evaluation(correct=round(correct), total=round(total), loss=loss / total)
 
 
 def truncate_metrics(path: Path, position: Position) -> None:
@@ -237,7 +212,7 @@ class MetricsCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write a line where one is due."""
-        self._images += len(batch[1]) * trainer.world_size
+        self._images += len(each(batch[0])[0]) * trainer.world_size
         position: Position = pl_module.position
         if not pl_module.stepped or position.step % self.log_every:
             return
@@ -267,9 +242,8 @@ class MetricsCallback(pl.Callback):
                 "epoch",
                 step=position.step,
                 epoch=position.epoch,
-                train_loss=pl_module.train_loss,
-                train_accuracy=pl_module.train_accuracy,
                 lr=pl_module.learning_rate,
+                **pl_module.train_figures(),
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -281,10 +255,9 @@ class MetricsCallback(pl.Callback):
                 images,
                 step=pl_module.position.step,
                 epoch=pl_module.position.epoch,
-                correct=result.correct,
                 total=result.total,
-                train_loss=pl_module.train_loss,
-                train_accuracy=pl_module.train_accuracy,
                 lr=pl_module.learning_rate,
-                **{f"{images}_accuracy": result.accuracy, f"{images}_loss": result.loss},
+                **({} if result.correct is None else {"correct": result.correct}),
+                **pl_module.train_figures(),
+                **result.figures(f"{images}_"),
             )

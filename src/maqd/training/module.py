@@ -7,14 +7,17 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maqd.data import DataInfo, TrainLoader
+from maqd.data.loaders import Batch
 from maqd.errors import NonFiniteError
+from maqd.nn.calling import call, each
 from maqd.settings.training import TrainConfig
 from maqd.training.checkpoint import KEY, Evaluation, Header, Position
-from maqd.training.metrics import LossWindow, TestCounts, distributed
+from maqd.training.environment import distributed
+from maqd.training.metrics import LossWindow
 from maqd.training.nonfinite import locate_nonfinite
+from maqd.training.objective import Objective, Sums
 from maqd.training.optim import build_optimizer, build_scheduler, learning_rate
 
 
@@ -33,7 +36,7 @@ class EpochLoader:
     def __len__(self) -> int:
         return len(self.loader) - self.batch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         self.loader.load_state_dict({"epoch": self.epoch, "batch": self.batch})
         yield from self.loader
 
@@ -49,7 +52,8 @@ class TrainingModule(pl.LightningModule):
 
     Args:
         config: The run.
-        network: uint8 N x C x H x W images -> float N x classes logits.
+        network: The inputs of a batch -> what the objective takes; images -> float N x classes logits.
+        objective: Loss and metric.
         info: Its data.
         train_loader: Training batches of this process.
         evaluation_loader: Batches of this process to evaluate after each epoch: held-out images, or the test set.
@@ -62,6 +66,7 @@ class TrainingModule(pl.LightningModule):
         config: TrainConfig,
         network: nn.Module,
         *,
+        objective: Objective,
         info: DataInfo,
         train_loader: TrainLoader,
         evaluation_loader: Any,
@@ -71,6 +76,7 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.network = network
+        self.objective = objective
         self.info = info
         self.start = start
         self.best = best
@@ -194,15 +200,16 @@ class TrainingModule(pl.LightningModule):
         self._seen_step = self.trainer.global_step
         self.evaluation = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch, in fp32."""
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, in fp32."""
+        inputs, targets = batch
         with self._autocast():
-            logits = self._forward[0](images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+            outputs = call(self._forward[0], inputs)
+        loss = self.objective.training_loss(outputs, targets)
         self.losses.add(loss)
         self.epoch_losses.add(loss)
-        self.epoch_hits.add((logits.detach().argmax(1) == labels).float().mean())
+        if self.objective.counts:
+            self.epoch_hits.add((outputs.detach().argmax(1) == targets).float().mean())
         if loss.device.type == "cpu" and not distributed():
             # Nothing waits on a CPU, so a bad loss is found before it reaches the parameters.
             self.check_loss(loss.item(), batch)
@@ -212,7 +219,7 @@ class TrainingModule(pl.LightningModule):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.compute.bf16)
 
-    def check_loss(self, loss: float, batch: tuple[Tensor, Tensor]) -> None:
+    def check_loss(self, loss: float, batch: Batch) -> None:
         """Check a loss that was already read.
 
         Raises:
@@ -231,12 +238,12 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Evaluate the exact function: fp32, evaluation mode."""
         self.evaluated.eval()
-        self._counts = TestCounts(self.device)
+        self._counts = Sums(self.objective, self.device)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch."""
-        images, labels = batch
-        self._counts.add(self.evaluated(images), labels)
+        inputs, targets = batch
+        self._counts.add(call(self.evaluated, inputs), targets, len(each(inputs)[0]))
 
     def on_validation_epoch_end(self) -> None:
         """Sum the counts of all processes."""
@@ -247,6 +254,11 @@ class TrainingModule(pl.LightningModule):
         """Read the means of the epoch over all processes: training loss, and accuracy on augmented images."""
         self.train_loss = self.epoch_losses.read()
         self.train_accuracy = self.epoch_hits.read()
+
+    def train_figures(self) -> dict[str, float]:
+        """What `read_epoch` found, by name."""
+        counted = {"train_accuracy": self.train_accuracy} if self.objective.counts else {}
+        return {"train_loss": self.train_loss, **counted}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say where the run is; Lightning's own loop counters would say something else after resuming."""

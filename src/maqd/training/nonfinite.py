@@ -3,19 +3,21 @@
 import torch
 from torch import Tensor, nn
 
+from maqd.nn.calling import Inputs, call
 
-def locate_nonfinite(network: nn.Module, images: Tensor | None) -> str:
+
+def locate_nonfinite(network: nn.Module, inputs: Inputs | None) -> str:
     """One line that names the first layer, in order of execution, with an infinite or not-a-number value.
 
     Args:
         network: The network, in the state in which it gave a non-finite loss.
-        images: The batch that did; None looks at the parameters only.
+        inputs: The batch that did; None looks at the parameters only.
     """
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
             layer, _, leaf = name.rpartition(".")
             return f"parameter {leaf!r} of layer {layer or 'network'!r} is not finite"
-    if images is None:
+    if inputs is None:
         return "all parameters are finite; train on one device to find the layer"
     first: list[str] = []
 
@@ -31,7 +33,7 @@ def locate_nonfinite(network: nn.Module, images: Tensor | None) -> str:
         for name, module in network.named_modules():
             record(name, module)
         with torch.no_grad():
-            network(images)
+            call(network, inputs)
     finally:
         for handle in handles:
             handle.remove()

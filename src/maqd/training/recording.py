@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maqd.nn import QuantConv1d, QuantConv2d, QuantLinear
+from maqd.nn.calling import Inputs
 from maqd.report.sparsity import LayerActivations, LayerWeights, activations, nonzero_ratio, weights
 from maqd.training.metrics import MetricsWriter
 
@@ -56,7 +57,7 @@ class RecordingCallback(pl.Callback):
     def __init__(self, writer: MetricsWriter | None) -> None:
         self.writer = writer
         self.codes: dict[str, Tensor] = {}
-        self._sample: Tensor | None = None
+        self._sample: Inputs | None = None
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

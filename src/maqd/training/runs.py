@@ -14,35 +14,37 @@ from torch import nn
 
 from maqd.data import DataConfig, open_data
 from maqd.errors import CheckpointError, ConfigError
-from maqd.models import build_model
+from maqd.nn.calling import each
+from maqd.settings.functions import check_imports
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import from_plain, read_tree
 from maqd.training.checkpoint import Header, describe, fixed_changes, load_network_state, read_checkpoint
+from maqd.training.networks import example_of, network_of
+from maqd.training.objective import Objective
 from maqd.training.run_directory import RunDirectory, Which, checkpoint_path
 
 if TYPE_CHECKING:
     from maqd.graph import Graph
 
 
-def load_network(path: Path) -> tuple[nn.Module, Header]:
+def load_network(path: Path, *, allow_import: bool = False) -> tuple[nn.Module, Header]:
     """The network of a checkpoint, on the CPU, in evaluation mode, with the weights to deploy.
 
     Args:
         path: A checkpoint, or a run directory for its last checkpoint.
+        allow_import: Whether the function that builds the network may be imported, if the checkpoint names one.
 
     Raises:
         CheckpointError: As `read_checkpoint` and `load_network_state`.
+        ConfigError: It names a function that may not be imported, or that cannot be.
     """
     checkpoint = read_checkpoint(RunDirectory(path).last if path.is_dir() else path)
-    info = checkpoint.header.data
-    network = build_model(
-        checkpoint.header.config.model,
-        in_channels=info.in_channels,
-        num_classes=info.num_classes,
-        image_size=info.image_size,
-    )
+    model = checkpoint.header.config.model
+    if model.function is not None:
+        check_imports({"model.function": model.function}, (), where=str(checkpoint.path), allow=allow_import)
+    network = network_of(model, checkpoint.header.data)
     load_network_state(network, checkpoint)
-    return network.to(memory_format=torch.channels_last).eval(), checkpoint.header  # pyright: ignore[reportCallIssue]
+    return network.eval(), checkpoint.header
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,30 @@ class Run:
     Args:
         path: The directory.
         which: The checkpoint to take.
+        allow_import: Whether functions that it names, of its network, its data, its loss, may be imported.
     """
 
     path: Path
     which: Which = Which.LAST
+    allow_import: bool = False
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, Header]:
-        return load_network(checkpoint_path(self.path, self.which))
+        return load_network(checkpoint_path(self.path, self.which), allow_import=self.allow_import)
+
+    def _check_imports(self, *options: str) -> None:
+        named = {key: place for key, place in self.config.functions.items() if key in options}
+        check_imports(named, (), where=str(self.path), allow=self.allow_import)
+
+    @property
+    def objective(self) -> Objective:
+        """Its loss and metric.
+
+        Raises:
+            ConfigError: It names functions that may not be imported, or that cannot be.
+        """
+        self._check_imports("loss", "metric")
+        return Objective.of(self.config)
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -87,7 +105,7 @@ class Run:
 
     @property
     def network(self) -> nn.Module:
-        """Its network, on the CPU, in evaluation mode: uint8 N x C x H x W images -> logits N x classes.
+        """Its network, on the CPU, in evaluation mode; of images: uint8 N x C x H x W -> logits N x classes.
 
         Raises:
             ConfigError: As `config`.
@@ -119,50 +137,60 @@ class Run:
         """
         from maqd.lowering import lower
 
-        info = self.header.data
-        example = torch.zeros(1, *info.shape, dtype=torch.uint8)
-        return lower(self.network, example, labels=info.class_names).graph
+        return lower(self.network, self.example, labels=self.header.data.class_names).graph
 
-    def test_images(
+    @property
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """One sample of zeros for each input of its network."""
+        return example_of(self.header.data)
+
+    def test_inputs(
         self, count: int, *, data: DataConfig | None = None, batch: int = 50
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Images of its test set.
+    ) -> Iterator[tuple[NDArray[np.generic], ...]]:
+        """What its network is tested on.
 
         Args:
-            count: At most this many.
+            count: At most this many samples.
             data: The data set to take instead of the run's own.
-            batch: Images at a time.
+            batch: Samples at a time.
 
         Yields:
-            uint8, up to `batch` x C x H x W.
+            An array for each input, up to `batch` x its shape.
 
         Raises:
-            ConfigError: They have another shape than those it was trained on.
+            ConfigError: They have other shapes or types than those it was trained on, or the run names a function that
+                may not be imported.
         """
+        if data is None:
+            self._check_imports("data.function")
         config = self.config.data if data is None else data
-        opened = open_data(replace(config, eval_batch_size=batch), seed=self.config.seed)
-        if opened.info.shape != self.header.data.shape:
+        opened = open_data(
+            replace(config, eval_batch_size=batch), seed=self.config.seed, classifies=self.config.loss is None
+        )
+        if opened.info.takes != self.header.data.takes:
             raise ConfigError(
-                f"{self.path} was trained on images of shape {self.header.data.shape}, the data has "
-                f"{opened.info.shape}; pass the data it was trained on"
+                f"{self.path} was trained on {self.header.data.takes}, the data has {opened.info.takes}; "
+                "pass the data it was trained on"
             )
         left = count
-        for images, _ in opened.test_loader():
+        for inputs, _ in opened.test_loader():
             if left <= 0:
                 return
-            yield images[:left].contiguous().numpy()
-            left -= len(images)
+            yield tuple(one[:left].contiguous().numpy() for one in each(inputs))
+            left -= len(each(inputs)[0])
 
 
-def open_run(path: Path | str, *, checkpoint: Which = Which.LAST) -> Run:
+def open_run(path: Path | str, *, checkpoint: Which = Which.LAST, allow_import: bool = False) -> Run:
     """Open the directory of a run of `maqd train`.
 
     Args:
         path: The directory.
         checkpoint: Which of its checkpoints.
+        allow_import: Whether functions that the run names, of its network, its data, its loss, may be imported: that
+            runs their code. The modules must be found from here.
 
     Raises:
         CheckpointError: It is missing or holds no such checkpoint.
     """
     checkpoint_path(Path(path), checkpoint)
-    return Run(Path(path), checkpoint)
+    return Run(Path(path), checkpoint, allow_import)

@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from maqd.data import Data, open_data
 from maqd.errors import CheckpointError, ConfigError, NonFiniteError
 from maqd.machine import machine
-from maqd.models import build_model, check_overrides
+from maqd.models import check_overrides
 from maqd.settings.training import Device, Schedule, TrainConfig
 from maqd.settings.tree import to_plain
 from maqd.training.checkpoint import (
@@ -41,7 +41,9 @@ from maqd.training.environment import Processes, below_torchrun, processes, reso
 from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
 from maqd.training.metrics import MetricsCallback, MetricsWriter, loss_trend, read_metrics, truncate_metrics
 from maqd.training.module import TrainingModule
+from maqd.training.networks import fit_inputs, network_of
 from maqd.training.nonfinite import all_finite, locate_nonfinite
+from maqd.training.objective import Objective, check_objective
 from maqd.training.progress import Output, ProgressCallback
 from maqd.training.recording import RecordingCallback
 from maqd.training.run_directory import RunDirectory, locked
@@ -54,7 +56,7 @@ class TrainResult:
 
     Args:
         run: Its directory.
-        images: What was evaluated: "validation" for held-out images, "test" where none are held out.
+        images: What was evaluated: "validation" for held-out samples, "test" where none are held out.
         evaluation: Result of the last epoch's weights.
         best: Best result of any epoch on held-out images; None where none are held out.
         steps: Optimizer steps.
@@ -95,7 +97,7 @@ class CheckpointCallback(pl.Callback):
         """Save; the newest of equally good results is the best."""
         found, best = pl_module.evaluation, pl_module.best
         # The test set selects nothing.
-        if pl_module.config.data.validation and (best is None or found.correct >= best.correct):
+        if pl_module.config.data.validation and (best is None or found.no_worse_than(best)):
             pl_module.best = found
             save(trainer, self.run.best)
         save(trainer, self.run.last)
@@ -186,14 +188,18 @@ def _train(
             return _already_done(checkpoint, run, output)
     if config.compute.threads is not None:
         torch.set_num_threads(config.compute.threads)
-    data = open_data(config.data, seed=config.seed, rank=place.rank, world_size=place.world)
+    objective = Objective.of(config)
+    data = open_data(
+        config.data, seed=config.seed, rank=place.rank, world_size=place.world, classifies=config.loss is None
+    )
     torch.manual_seed(config.seed)
-    network: Any = build_model(
-        config.model,
-        in_channels=data.info.in_channels,
-        num_classes=data.info.num_classes,
-        image_size=data.info.image_size,
-    ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = network_of(config.model, data.info)
+    name = config.model.function or config.model.architecture.value
+    if data.train_inputs is not None:
+        fit_inputs(network, data.train_inputs, name)
+    if config.functions or data.train_inputs is not None:
+        inputs, targets = next(iter(data.test_loader()))
+        check_objective(network, inputs, targets, objective, name)
     start = Position()
     if checkpoint is not None:
         check_same_run(checkpoint, config, data.info)
@@ -208,6 +214,7 @@ def _train(
     module = TrainingModule(
         config,
         network,
+        objective=objective,
         info=data.info,
         train_loader=data.train_loader(),
         evaluation_loader=data.validation_loader() or data.test_loader(),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maqd.errors import CheckpointError, ConfigError
 from maqd.nn import NormActivation, Quantizer, ThresholdQuantizer
+from maqd.nn.calling import Inputs, call
 from maqd.nn.functional import quantize_activation
 from maqd.nn.layers import QuantLayer
 from maqd.nn.norm import FoldableNorm
@@ -68,7 +69,7 @@ def _momentum(network: nn.Module) -> Iterator[list[FoldableNorm]]:
 
 
 @torch.no_grad()
-def reestimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def reestimate_statistics(network: nn.Module, batches: Iterable[Inputs]) -> None:
     """Replaces the running statistics of all normalizations by plain means over batches, in place.
 
     Afterwards they belong to the weights as they are now, and not to those of the last few hundred steps. (Called BN
@@ -89,7 +90,7 @@ def reestimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None
             count += 1
             for norm in norms:
                 norm.momentum = 1 / count
-            network(batch)
+            call(network, batch)
     network.train(training)
     if not count:
         raise ConfigError("statistics are re-estimated from batches, got none; pass at least one")
@@ -97,7 +98,7 @@ def reestimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 @torch.no_grad()
 def warm_start(
-    network: nn.Module, float_state: Mapping[str, Tensor], batches: Iterable[Tensor], *, fit: bool = True
+    network: nn.Module, float_state: Mapping[str, Tensor], batches: Iterable[Inputs], *, fit: bool = True
 ) -> dict[str, Tensor]:
     """The state with which a network of few states starts from a trained float network of the same layers.
 
@@ -152,14 +153,14 @@ def _learned(network: nn.Module) -> Iterator[tuple[nn.Module, nn.ParameterList]]
             yield module, module.learned
 
 
-def _fit_scales(network: nn.Module, batch: Tensor) -> None:
+def _fit_scales(network: nn.Module, batch: Inputs) -> None:
     hooks = [
         module.register_forward_pre_hook(_fit)
         for module in network.modules()
         if isinstance(module, NormActivation) and module.quantizer is not None
     ]
     network.train()
-    network(batch)
+    call(network, batch)
     for hook in hooks:
         hook.remove()
 
