@@ -34,6 +34,7 @@ ALLOWED = {
     "models": {"nn", "settings", "numerics"},
     "data": {"settings", "io"},
     "lowering": {"nn", "runtime", "graph", "numerics", "settings"},
+    "convert": {"lowering", "nn", "settings", "numerics"},
     "training": {"lowering", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},
     "report": {"nn", "settings", "numerics", "io"},
     "experiment": set(),
@@ -43,7 +44,7 @@ ALLOWED = {
     },
 }  # fmt: skip
 """The rooms of the package and which others each may import, at any depth of its code."""
-TORCH = {"nn", "models", "data", "lowering", "training", "report"}
+TORCH = {"nn", "models", "data", "lowering", "convert", "training", "report"}
 """Rooms that may load torch when they are imported; every other one must run with NumPy alone."""
 TORCH_MODULES = {"maqd.cli.demo"}
 """Commands that need torch from their first line."""

@@ -1,7 +1,7 @@
 """maqd: very low-bit neural networks, trained in PyTorch and run as the same integers everywhere.
 
-`import maqd` needs NumPy only. What needs PyTorch lives below `maqd.nn`, `maqd.models`, `maqd.data`, `maqd.training`
-and `maqd.lowering`, and is imported when it is asked for.
+`import maqd` needs NumPy only. What needs PyTorch lives below `maqd.nn`, `maqd.models`, `maqd.data`, `maqd.training`,
+`maqd.lowering` and `maqd.convert`, and is imported when it is asked for.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from maqd.errors import MaqdError
 from maqd.numerics.states import Grid, States
 
 if TYPE_CHECKING:
+    from maqd.convert import convert
     from maqd.graph.container import save
     from maqd.lowering import check, lower
     from maqd.runtime import load
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Grid", "MaqdError", "States", "__version__", "check", "load", "lower", "open_run", "save"]
+__all__ = ["Grid", "MaqdError", "States", "__version__", "check", "convert", "load", "lower", "open_run", "save"]
 
 _HOMES = {
     "check": "maqd.lowering",
+    "convert": "maqd.convert",
     "load": "maqd.runtime",
     "lower": "maqd.lowering",
     "open_run": "maqd.training.runs",

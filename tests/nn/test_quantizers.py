@@ -11,6 +11,7 @@ import maqd
 from maqd.errors import ConfigError
 from maqd.graph import Weighted
 from maqd.nn import (
+    FittedSteps,
     IntegerInput,
     LayerBatchNorm,
     NormActivation,
@@ -110,3 +111,48 @@ def test_what_is_no_quantizer_is_refused_with_a_remedy():
         QuantLinear(6, 4, states=RoundClip(states=FIVE), step=0.5)
     with pytest.raises(ConfigError, match=r"a quantizer needs States, got 4; use States\(count=M, signed=False\)"):
         Quantizer(states=4)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("states", [2, 3, 4, 16, 255])
+@pytest.mark.parametrize("per_filter", [True, False])
+def test_fitted_steps_are_the_float_weights_times_one_factor_a_filter(states: int, per_filter: bool):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 5, 3, 3, generator=generator) + torch.randn(6, 1, 1, 1, generator=generator)
+    quantizer = FittedSteps(states=States(count=states, signed=True), per_filter=per_filter)
+    learned = quantizer.initial(weight)
+    codes = quantizer.codes(weight, learned)
+    assert set(codes.unique().tolist()) <= set(quantizer.states.codes)
+    assert torch.equal(quantizer.values(weight, 0.5, learned), codes * 0.5)
+    step = quantizer.steps(weight, learned)
+    restored = codes * (step / quantizer.states.spacing)
+
+    def error(factor: float) -> float:
+        index = torch.clamp(torch.floor(weight / (step * factor) + quantizer.states.origin + 0.5), 0, states - 1)
+        value = (quantizer.states.low + quantizer.states.spacing * index) * step * factor / quantizer.states.spacing
+        return float((value - weight).square().mean())
+
+    assert error(1.0) == pytest.approx(float((restored - weight).square().mean()))
+    assert error(1.0) < min(error(0.7), error(1.4))
+    if states == 255:
+        assert torch.allclose(restored, weight.double(), atol=2 * float(step.max()))
+
+
+def test_fitted_steps_have_the_gradient_of_their_formula():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    quantizer = FittedSteps(states=FIVE)
+    learned = quantizer.initial(weight.detach())
+    upstream = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    (grad,) = torch.autograd.grad(quantizer.values(weight, 0.25, learned), weight, upstream)
+    (wanted,) = torch.autograd.grad(quantizer.unrounded(weight, 0.25, learned), weight, upstream)
+    assert torch.allclose(grad, wanted, rtol=1e-12)
+
+
+def test_filters_of_zeros_have_fitted_steps():
+    weight = torch.zeros(2, 4)
+    layer = QuantLinear(4, 2, states=FittedSteps(states=FIVE), input_grid=UNIT)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    assert torch.equal(layer.weight_codes(), torch.zeros(2, 4, dtype=torch.int16))
+    layer(torch.ones(1, 4)).sum().backward()
+    assert torch.isfinite(layer.weight.grad).all()

@@ -2,9 +2,18 @@
 
 from maqd.nn.activation import NormActivation, QuantActivation
 from maqd.nn.factory import LayerFactory, grid_of
+from maqd.nn.fitted import FittedSteps
 from maqd.nn.inputs import IntegerInput
 from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
-from maqd.nn.norm import BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Normalization, make_norm
+from maqd.nn.norm import (
+    BatchNorm,
+    ChannelMap,
+    LayerBatchNorm,
+    LayerNorm,
+    LevelledLayerBatchNorm,
+    Normalization,
+    make_norm,
+)
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
 from maqd.nn.quantizers import RoundClip, ThresholdQuantizer, WeightQuantizer
 from maqd.nn.rounding import set_rounding
@@ -24,6 +33,8 @@ __all__ = [
     "ActMethod",
     "Affine",
     "BatchNorm",
+    "ChannelMap",
+    "FittedSteps",
     "GlobalSumPool",
     "IntegerInput",
     "LayerBatchNorm",

@@ -297,6 +297,50 @@ class BatchNorm(FoldableNorm):
         return Statistics(mean=mean, rstd=rstd, count=count, own=torch.ones_like(count), group=group)
 
 
+class ChannelMap(FoldableNorm):
+    """A scale and an offset per channel without any statistics: y = weight[c] * x + bias[c].
+
+    What stands in a `NormActivation` where a network has no normalization: networks converted from float keep their
+    function with it, and both parameters train.
+
+    Args:
+        num_features, affine, channel_dim: As in `Normalization`.
+    """
+
+    per_channel = False
+
+    def __init__(self, num_features: int, *, affine: Affine = Affine.CHANNEL, channel_dim: int = 1) -> None:
+        super().__init__(num_features, affine=affine, channel_dim=channel_dim)
+
+    def register_statistics(self, num_features: int) -> None:
+        """None that are saved; the mean tells the device."""
+        self.register_buffer("running_mean", torch.zeros(()), persistent=False)
+
+    def running_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean 0 and standard deviation 1."""
+        return torch.zeros_like(self.running_mean, dtype=torch.float64), torch.ones_like(
+            self.running_mean, dtype=torch.float64
+        )
+
+    def normalize(self, x: Tensor, quantizer: Quantizer | None) -> Tensor:
+        """The map and the quantizer (if any) as one operation."""
+        self.check_input(x)
+        mean, rstd = (value.reshape(1) for value in self.running_statistics())
+        # Of infinitely many values none changes the statistics: the gradient is that of the map alone.
+        statistics = Statistics(mean=mean, rstd=rstd, count=torch.full_like(mean, torch.inf))
+        return self.from_rows(norm_act(self.to_rows(x), self.weight, self.bias, statistics, quantizer), x)
+
+    def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """Never called: there are no statistics."""
+        raise NotImplementedError
+
+    def state_key(self) -> Hashable:
+        return versions(self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, channel_dim={self.channel_dim}"
+
+
 class LayerNorm(Normalization):
     """Layer normalization (Ba et al., arXiv 1607.06450): one mean and variance per sample, over channels and space.
 

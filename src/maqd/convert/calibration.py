@@ -1,0 +1,148 @@
+"""Runs a float network and its conversion side by side: what tensors look like, and how well they agree."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from maqd.convert.fitting import Observed, correct, observe, sampled
+from maqd.convert.values import Site
+from maqd.nn.norm import FoldableNorm
+from maqd.nn.tracing import Traced, evaluation
+
+MOST_SAMPLES = 512
+"""Samples that a conversion looks at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAgreement:
+    """How close a quantizer's codes are to the float activation.
+
+    Args:
+        name: Of the quantizer.
+        cosine: Of the codes and the float values.
+    """
+
+    name: str
+    cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How close a converted network is to the float one, before any training.
+
+    Args:
+        samples: That were compared.
+        top1: Share of the samples, or of their positions, whose largest result is the same; None where a network
+            returns one number.
+        cosine: Of all results.
+        layers: Of the quantizers, in order.
+    """
+
+    samples: int
+    top1: float | None
+    cosine: float
+    layers: tuple[LayerAgreement, ...]
+
+
+def gathered(batches: Iterable[Any]) -> tuple[Tensor, ...]:
+    """The first `MOST_SAMPLES` samples of some batches, each a tensor or a tuple of one for each input."""
+    held: list[tuple[Tensor, ...]] = []
+    count = 0
+    for batch in batches:
+        held.append(batch if isinstance(batch, tuple) else tuple(batch) if isinstance(batch, list) else (batch,))
+        count += held[-1][0].shape[0]
+        if count >= MOST_SAMPLES:
+            break
+    return tuple(torch.cat(parts)[:MOST_SAMPLES] for parts in zip(*held, strict=True))
+
+
+class _Watch(fx.Interpreter):
+    """Runs a float network and looks at some of its tensors."""
+
+    def __init__(self, traced: Traced, wanted: dict[fx.Node, int]) -> None:
+        super().__init__(traced.model)
+        self.wanted, self.seen = wanted, dict[fx.Node, Observed]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self.wanted:
+            self.seen[n] = observe(result, self.wanted[n])
+        return result
+
+
+class _Correct(fx.Interpreter):
+    """Runs a converted network and corrects each normalization just before it is used."""
+
+    def __init__(self, model: fx.GraphModule, sites: dict[str, tuple[Site, Observed]], corrects: bool) -> None:
+        super().__init__(model)
+        self.sites, self.corrects = sites, corrects
+        self.cosines: dict[str, float] = {}
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        found = self.sites.get(str(target))
+        if found is None:
+            return super().call_module(target, args, kwargs)
+        site, seen = found
+        if site.made is None or not isinstance(site.made.norm, FoldableNorm):
+            raise RuntimeError(f"{target} is used before it is made")
+        if self.corrects:
+            correct(site.made.norm, args[0], seen, site.scale.value)
+            site.made.fold()
+        result = super().call_module(target, args, kwargs)
+        self.cosines[str(target)] = cosine(sampled(result), site.target(seen.sample))
+        return result
+
+
+def cosine(x: Tensor, y: Tensor) -> float:
+    """Of the angle between two tensors; 1 if both are zero."""
+    x, y = x.flatten().double(), y.flatten().double()
+    size = float(x.norm() * y.norm())
+    return float(x @ y) / size if size else float(x.norm() == y.norm())
+
+
+@torch.no_grad()
+def watch(traced: Traced, sites: Sequence[Site], inputs: tuple[Tensor, ...]) -> tuple[dict[Site, Observed], Any]:
+    """What the float tensors before some quantizers look like, and what the float network returns."""
+    wanted = {site.source.float_node: site.source.channel_dim for site in sites}
+    with evaluation(traced.model):
+        runner = _Watch(traced, wanted)
+        result = runner.run(*inputs)
+    return {site: runner.seen[site.source.float_node] for site in sites}, result
+
+
+@torch.no_grad()
+def compare(
+    model: fx.GraphModule, seen: dict[Site, Observed], inputs: tuple[Tensor, ...], expected: Any, *, corrects: bool
+) -> Agreement:
+    """How well a converted network agrees with the float one, after its normalizations were corrected if asked for."""
+    sites = {site.name: (site, observed) for site, observed in seen.items()}
+    with evaluation(model):
+        runner = _Correct(model, sites, corrects)
+        result = runner.run(*inputs)
+    pairs = list(zip(flat(result), flat(expected), strict=True))
+    first, wanted = pairs[0]
+    top1 = None
+    if first.ndim > 1 and first.shape[1] > 1:
+        top1 = float((first.argmax(1) == wanted.argmax(1)).double().mean())
+    return Agreement(
+        samples=inputs[0].shape[0],
+        top1=top1,
+        cosine=cosine(torch.cat([one.flatten() for one, _ in pairs]), torch.cat([two.flatten() for _, two in pairs])),
+        layers=tuple(LayerAgreement(name=name, cosine=value) for name, value in runner.cosines.items()),
+    )
+
+
+def flat(result: Any) -> list[Tensor]:
+    """The tensors of a result, in order."""
+    if isinstance(result, Tensor):
+        return [result]
+    parts = result.values() if isinstance(result, dict) else result if isinstance(result, tuple | list) else ()
+    return [tensor for part in parts for tensor in flat(part)]
+
+
+def assemble(model: nn.Module, modules: dict[str, nn.Module], graph: fx.Graph) -> fx.GraphModule:
+    """A module of the calls of a graph and the modules that it names."""
+    return fx.GraphModule(modules, graph, class_name=type(model).__name__)  # pyright: ignore[reportArgumentType]

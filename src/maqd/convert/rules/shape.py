@@ -1,0 +1,80 @@
+"""The same codes in another shape, and calls that change nothing in evaluation."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from maqd.convert.inputs import EntryNumbers
+from maqd.convert.rewriter import Rule, Rules, Step, Want
+from maqd.convert.values import Grade, Value
+
+
+def reshape(step: Step, x: Any, *arguments: Any, **options: Any) -> Value:
+    """Any call that keeps the order of a sample's values."""
+    value = step.tensor(x)
+    same = step.shape == value.shape
+    value = step.passed(value) if not value.per_channel or value.pending or value.scale else moved(step, value)
+    call = step.call
+    if call.op == "call_module":
+        module: Any = step.rewriter.traced.model.get_submodule(str(call.target))
+        node = step.call_module(step.add_module(module), value)
+    else:
+        target = {"view": "reshape", "view_as": "reshape_as"}.get(str(call.target), call.target)
+        args, kwargs = step.rewriter.written(call)
+        node = step.rewriter.write(call, call.op, target, (value.node, *args[1:]), kwargs)
+    step.became("the same codes")
+    return replace(value, node=node, float_node=call, shape=step.shape, channel_dim=value.channel_dim if same else 1)
+
+
+def moved(step: Step, value: Value) -> Value:
+    """Accumulators as codes: their channels are about to move. An input of one scale may pass."""
+    numbers = value.numbers
+    if isinstance(numbers, EntryNumbers) and max(numbers.k.numel(), numbers.t.numel()) == 1:
+        return value
+    many = bool(step.wants & {Want.MANY, Want.EXACT, Want.ANY})
+    return step.quantized(value, Want.MANY if many or value.grade is Grade.INPUT else Want.FEW)
+
+
+def unchanged(step: Step, x: Any, *arguments: Any, **options: Any) -> Any:
+    """A call that changes nothing."""
+    step.became("nothing")
+    return x
+
+
+def dropout(step: Step, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
+    """Dropout, which acts in training."""
+    return _drop(step, x, nn.Dropout(p))
+
+
+def _drop(step: Step, x: Any, module: Any) -> Value:
+    value = step.tensor(x)
+    if module.p == 0:
+        return unchanged(step, value)
+    kind = type(module)
+    value = step.passed(value)
+    node = step.call_module(step.add_module(kind(module.p)), value)
+    step.became("the same, in training")
+    return replace(value, node=node, float_node=step.call)
+
+
+_RESHAPE = Rule(apply=reshape, want=Want.PASS)
+_UNCHANGED = Rule(apply=unchanged, want=Want.PASS)
+
+RULES = Rules(
+    modules={
+        **dict.fromkeys((nn.Flatten, nn.Unflatten), _RESHAPE),
+        nn.Identity: _UNCHANGED,
+        **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), Rule(apply=_drop, want=Want.PASS)),
+    },
+    functions={
+        **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze), _RESHAPE),
+        **dict.fromkeys(
+            ("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "reshape_as", "view_as"), _RESHAPE
+        ),
+        **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d), Rule(apply=dropout, want=Want.PASS)),
+        **dict.fromkeys(("contiguous", "clone", "detach", "float", "to", "type"), _UNCHANGED),
+    },
+)

@@ -1,0 +1,66 @@
+"""How a float network becomes one of few states."""
+
+import enum
+from dataclasses import dataclass, field
+
+from maqd.errors import ConfigError
+from maqd.numerics.states import MAX_STATES, States
+from maqd.settings.quantization import Override, Surrogate
+
+
+class Kept(enum.Enum):
+    """What a float network's batch normalizations become."""
+
+    KEEP = "keep"
+    """Batch normalization, with its statistics and parameters."""
+    LBN = "lbn"
+    """Layer-Batch Normalization, the same function before training."""
+    LEVELLED = "levelled"
+    """Levelled Layer-Batch Normalization, the same function before training."""
+
+
+EDGE_STATES = 15
+"""States that the first layer, the head and depthwise layers have at least, if a configuration does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionConfig:
+    """States of a converted network.
+
+    Args:
+        weights: M_w of the layers.
+        activations: M_a of the activations that layers read.
+        edge: Weight states of layers that read the network's input or whose result leaves it; None for the larger of
+            `weights` and 15.
+        depthwise: Weight states of depthwise layers; None likewise.
+        stream: States of what is added, gated or returned, unsigned; where the sign matters, the odd number below.
+        norm: What batch normalizations become.
+        overrides: Other states by the name of the float network's module; the last match wins.
+        surrogate: Gradient of the activations' quantizers.
+    """
+
+    weights: int = 3
+    activations: int = 4
+    edge: int | None = None
+    depthwise: int | None = None
+    stream: int = MAX_STATES
+    norm: Kept = Kept.KEEP
+    overrides: list[Override] = field(default_factory=list)
+    surrogate: Surrogate = field(default_factory=Surrogate)
+
+    def __post_init__(self) -> None:
+        for count in (self.weights, self.activations, self.edge, self.depthwise, self.stream):
+            if count is not None:
+                States(count=count, signed=False)
+        if self.stream < 3:
+            raise ConfigError(f"a stream needs at least 3 states to have a sign, got {self.stream}; use 256")
+
+    @property
+    def edge_states(self) -> int:
+        """M_w of first layers and heads."""
+        return max(self.weights, EDGE_STATES) if self.edge is None else self.edge
+
+    @property
+    def depthwise_states(self) -> int:
+        """M_w of depthwise layers."""
+        return max(self.weights, EDGE_STATES) if self.depthwise is None else self.depthwise
