@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: wheel test-min-versions help setup demo test test-all graphs lint format clean sanitize fuzz
+.PHONY: wheel test-min-versions help setup demo test test-all graphs campaigns lint format clean sanitize fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite, in under five minutes"
 	@echo "make test-all  the same with the long tests"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
+	@echo "make campaigns  10,000 damaged files for every reader, runs killed at 100 moments, full disks"
 	@echo "make lint   ruff, pyright and clang-format"
 	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
 	@echo "make test-min-versions  try the oldest NumPy, onnx and ONNX Runtime that are allowed"
@@ -47,6 +48,10 @@ graphs: $(STAMP)
 
 # Layout of the C and C++ files; .clang-format has the rules.
 CLANG_FORMAT = $(BIN)/clang-format $(wildcard csrc/*/*.[ch] csrc/*/*.cpp tests/csrc/*.cpp)
+# Seeds are fixed: what fails once fails again. Damaged files that are findings are kept in build/.
+campaigns: $(STAMP)
+	MAQD_MUTATIONS=10000 MAQD_KILLS=100 $(PYTEST) tests/campaigns
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

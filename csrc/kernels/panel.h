@@ -102,10 +102,12 @@ inline Left fill_panel(const DenseCall &dense, Place place, size_t count, uint8_
     return {panel, dense.depth(), dense.run};
 }
 
-// Bytes of a strip: the part of an input row under 16 * n output columns.
+// Bytes of a strip: the part of an input row under 16 * n output columns, or under two more than there are: a last tile
+// of three may begin with the last one.
 inline size_t strip_size(const DenseCall &dense) {
     const maqd_window &w = dense.conv.window;
-    const int32_t columns = (dense.conv.columns + 15) / 16 * 16;
+    const int32_t whole = (dense.conv.columns + 15) / 16 * 16, most = dense.conv.columns + 2;
+    const int32_t columns = whole < most ? most : whole;
     const auto seen = static_cast<size_t>((columns - 1) * w.stride_columns + w.kernel_columns);
     const auto rows = static_cast<size_t>(dense.interleaved ? w.kernel_rows : 1);
     return (seen * rows * dense.inputs() + SLACK + 63) / 64 * 64;

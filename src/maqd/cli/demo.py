@@ -37,7 +37,7 @@ from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import Engine, Verification, verify
 from maqd.settings.training import TrainConfig
-from maqd.settings.tree import from_plain, read_tree
+from maqd.settings.tree import read_config
 from maqd.training.checkpoint import Evaluation
 from maqd.training.interrupt import Interrupted
 from maqd.training.progress import Output
@@ -195,7 +195,7 @@ def check_run(contestant: Contestant, path: Path) -> None:
     directory = RunDirectory(path)
     if directory.holds():
         directory.check(resume=False, overwrite=True)
-        stored = from_plain(TrainConfig, read_tree(directory.config, TrainConfig))
+        stored = read_config(directory.config, TrainConfig)
         wanted = contestant.config
         if (stored.model, stored.data) != (wanted.model, wanted.data):
             raise ConfigError(f"{path} holds a run that is not the demo's; name another directory with --output DIR")

@@ -226,7 +226,7 @@ def _no_row(where: str, what: object) -> DataError:
 def _parse(line: bytes, where: str) -> Row:
     try:
         tree = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_row(where, error) from error
     if not isinstance(tree, dict) or tree.keys() != {"case", *_TYPES}:
         raise _no_row(where, f"its fields are {sorted(tree) if isinstance(tree, dict) else tree!r}")
@@ -239,4 +239,7 @@ def _parse(line: bytes, where: str) -> Row:
         case = Case(**tree.pop("case"))
     except TypeError as error:
         raise _no_row(where, error) from error
+    for name, value in dataclasses.asdict(case).items():
+        if type(value) not in ((int, type(None)) if name.endswith("states") else (str,)):
+            raise _no_row(where, f"{name} is {value!r}")
     return Row(case=case, **{**tree, "config": tuple(tree["config"])})

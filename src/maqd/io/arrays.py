@@ -1,7 +1,5 @@
 """NumPy's files: .npy with one array, .npz with several by name."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +19,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
         DataError: The file is missing, damaged, empty, or holds something else.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"": found}
-        with found:
-            arrays = {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        # Opened here: NumPy leaves files open that it cannot read.
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return {"": found}
+            with found:
+                arrays = {name: found[name] for name in found.files}
+    except Exception as error:
+        # Damaged files raise nearly anything: BadZipFile, TokenError, MemoryError, zlib.error, NotImplementedError, ...
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"{path} cannot be read as arrays: {reason}; save it with numpy.save or numpy.savez") from error
     if not arrays:

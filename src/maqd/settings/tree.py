@@ -133,6 +133,19 @@ def read_tree(path: Path, cls: type) -> dict[str, Any]:
     return tree
 
 
+def read_config(path: Path, cls: type[T]) -> T:
+    """The configuration in a YAML file.
+
+    Raises:
+        ConfigError: As `read_tree`, or a value is out of its range; the message names the file.
+    """
+    tree = read_tree(path, cls)
+    try:
+        return from_plain(cls, tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}; correct the file") from error
+
+
 def parse_option(cls: type, key: str, text: str) -> dict[str, Any]:
     """The plain tree of one option of the command line.
 

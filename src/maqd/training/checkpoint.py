@@ -213,7 +213,14 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> Checkpoint:
         raise CheckpointError(
             f"{path} is damaged ({len(data)} bytes, {type(error).__name__}); use another checkpoint"
         ) from error
-    return Checkpoint(path, read_header(path, tree), tree)
+    header = read_header(path, tree)
+    for key in ("state_dict", *([EMA_KEY] if EMA_KEY in tree else [])):
+        state = tree[key]
+        if not isinstance(state, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+        ):
+            raise CheckpointError(f'{path} is damaged: "{key}" must hold tensors by name; use another checkpoint')
+    return Checkpoint(path, header, tree)
 
 
 def read_header(path: Path, tree: object) -> Header:

@@ -56,18 +56,26 @@ class LossWindow:
 def truncate_metrics(path: Path, position: Position) -> None:
     """Drop the lines that a run wrote after the checkpoint it is resumed from, and a last line cut short."""
     if path.exists():
-        kept = [entry for entry in read_metrics(path) if entry.get("step", 0) <= position.step]
+        kept = [entry for entry in read_metrics(path) if entry["step"] <= position.step]
         write_run_file(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, without one that was cut short; none if there is no such file."""
-    found = []
+    """The lines of a run's metrics, without those that are damaged or cut short; none if there is no such file."""
+    found: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
+        found = [entry for line in path.read_bytes().splitlines() if (entry := parse_entry(line)) is not None]
     return found
+
+
+def parse_entry(line: bytes) -> dict[str, Any] | None:
+    """A line of a run's metrics: what happened, "event", and after which step, "step"; None if it is damaged."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("event"), str) and type(entry.get("step")) is int
+    return entry if whole else None
 
 
 WINDOW = 10
@@ -85,7 +93,7 @@ def loss_trend(entries: Iterable[Mapping[str, Any]]) -> tuple[float, float] | No
     """
     lines: list[tuple[int, int, float]] = []  # first and last step that a loss is the mean of, and the loss
     for entry in entries:
-        if entry.get("event") == "train":
+        if entry.get("event") == "train" and isinstance(entry.get("loss"), int | float):
             lines.append((lines[-1][1] + 1 if lines else 1, entry["step"], entry["loss"]))
     if not lines:
         return None

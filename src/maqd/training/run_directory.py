@@ -82,7 +82,7 @@ class RunDirectory:
             return False
         if not self._is_ours():
             return False
-        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        lines = self.metrics.read_text(errors="replace").splitlines() if self.metrics.exists() else []
         return all('"event": "validation"' not in line and '"event": "test"' not in line for line in lines)
 
     def check(self, *, resume: bool, overwrite: bool) -> None:

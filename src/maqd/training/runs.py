@@ -1,6 +1,5 @@
 """Finished runs, opened: `maqd.open_run`."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,8 +16,9 @@ from maqd.errors import CheckpointError, ConfigError
 from maqd.nn.calling import each
 from maqd.settings.functions import check_imports
 from maqd.settings.training import TrainConfig
-from maqd.settings.tree import from_plain, read_tree
+from maqd.settings.tree import read_config
 from maqd.training.checkpoint import Header, describe, fixed_changes, load_network_state, read_checkpoint
+from maqd.training.metrics import parse_entry
 from maqd.training.networks import example_of, network_of
 from maqd.training.objective import Objective
 from maqd.training.run_directory import RunDirectory, Which, checkpoint_path
@@ -89,7 +89,7 @@ class Run:
         path, trained = RunDirectory(self.path).config, self.header.config
         if not path.exists():
             return trained
-        stored = from_plain(TrainConfig, read_tree(path, TrainConfig))
+        stored = read_config(path, TrainConfig)
         changes = fixed_changes(trained, stored)
         if changes:
             raise ConfigError(
@@ -122,11 +122,19 @@ class Run:
         """
         path = RunDirectory(self.path).metrics
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read: {error}; continue the run with --resume to mend it"
-            ) from error
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; train again") from error
+        found = []
+        for number, line in enumerate(lines, 1):
+            entry = parse_entry(line)
+            if entry is None:
+                raise CheckpointError(
+                    f'{path}, line {number}, is no JSON object with "event" and "step"; continue the run with --resume '
+                    "to mend it"
+                )
+            found.append(entry)
+        return found
 
     @cached_property
     def graph(self) -> "Graph":
