@@ -90,7 +90,7 @@ def test_a_layer_that_is_used_twice_gets_two_nodes():
     assert names[-6:] == ["conv", "act", "conv#2", "act#2", "add", "output"]
 
 
-@pytest.mark.parametrize("norm", [Norm.LBN, Norm.LEVELLED_LBN, Norm.BN])
+@pytest.mark.parametrize("norm", [Norm.LBN, Norm.LEVELLED_LBN, Norm.BN, Norm.EBN])
 def test_trained_statistics_fold(norm: Norm):
     torch.manual_seed(0)
     config = ModelConfig(architecture=Architecture.VGG_NARROW, width=0.25, quant=QuantConfig(norm=norm))

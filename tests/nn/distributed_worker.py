@@ -12,7 +12,7 @@ from maqd.nn import NormActivation, Quantizer, make_norm
 from maqd.settings.quantization import Norm
 
 CHANNELS = 5
-KINDS = [Norm.LBN, Norm.LEVELLED_LBN, Norm.BN]
+KINDS = [Norm.LBN, Norm.LEVELLED_LBN, Norm.BN, Norm.EBN]
 SPLITS = {"equal": (4, 4), "unequal": (7, 1)}
 STEPS = 3
 CASES = [

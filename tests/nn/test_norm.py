@@ -8,11 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from maqd.errors import ConfigError
-from maqd.nn import Affine, BatchNorm, LayerBatchNorm, LayerNorm, LevelledLayerBatchNorm, Norm, Normalization, make_norm
+from maqd.nn import (
+    Affine,
+    BatchNorm,
+    ExtendedBatchNorm,
+    LayerBatchNorm,
+    LayerNorm,
+    LevelledLayerBatchNorm,
+    Norm,
+    Normalization,
+    make_norm,
+)
 from maqd.nn.norm import FoldableNorm
 
 C = 6
-FOLDABLE = [LayerBatchNorm, LevelledLayerBatchNorm, BatchNorm]
+FOLDABLE = [LayerBatchNorm, LevelledLayerBatchNorm, BatchNorm, ExtendedBatchNorm]
 ALL = [*FOLDABLE, LayerNorm]
 SHAPES = {
     "NC": ((8, C), 1),
@@ -38,7 +48,7 @@ def sample(shape: tuple[int, ...], dim: int, dtype: torch.dtype = torch.float64)
 
 
 class Reference:
-    """All four normalizations in float64 NumPy, with the channels last, and their running statistics."""
+    """All normalizations in float64 NumPy, with the channels last, and their running statistics."""
 
     def __init__(self, norm: Normalization) -> None:
         self.norm = norm
@@ -52,10 +62,10 @@ class Reference:
         weight, bias = self.norm.weight, self.norm.bias
         return z if weight is None else z * weight.detach().double().numpy() + bias.detach().double().numpy()
 
-    def move(self, z: np.ndarray, axes: tuple[int, ...] | None) -> None:
+    def move(self, mean: np.ndarray, var: np.ndarray) -> None:
         momentum = self.norm.momentum
-        self.mean = (1 - momentum) * self.mean + momentum * z.mean(axes)
-        self.var = (1 - momentum) * self.var + momentum * z.var(axes, ddof=1)
+        self.mean = (1 - momentum) * self.mean + momentum * mean
+        self.var = (1 - momentum) * self.var + momentum * var
 
     def level(self, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         mean, var = x.mean(axes), x.var(axes)
@@ -74,8 +84,12 @@ class Reference:
             return self.affine((x - x.mean(inner, keepdims=True)) / np.sqrt(x.var(inner, keepdims=True) + eps))
         if isinstance(self.norm, LevelledLayerBatchNorm):
             x = self.level(x, axes)
+        if isinstance(self.norm, ExtendedBatchNorm):
+            centred = x - x.mean(axes)
+            self.move(x.mean(axes), centred.var(ddof=1))
+            return self.affine(centred / np.sqrt(centred.var() + eps))
         over = axes if isinstance(self.norm, BatchNorm) else None
-        self.move(x, over)
+        self.move(x.mean(over), x.var(over, ddof=1))
         return self.affine((x - x.mean(over)) / np.sqrt(x.var(over) + eps))
 
     def evaluate(self, x: np.ndarray) -> np.ndarray:
@@ -151,8 +165,9 @@ def test_one_vector_of_features_is_a_batch(kind: type[Normalization]):
 
 
 @pytest.mark.parametrize("shape", [(1, C), (1, C, 1, 1)])
-def test_batch_norm_refuses_one_value_per_channel(shape: tuple[int, ...]):
-    norm = BatchNorm(C)
+@pytest.mark.parametrize("kind", [BatchNorm, ExtendedBatchNorm])
+def test_statistics_per_channel_refuse_one_value(kind: type[FoldableNorm], shape: tuple[int, ...]):
+    norm = kind(C)
     with pytest.raises(ConfigError, match=r"at least 2 values per statistic.*got 1 .*LayerBatchNorm"):
         norm(torch.randn(shape))
     assert torch.equal(norm.running_mean, torch.zeros(C))
@@ -322,7 +337,7 @@ def test_gradient_of_levelled_channels_blends_that_of_bn_and_lbn(shape: tuple[in
     torch.testing.assert_close(grad, rstd * (weighted - means[0] - xhat * means[1]), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [LayerBatchNorm, BatchNorm])
+@pytest.mark.parametrize("kind", [LayerBatchNorm, BatchNorm, ExtendedBatchNorm])
 def test_gradient_of_a_normalization_is_orthogonal_to_what_it_removes(kind: type[FoldableNorm]):
     """Shifting or scaling all inputs changes nothing (but for eps), so the gradient has no part along either."""
     norm = kind(C, eps=1e-12).double()
@@ -378,7 +393,7 @@ def test_layer_norm_equals_pytorch_without_affine():
 
 def test_state_dicts_have_the_documented_names():
     running = ["weight", "bias", "running_mean", "running_var"]
-    assert list(BatchNorm(C).state_dict()) == running
+    assert list(BatchNorm(C).state_dict()) == list(ExtendedBatchNorm(C).state_dict()) == running
     assert list(LayerBatchNorm(C).state_dict()) == running
     assert list(LevelledLayerBatchNorm(C).state_dict()) == [*running, "level_mean", "level_var", "batches"]
     assert list(LayerNorm(C, affine=Affine.NONE).state_dict()) == []

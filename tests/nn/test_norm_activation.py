@@ -18,6 +18,7 @@ from maqd import States
 from maqd.errors import NonFiniteError
 from maqd.nn import (
     BatchNorm,
+    ExtendedBatchNorm,
     LayerBatchNorm,
     LayerNorm,
     LevelledLayerBatchNorm,
@@ -30,7 +31,7 @@ from maqd.nn import (
 from maqd.nn.functional import quantize_activation
 from maqd.nn.norm import FoldableNorm
 
-FOLDABLE = [LayerBatchNorm, LevelledLayerBatchNorm, BatchNorm]
+FOLDABLE = [LayerBatchNorm, LevelledLayerBatchNorm, BatchNorm, ExtendedBatchNorm]
 C = 4
 STATES = [States(count=m, signed=s) for m in (2, 3, 4, 17, 18, 256) for s in (False, True)]
 FOUR = Quantizer(states=States(count=4, signed=False), step=0.5)

@@ -50,7 +50,7 @@ class Draw:
 
 def norm_activation(draw: Draw, channels: int, unit: float, *, channel_dim: int = 1) -> NormActivation:
     """Normalization and activation whose channels are ordinary, tied, extreme, falling, dead or saturated."""
-    kind = draw.of(Norm.LBN, Norm.BN, Norm.LEVELLED_LBN)
+    kind = draw.of(Norm.LBN, Norm.BN, Norm.LEVELLED_LBN, Norm.EBN)
     norm = make_norm(kind, channels, affine=draw.of(*Affine), channel_dim=channel_dim)
     assert isinstance(norm, FoldableNorm)
     norm.eps = EPS

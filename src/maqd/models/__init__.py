@@ -5,7 +5,7 @@ from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
 from maqd.nn.factory import LayerFactory
-from maqd.settings.model import Architecture, ModelConfig
+from maqd.settings.model import Architecture, ModelConfig, Shortcut
 
 __all__ = [
     "VGG",
@@ -14,6 +14,7 @@ __all__ = [
     "ModelConfig",
     "PreActResNet",
     "ResNetPlan",
+    "Shortcut",
     "StridedCNN",
     "StridedPlan",
     "VGGPlan",

@@ -15,7 +15,7 @@ from maqd.nn import NormActivation, QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.factory import LayerFactory
 from maqd.nn.rounding import set_rounding
 from maqd.settings.functions import import_function
-from maqd.settings.model import Architecture, ModelConfig
+from maqd.settings.model import Architecture, ModelConfig, Shortcut
 from maqd.settings.quantization import UNCHANGED, QuantConfig
 
 _NETWORKS: dict[Architecture, Callable[..., nn.Module]] = {
@@ -40,7 +40,10 @@ def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, imag
     Raises:
         ConfigError: An image too small for the network, or states that do not fit exact accumulation.
     """
-    network = _NETWORKS[config.architecture](
+    make = _NETWORKS[config.architecture]
+    if config.shortcut is not Shortcut.STRIDED:  # which the configuration allows for residual networks only
+        make = partial(make, shortcut=config.shortcut)
+    network = make(
         LayerFactory(quant=config.quant),
         width=config.width,
         in_channels=in_channels,
@@ -55,7 +58,7 @@ def build_from(config: ModelConfig, **offered: object) -> nn.Module:
     """The network that the function of a configuration returns.
 
     Args:
-        config: With `function`; its `quant` and `width` are offered to it.
+        config: With `function`; its `quant`, `width` and `shortcut` are offered to it.
         offered: What else it may have parameters for.
 
     Raises:
@@ -65,8 +68,8 @@ def build_from(config: ModelConfig, **offered: object) -> nn.Module:
     place = str(config.function)
     function = import_function(place)
     parameters = inspect.signature(function).parameters
-    everything = {"quant": config.quant, "width": config.width, **offered}
-    for option, standard in (("quant", QuantConfig()), ("width", 1.0)):
+    everything = {"quant": config.quant, "width": config.width, "shortcut": config.shortcut, **offered}
+    for option, standard in (("quant", QuantConfig()), ("width", 1.0), ("shortcut", Shortcut.STRIDED)):
         if option not in parameters and everything[option] != standard:
             raise ConfigError(
                 f"{place} has no parameter {option!r}, so model.{option} would change nothing; add one, or leave the "
@@ -111,11 +114,12 @@ def check_overrides(quant: QuantConfig, network: nn.Module) -> None:
     weights = [name for name, module in modules if isinstance(module, QuantConv1d | QuantConv2d | QuantLinear)]
     activations = [name for name, module in modules if isinstance(module, NormActivation)]
     for override in quant.overrides:
-        for option, states, names in (
-            ("weight_states", override.weight_states, weights),
-            ("act_states", override.act_states, activations),
+        for option, changes, names in (
+            ("weight_states", override.weight_states != UNCHANGED, weights),
+            ("act_states", override.act_states != UNCHANGED, activations),
+            ("act_step", override.act_step is not None, activations),
         ):
-            if states != UNCHANGED and not any(fnmatchcase(name, override.pattern) for name in names):
+            if changes and not any(fnmatchcase(name, override.pattern) for name in names):
                 raise ConfigError(
                     f"model.quant.overrides: the pattern {override.pattern!r} sets {option} and matches none of the "
                     f"layers that have them ({', '.join(names)}); correct the pattern or remove it"

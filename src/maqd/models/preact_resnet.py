@@ -5,9 +5,12 @@ from enum import Enum
 
 from torch import Tensor, nn
 
+from maqd.errors import ConfigError
 from maqd.models.blocks import scaled
 from maqd.nn import GlobalSumPool, IntegerInput, MaxPool2d
 from maqd.nn.factory import LayerFactory, grid_of
+from maqd.numerics.states import Grid
+from maqd.settings.model import Shortcut
 
 LARGE_IMAGE = 96
 """Images from this size on get the usual 7x7 stem with stride 2 and a max pooling."""
@@ -42,7 +45,15 @@ class PreActBlock(nn.Module):
     """
 
     def __init__(
-        self, layers: LayerFactory, name: str, inputs: int, width: int, *, stride: int, bottleneck: bool
+        self,
+        layers: LayerFactory,
+        name: str,
+        inputs: int,
+        width: int,
+        *,
+        stride: int,
+        bottleneck: bool,
+        shortcut: Shortcut = Shortcut.STRIDED,
     ) -> None:
         super().__init__()
         outputs = width * 4 if bottleneck else width
@@ -61,16 +72,24 @@ class PreActBlock(nn.Module):
         else:
             self.conv2 = layers.conv(f"{name}.conv2", width, outputs, 3, middle, gain=BRANCH_GAIN)
         self.bottleneck = bottleneck
-        self.shortcut = (
-            None
-            if stride == 1 and inputs == outputs
-            else layers.conv(f"{name}.shortcut", inputs, outputs, 1, grid, stride=stride)
-        )
+        self.shortcut = self.shortcut_act = self.shortcut_pool = None
+        if stride == 1 and inputs == outputs:
+            return
+        if shortcut is Shortcut.FINE:
+            self.shortcut_act = layers.activation(f"{name}.shortcut_act", inputs)
+            grid = grid_of(self.shortcut_act)
+        if shortcut is not Shortcut.STRIDED and stride > 1:
+            self.shortcut_pool = nn.AvgPool2d(stride)
+            grid = None if grid is None else averaged(grid, stride)
+            stride = 1
+        self.shortcut = layers.conv(f"{name}.shortcut", inputs, outputs, 1, grid, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """N x I x H x W -> N x O x H/stride x W/stride."""
         active = self.act1(x)
-        x = x if self.shortcut is None else self.shortcut(active)
+        if self.shortcut is not None:
+            source = active if self.shortcut_act is None else self.shortcut_act(x)
+            x = self.shortcut(source if self.shortcut_pool is None else self.shortcut_pool(source))
         y = self.conv2(self.act2(self.conv1(active)))
         if self.bottleneck:
             y = self.conv3(self.act3(y))
@@ -80,6 +99,12 @@ class PreActBlock(nn.Module):
 BRANCH_GAIN = 0.25
 
 
+def averaged(grid: Grid, side: int) -> Grid:
+    """Where means over squares of `side` x `side` positions lie, the side being a power of two."""
+    shift = side * side
+    return Grid(low=grid.low * shift, high=grid.high * shift, exponent=grid.exponent - shift.bit_length() + 1)
+
+
 class PreActResNet(nn.Module):
     """Stem, stages of pre-activation blocks, a last activation, global pooling, integer head.
 
@@ -87,11 +112,16 @@ class PreActResNet(nn.Module):
 
     Args:
         plan: Widths and depths.
-        layers: Makes the layers; names are "stem", "stages.I.J.{act1,conv1,act2,conv2,..,shortcut}", "act", "head".
+        layers: Makes the layers; names are "stem", "stages.I.J.{act1,conv1,act2,conv2,..,shortcut}", with fine
+            shortcuts "stages.I.J.shortcut_act", "act", "head".
         width: Multiplier of all widths.
         in_channels: C.
         num_classes: Outputs.
         image_size: S; from 96 on the stem halves the image twice.
+        shortcut: Of the blocks that change the stream's width.
+
+    Raises:
+        ConfigError: Shortcuts that average would have to halve an odd number of rows.
     """
 
     def __init__(
@@ -103,6 +133,7 @@ class PreActResNet(nn.Module):
         in_channels: int,
         num_classes: int,
         image_size: int,
+        shortcut: Shortcut = Shortcut.STRIDED,
     ) -> None:
         super().__init__()
         shape = plan.value
@@ -118,6 +149,12 @@ class PreActResNet(nn.Module):
             blocks = []
             for j in range(count):
                 stride = 2 if j == 0 and i > 0 else 1
+                if shortcut is not Shortcut.STRIDED and size % stride:
+                    multiple = 2 ** (len(shape.widths) - 1) * (4 if large else 1)
+                    raise ConfigError(
+                        f"{shortcut.value} shortcuts halve an even number of rows, stage {i} has {size} for images of "
+                        f"{image_size}; use a multiple of {multiple}, or strided shortcuts"
+                    )
                 size = -(-size // stride)
                 block = PreActBlock(
                     layers,
@@ -126,6 +163,7 @@ class PreActResNet(nn.Module):
                     scaled(plain_width, width),
                     stride=stride,
                     bottleneck=shape.bottleneck,
+                    shortcut=shortcut,
                 )
                 channels = scaled(plain_width, width) * (4 if shape.bottleneck else 1)
                 blocks.append(block)

@@ -8,6 +8,7 @@ from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import (
     BatchNorm,
     ChannelMap,
+    ExtendedBatchNorm,
     LayerBatchNorm,
     LayerNorm,
     LevelledLayerBatchNorm,
@@ -34,6 +35,7 @@ __all__ = [
     "Affine",
     "BatchNorm",
     "ChannelMap",
+    "ExtendedBatchNorm",
     "FittedSteps",
     "GlobalSumPool",
     "IntegerInput",

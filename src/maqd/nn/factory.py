@@ -39,15 +39,19 @@ class LayerFactory:
     def quantizer(self, name: str) -> Quantizer | None:
         """The activation `name` after overrides; None for ReLU."""
         quant = self.quant
-        states, method = quant.act_states, quant.act_method
+        states, method, step = quant.act_states, quant.act_method, quant.act_step
         for override in quant.overrides:
-            if override.act_states != UNCHANGED and fnmatchcase(name, override.pattern):
+            if not fnmatchcase(name, override.pattern):
+                continue
+            if override.act_states != UNCHANGED:
                 states, method = override.act_states, ActMethod.MAQD
+            if override.act_step is not None:
+                step = override.act_step
         if states is None:
             return None
         if method in ACTIVATIONS:
-            return ACTIVATIONS[method](states, quant.act_step)
-        return Quantizer(states=States(count=states, signed=False), step=quant.act_step, surrogate=quant.surrogate)
+            return ACTIVATIONS[method](states, step)
+        return Quantizer(states=States(count=states, signed=False), step=step, surrogate=quant.surrogate)
 
     def conv(
         self,

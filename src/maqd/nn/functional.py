@@ -261,8 +261,9 @@ class Statistics:
         mean: C, or 1 for all channels, float64.
         rstd: Like mean.
         count: Number of values per channel, one value, float64.
-        own: Share of each channel in its own statistics, one value in 0 .. 1, float64: 1 where they are the
-            channel's alone (BN). None where all channels share them (LBN), which is 0 and saves the sums per channel.
+        own: Share of each channel in its own statistics, one value in 0 .. 1 or 2 x 1 for the mean and the scale,
+            float64: 1 where they are the channel's alone (BN). None where all channels share them (LBN), which is 0 and
+            saves the sums per channel.
         group: Processes that share them.
     """
 

@@ -341,6 +341,35 @@ class ChannelMap(FoldableNorm):
         return f"{self.num_features}, channel_dim={self.channel_dim}"
 
 
+class ExtendedBatchNorm(FoldableNorm):
+    """Extended batch normalization (Luo et al., arXiv 2003.05569): a mean per channel, one variance for all.
+
+        y = weight[c] * (x - mean[c]) / sqrt(var + eps) + bias[c],   var = mean over everything of (x - mean[c])^2
+
+    Between batch and layer-batch normalization: it removes what shifts a whole channel, and keeps how channels differ
+    in scale. Folds like both.
+
+    Args:
+        num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.
+    """
+
+    per_channel = True
+
+    def register_statistics(self, num_features: int) -> None:
+        """A mean per channel, one variance."""
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(()))
+
+    def update(self, moments: Tensor, count: Tensor, group: dist.ProcessGroup | None) -> Statistics:
+        """A mean for each channel, and the mean of their variances."""
+        mean, square = moments / count
+        variance = torch.clamp_min(square - mean * mean, 0).mean().reshape(1)
+        self.move_running(mean, variance, count * moments.shape[1])
+        own = torch.stack([torch.ones_like(count), torch.zeros_like(count)])
+        rstd = torch.rsqrt(variance + self.eps)
+        return Statistics(mean=mean, rstd=rstd, count=count, own=own, group=group)
+
+
 class LayerNorm(Normalization):
     """Layer normalization (Ba et al., arXiv 1607.06450): one mean and variance per sample, over channels and space.
 
@@ -367,6 +396,7 @@ def make_norm(kind: Norm, num_features: int, *, affine: Affine = Affine.CHANNEL,
         Norm.LBN: LayerBatchNorm,
         Norm.LEVELLED_LBN: LevelledLayerBatchNorm,
         Norm.BN: BatchNorm,
+        Norm.EBN: ExtendedBatchNorm,
         Norm.LN: LayerNorm,
     }
     return classes[kind](num_features, affine=affine, channel_dim=channel_dim)

@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass, field
 
+from maqd.errors import ConfigError
 from maqd.settings.quantization import QuantConfig
 
 
@@ -23,6 +24,17 @@ class Architecture(enum.Enum):
     MICRO = "micro"
 
 
+class Shortcut(enum.Enum):
+    """How the stream of a pre-activation residual network changes its width and size."""
+
+    STRIDED = "strided"
+    """A 1x1 convolution of every other position, of the codes that the branch reads."""
+    POOLED = "pooled"
+    """A 1x1 convolution of their averages over 2x2 positions."""
+    FINE = "fine"
+    """The same of codes with a normalization and states of their own, in place of those that the branch reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A network without its data: image size, channels and classes come from the data set.
@@ -30,12 +42,21 @@ class ModelConfig:
     Args:
         architecture: Which network.
         function: package.module:function that builds the network in place of `architecture`. It is given what it has
-            parameters for: quant, width, num_classes, shapes (of a sample of each input), in_channels and image_size.
+            parameters for: quant, width, shortcut, num_classes, shapes (of a sample of each input), in_channels and image_size.
         width: Multiplier of every hidden width.
         quant: How its layers are quantized.
+        shortcut: How a residual network's stream changes its width; others have none.
     """
 
     architecture: Architecture = Architecture.DIGITS
     function: str | None = None
     width: float = 1.0
     quant: QuantConfig = field(default_factory=QuantConfig)
+    shortcut: Shortcut = Shortcut.STRIDED
+
+    def __post_init__(self) -> None:
+        own = self.function is not None or self.architecture.value.startswith("preact_resnet")
+        if self.shortcut is not Shortcut.STRIDED and not own:
+            raise ConfigError(
+                f"{self.architecture.value} has no shortcuts, got shortcut={self.shortcut.value}; leave it out"
+            )

@@ -16,6 +16,8 @@ class Norm(enum.Enum):
     """LBN of channels levelled by running averages: for residual networks."""
     BN = "bn"
     """Batch normalization: one mean and variance per channel, over batch and space."""
+    EBN = "ebn"
+    """Extended batch normalization: a mean per channel, one variance for the layer."""
     LN = "ln"
     """Layer normalization: one mean and variance per sample, over channels and space. Cannot be folded."""
 
@@ -96,13 +98,17 @@ class Override:
         pattern: Shell-style pattern of the layer's dotted name in the model, e.g. "stem.*" or "*.shortcut".
         weight_states: M_w of those layers; None keeps them in float, -1 (`UNCHANGED`) leaves the network's value.
         act_states: M_a of those layers' activations; likewise.
+        act_step: Their step, a power of two; None leaves the network's.
     """
 
     pattern: str
     weight_states: int | None = UNCHANGED
     act_states: int | None = UNCHANGED
+    act_step: float | None = None
 
     def __post_init__(self) -> None:
+        if self.act_step is not None:
+            power_of_two_exponent(self.act_step, "act_step")
         for count in (self.weight_states, self.act_states):
             if count is not None and count != UNCHANGED:
                 States(count=count, signed=False)
