@@ -3,12 +3,18 @@
     python benchmarks/accuracy.py [--json]
     python benchmarks/accuracy.py --table
     python benchmarks/accuracy.py --measure --path DIR --runs DIR [--cases KEY ...] [--seeds N]
+    python benchmarks/accuracy.py --costs --runs DIR [--cases KEY ...]
 
-Without `--measure` it reads the results file in seconds and needs no data. `--json` prints one object with the keys
+Without `--measure` it reads the results files in seconds and needs no data. `--json` prints one object with the keys
 NET_SCHEDULE_METHOD_wWaA_accuracy, .._spread, .._seeds and .._gap (float of the same network and schedule minus this),
-in percent. `--table` writes docs/accuracy.md and its picture. `--measure` trains what the results file lacks: each case
-is one or more phases, each a run of its own below `--runs`; cases share the phases that they have in common, and a
+in percent. `--table` writes docs/accuracy.md and its pictures. `--measure` trains what the results file lacks: each
+case is one or more phases, each a run of its own below `--runs`; cases share the phases that they have in common, and a
 measurement that was interrupted goes on where it stopped. Rows are added as runs end.
+
+`--costs` exports the trained ResNet-8s as C programs, counts their instructions on an emulated Cortex-M4 and adds a row
+of costs for each. Keys of them: pareto_equal_accuracy, the best ResNet-8 of any width that takes no more flash, RAM and
+instructions than int8 ResNet-8 of width 16; pareto_small_accuracy, the best at 0.3 of its flash and half of its
+instructions; .._case names it. A key is missing while there is no such network.
 """
 
 import argparse
@@ -22,17 +28,34 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from maqd.experiment.results import Case, Row, Summary, append, figures, read, select, summarize
+from maqd.bench import int8
+from maqd.experiment.results import (
+    Case,
+    Cost,
+    Limit,
+    Row,
+    Summary,
+    append,
+    best_within,
+    figures,
+    read,
+    read_costs,
+    select,
+    summarize,
+)
+from maqd.export.c99 import Target
 from maqd.settings.data import AugmentConfig, DataConfig, Source
-from maqd.settings.model import Architecture, ModelConfig
+from maqd.settings.model import Architecture, ModelConfig, Shortcut
 from maqd.settings.phases import Phase
-from maqd.settings.quantization import Norm, Override, QuantConfig
+from maqd.settings.quantization import ActMethod, Norm, Override, QuantConfig, WeightMethod
 from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
+COSTS = ROOT / "docs" / "results" / "costs.jsonl"
 PAGE = ROOT / "docs" / "accuracy.md"
 PICTURE = ROOT / "docs" / "images" / "accuracy.png"
+FRONT = ROOT / "docs" / "images" / "pareto.png"
 
 
 # ---- what there is to measure ---------------------------------------------------------------------------------------
@@ -41,20 +64,42 @@ STEPS = {2: 2.0, 4: 1.0, 8: 0.5, 16: 0.25}
 """Activation step by number of states."""
 
 
-def quantization(weight: int | None, act: int | None) -> QuantConfig:
+METHODS = {
+    "maqd": (WeightMethod.MAQD, ActMethod.MAQD),
+    "lsq": (WeightMethod.LSQ, ActMethod.LSQ),
+    "pact": (WeightMethod.DOREFA, ActMethod.PACT),
+    "twn": (WeightMethod.TWN, ActMethod.LSQ),
+    "absmean": (WeightMethod.ABSMEAN, ActMethod.LSQ),
+    "std": (WeightMethod.STD, ActMethod.LSQ),
+    "apot": (WeightMethod.APOT, ActMethod.APOT),
+    "n2uq": (WeightMethod.N2UQ, ActMethod.N2UQ),
+}
+"""How weights and activations are quantized, by method; those of weights alone have LSQ's activations."""
+
+
+def quantization(weight: int | None, act: int | None, method: str = "maqd") -> QuantConfig:
     """Batch normalization; first layer and head in 15 weight states, as for all methods."""
     if weight is None or act is None:
         return QuantConfig(weight_states=None, act_states=None, norm=Norm.BN)
     overrides = [Override(pattern=pattern, weight_states=max(15, weight)) for pattern in ("stem*", "head")]
-    return QuantConfig(weight_states=weight, act_states=act, act_step=STEPS[act], norm=Norm.BN, overrides=overrides)
+    weights, activations = METHODS[method]
+    return QuantConfig(
+        weight_states=weight,
+        act_states=act,
+        act_step=STEPS[act],
+        norm=Norm.BN,
+        weight_method=weights,
+        act_method=activations,
+        overrides=overrides,
+    )
 
 
-def vgg_narrow(weight: int | None, act: int | None, *, epochs: int, lr: float) -> TrainConfig:
+def vgg_narrow(quant: QuantConfig, *, epochs: int, lr: float) -> TrainConfig:
     """The narrow VGG on 25,600 images an epoch."""
     return TrainConfig(
         epochs=epochs,
         label_smoothing=0.1,
-        model=ModelConfig(architecture=Architecture.VGG_NARROW, quant=quantization(weight, act)),
+        model=ModelConfig(architecture=Architecture.VGG_NARROW, quant=quant),
         data=cifar10(batch_size=64, samples=25_600),
         optim=OptimConfig(lr=lr),
         compute=ComputeConfig(bf16=True),
@@ -73,13 +118,51 @@ def cifar10(*, batch_size: int, samples: int | None) -> DataConfig:
 
 def float_vgg(epochs: int) -> Phase:
     """A float narrow VGG: a reference, or what others start from."""
-    return Phase(name=f"vgg_narrow_float{epochs}", config=vgg_narrow(None, None, epochs=epochs, lr=2e-3))
+    return Phase(name=f"vgg_narrow_float{epochs}", config=vgg_narrow(quantization(None, None), epochs=epochs, lr=2e-3))
 
 
-def started_vgg(weight: int, act: int, *, floats: int, epochs: int, lr: float = 4e-3) -> tuple[Phase, ...]:
+def started_vgg(weight: int, act: int, method: str, *, floats: int, epochs: int, lr: float = 4e-3) -> tuple[Phase, ...]:
     """`floats` epochs in float, and the rest of `epochs` with few states; the learning rate has a cycle in each."""
-    config = vgg_narrow(weight, act, epochs=epochs - floats, lr=lr)
-    return (float_vgg(floats), Phase(name=f"vgg_narrow_w{weight}a{act}_{floats}of{epochs}", config=config))
+    config = vgg_narrow(quantization(weight, act, method), epochs=epochs - floats, lr=lr)
+    name = "vgg_narrow" if method == "maqd" else f"vgg_narrow_{method}"
+    return (float_vgg(floats), Phase(name=f"{name}_w{weight}a{act}_{floats}of{epochs}", config=config))
+
+
+RESNETS = {"resnet8": 16, "resnet8w26": 26, "resnet8w32": 32}
+"""Width of the first stage of each ResNet-8."""
+
+
+def resnet8(network: str, quant: QuantConfig, *, epochs: int) -> TrainConfig:
+    """A pre-activation ResNet-8 with fine shortcuts, on 25,600 images an epoch."""
+    width = RESNETS[network] / 16
+    return TrainConfig(
+        epochs=epochs,
+        model=ModelConfig(architecture=Architecture.PREACT_RESNET8, width=width, quant=quant, shortcut=Shortcut.FINE),
+        data=cifar10(batch_size=64, samples=25_600),
+        optim=OptimConfig(lr=5e-3),
+        compute=ComputeConfig(bf16=True),
+    )
+
+
+def float_resnet8(network: str, epochs: int) -> Phase:
+    """A float ResNet-8."""
+    config = resnet8(network, quantization(None, None), epochs=epochs)
+    return Phase(name=f"{network}_float{epochs}", config=config)
+
+
+def unrounded_resnet8(network: str, weight: int, act: int, *, first: int, epochs: int) -> tuple[Phase, ...]:
+    """`first` epochs without rounding, and the rest of `epochs` with few states; shortcuts have 15 and 16."""
+    plain = quantization(weight, act)
+    fine = [
+        *plain.overrides,
+        Override(pattern="*.shortcut", weight_states=max(15, weight)),
+        Override(pattern="*.shortcut_act", act_states=max(16, act), act_step=STEPS[max(16, act)]),
+    ]
+    quant = replace(plain, overrides=fine)
+    free = resnet8(network, replace(quant, rounding=False), epochs=first)
+    few = resnet8(network, quant, epochs=epochs - first)
+    name = f"{network}_w{weight}a{act}"
+    return (Phase(name=f"{name}_free{first}", config=free), Phase(name=f"{name}_{first}of{epochs}", config=few))
 
 
 def cases() -> dict[Case, tuple[Phase, ...]]:
@@ -88,8 +171,16 @@ def cases() -> dict[Case, tuple[Phase, ...]]:
     for schedule, epochs in (("short", 4), ("distilled", 8)):
         table[Case(network="vgg_narrow", schedule=schedule, method="float")] = (float_vgg(epochs),)
         for weight, act in ((3, 4), (3, 2)):
-            case = Case(network="vgg_narrow", schedule=schedule, method="maqd", weight_states=weight, act_states=act)
-            table[case] = started_vgg(weight, act, floats=epochs // 4, epochs=epochs)
+            for method in METHODS if schedule == "short" else ["maqd"]:
+                case = Case(
+                    network="vgg_narrow", schedule=schedule, method=method, weight_states=weight, act_states=act
+                )
+                table[case] = started_vgg(weight, act, method, floats=epochs // 4, epochs=epochs)
+    for network in RESNETS:
+        table[Case(network=network, schedule="short", method="float")] = (float_resnet8(network, 16),)
+        for weight, act in ((3, 4), (3, 8), (3, 16)):
+            case = Case(network=network, schedule="short", method="maqd", weight_states=weight, act_states=act)
+            table[case] = unrounded_resnet8(network, weight, act, first=8, epochs=16)
     return table
 
 
@@ -153,6 +244,39 @@ def measure(case: Case, phases: tuple[Phase, ...], seed: int, place: Place) -> R
     return row
 
 
+def measure_cost(case: Case, run: Path, seed: int) -> Cost:
+    """The C program of a trained network on an emulated Cortex-M4, for the first test image."""
+    import numpy as np
+
+    from maqd.bench.microcontroller import emulate
+    from maqd.export.c99 import Strategy, export_c99
+    from maqd.training.runs import open_run
+
+    opened = open_run(run)
+    (image,) = (array.astype(np.uint8) for array in next(opened.test_inputs(1)))
+    plenty = 2**40
+    exported = export_c99(
+        opened.graph,
+        strategy=Strategy.FAST,
+        target=Target.CORTEX_M4,
+        flash=plenty,
+        ram=plenty,
+        images=image,
+    )
+    found = emulate(exported, Target.CORTEX_M4)
+    return Cost(
+        case=case,
+        seed=seed,
+        target=Target.CORTEX_M4.value,
+        strategy=Strategy.FAST.value,
+        instructions=sum(found.instructions),
+        flash=found.flash,
+        ram=found.ram,
+        revision=revision(),
+        tools=(found.compiler, found.emulator, " ".join(found.flags)),
+    )
+
+
 def revision() -> str:
     """The commit of the source, or "unknown" outside of a checkout."""
     command = ["git", "describe", "--always", "--dirty"]
@@ -178,6 +302,133 @@ def tables(summaries: list[Summary]) -> Iterator[str]:
             spread = f" +- {summary.spread:.2f}" if summary.seeds > 1 else ""
             gap = "" if summary.gap is None else f"{summary.gap:.2f}"
             yield f"| {case.method} | {states} | {summary.mean:.2f}{spread} | {summary.seeds} | {gap} |"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A network on the fronts: its accuracy and what it takes.
+
+    Args:
+        label: For the picture.
+        accuracy: Percent.
+        instructions, flash, ram: On a Cortex-M4.
+    """
+
+    label: str
+    accuracy: float
+    instructions: int
+    flash: int
+    ram: int
+
+
+INT8 = {"resnet8": int8.NETWORKS["ic"], "resnet8w26": int8.NETWORKS["ic26"]}
+"""What ResNet-8s of MLPerf Tiny take in 8 bits, by the network whose accuracy in float they are taken to have."""
+
+
+def within(flash: float, ram: float, instructions: float) -> Limit:
+    """Shares of what int8 ResNet-8 of width 16 takes."""
+    known = INT8["resnet8"]
+    return Limit(
+        flash=flash * known.flash,
+        ram=ram * known.ram,
+        instructions=instructions * known.instructions[Target.CORTEX_M4],
+    )
+
+
+LIMITS = {"equal": within(1, 1, 1), "small": within(0.3, 1, 0.5)}
+"""Where few states are asked to win."""
+
+
+def fronts(summaries: list[Summary], costs: list[Cost]) -> dict[str, float | str]:
+    """The keys pareto_equal_accuracy, pareto_equal_case, pareto_small_accuracy and pareto_small_case."""
+    few = [summary for summary in summaries if summary.case.network in RESNETS and summary.case.method != "float"]
+    table: dict[str, float | str] = {}
+    for name, limit in LIMITS.items():
+        best = best_within(few, costs, limit)
+        if best is not None:
+            table[f"pareto_{name}_accuracy"] = round(best[0].mean, 3)
+            table[f"pareto_{name}_case"] = best[0].case.key
+    return table
+
+
+def points(summaries: list[Summary], costs: list[Cost]) -> tuple[list[Point], list[Point]]:
+    """Networks of few states, and in 8 bits with the accuracy of float."""
+    known = {cost.case: cost for cost in costs}
+    few = [
+        Point(
+            label=f"{RESNETS[case.network]} ({case.weight_states},{case.act_states})",
+            accuracy=summary.mean,
+            instructions=known[case].instructions,
+            flash=known[case].flash,
+            ram=known[case].ram,
+        )
+        for summary in summaries
+        if (case := summary.case) in known
+    ]
+    eight = [
+        Point(
+            label=f"{RESNETS[case.network]} int8",
+            accuracy=summary.mean,
+            instructions=INT8[case.network].instructions[Target.CORTEX_M4],
+            flash=INT8[case.network].flash,
+            ram=INT8[case.network].ram,
+        )
+        for summary in summaries
+        if (case := summary.case).network in INT8 and case.method == "float"
+    ]
+    return few, eight
+
+
+def front_lines(few: list[Point], eight: list[Point], best: dict[str, float | str]) -> Iterator[str]:
+    """The page's section on microcontrollers."""
+    yield FRONT_INTRODUCTION
+    yield "| width, states | accuracy, % | M4 instructions, M | flash, KB | RAM, KB |"
+    yield "|---|---|---|---|---|"
+    for point in sorted(few + eight, key=lambda point: point.instructions):
+        yield (
+            f"| {point.label} | {point.accuracy:.2f} | {point.instructions / 1e6:.1f} | {point.flash / 1000:.1f} "
+            f"| {point.ram / 1000:.1f} |"
+        )
+    yield ""
+    for name, text in (
+        ("equal", "No more flash, RAM and instructions than int8 at width 16"),
+        ("small", "At most 0.3 of its flash and half of its instructions"),
+    ):
+        found = best.get(f"pareto_{name}_accuracy")
+        yield f"- {text}: " + ("none yet." if found is None else f"{found:.2f}% ({best[f'pareto_{name}_case']}).")
+
+
+FRONT_INTRODUCTION = """
+## ResNet-8 on a Cortex-M4
+
+Trained networks exported as C (strategy `fast`), instructions counted in QEMU for one test image
+(`docs/results/costs.jsonl`). Beside them CMSIS-NN's int8 (`maqd.bench.int8`), taken to be as accurate as the float
+network of the same width and schedule.
+
+![Accuracy against instructions, flash and RAM](images/pareto.png)
+"""
+
+
+def front_picture(few: list[Point], eight: list[Point], path: Path) -> None:
+    """Accuracy against instructions, flash and RAM."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, constrained_layout=True)
+    columns = (("instructions", 1e6, "M4 instructions, M"), ("flash", 1e3, "flash, KB"), ("ram", 1e3, "RAM, KB"))
+    for axis, (name, scale, unit) in zip(axes, columns, strict=True):
+        for members, marker, label in ((few, "o", "few states"), (eight, "s", "int8, accuracy of float")):
+            axis.plot([getattr(p, name) / scale for p in members], [p.accuracy for p in members], marker, label=label)
+            for point in members:
+                place = (getattr(point, name) / scale, point.accuracy)
+                axis.annotate(point.label, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axis.set_xlabel(unit)
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy, %")
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 INTRODUCTION = """\
@@ -217,15 +468,18 @@ def picture(summaries: list[Summary], path: Path) -> None:
     axis.grid(axis="x", alpha=0.3)
     axis.legend()
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:
     """Reads, or measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument("--costs-file", type=Path, default=COSTS, help="the file of costs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--table", action="store_true", help="write docs/accuracy.md and its picture")
     parser.add_argument("--measure", action="store_true", help="train what the results file lacks")
+    parser.add_argument("--costs", action="store_true", help="measure the programs of trained ResNet-8s")
     parser.add_argument("--path", help="directory of the data set")
     parser.add_argument("--cache-dir", help="directory of decoded data sets")
     parser.add_argument("--runs", type=Path, help="directory of the run directories; needed to measure")
@@ -234,13 +488,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
 
+    known = {case.key: (case, phases) for case, phases in cases().items()}
+    for key in options.cases or ():
+        if key not in known:
+            parser.error(f"there is no case {key!r}; there are {', '.join(known)}")
+    chosen = [known[key] for key in options.cases or known]
+    if (options.measure or options.costs) and options.runs is None:
+        parser.error("--measure and --costs need --runs DIR, where run directories are kept to go on with")
     if options.measure:
-        if options.runs is None:
-            parser.error("--measure needs --runs DIR, where run directories are kept to go on with")
-        known = {case.key: (case, phases) for case, phases in cases().items()}
-        for key in options.cases or known:
-            if key not in known:
-                parser.error(f"there is no case {key!r}; there are {', '.join(known)}")
         place = Place(
             path=options.path,
             cache=options.cache_dir,
@@ -248,18 +503,28 @@ def main() -> None:
             results=options.results,
             threads=options.threads,
         )
-        for key in options.cases or known:
-            case, phases = known[key]
+        for case, phases in chosen:
             for seed in options.seeds:
                 if all(row.seed != seed for row in select(read(options.results), case)):
                     measure(case, phases, seed, place)
+    if options.costs:
+        seed = options.seeds[0]
+        for case, phases in chosen:
+            trained = any(row.seed == seed for row in select(read(options.results), case))
+            if case.network in RESNETS and case.method != "float" and trained:
+                append(options.costs_file, measure_cost(case, options.runs / f"{phases[-1].name}_s{seed}", seed))
 
-    summaries = summarize(read(options.results))
+    summaries, costs = summarize(read(options.results)), read_costs(options.costs_file)
+    few, eight = points(summaries, costs)
+    best = fronts(summaries, costs)
     if options.table:
-        PAGE.write_text("\n".join([INTRODUCTION, *tables(summaries)]).replace("\n\n\n", "\n\n") + "\n")
+        lines = [INTRODUCTION, *tables(summaries), *(front_lines(few, eight, best) if few else ())]
+        PAGE.write_text("\n".join(lines).replace("\n\n\n", "\n\n") + "\n")
         picture(summaries, PICTURE)
+        if few:
+            front_picture(few, eight, FRONT)
     if options.json:
-        print(json.dumps(figures(summaries)))
+        print(json.dumps({**figures(summaries), **best}))
     elif not options.table:
         print("\n".join(tables(summaries)))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from test_results import FEW, FLOAT, row
+from test_results import FEW, FLOAT, cost, row
 
-from maqd.experiment.results import append
+from maqd.experiment.results import Case, append
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
 
@@ -65,3 +65,30 @@ def test_a_case_that_is_unknown_is_named(
     with pytest.raises(SystemExit):
         benchmark.main()
     assert "there is no case 'none'" in capsys.readouterr().err
+
+
+def test_the_fronts_are_keys_of_the_best_network_within_the_cost_of_int8(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, costs = tmp_path / "accuracy.jsonl", tmp_path / "costs.jsonl"
+    narrow = Case(network="resnet8", schedule="short", method="maqd", weight_states=3, act_states=4)
+    wide = Case(network="resnet8w32", schedule="short", method="maqd", weight_states=3, act_states=4)
+    append(results, row(narrow, correct=7000))
+    append(results, row(wide, correct=8000))
+    append(results, row(Case(network="resnet8", schedule="short", method="float"), correct=7500))
+    append(costs, cost(narrow, instructions=14_000_000, flash=30_000, ram=40_000))
+    append(costs, cost(wide, instructions=29_000_000, flash=100_000, ram=49_000))
+    arguments = ["accuracy.py", "--results", str(results), "--costs-file", str(costs)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json"])
+    benchmark.main()
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pareto_equal_accuracy"], found["pareto_equal_case"]) == (80, wide.key)
+    assert (found["pareto_small_accuracy"], found["pareto_small_case"]) == (70, narrow.key)
+    for name in ("PAGE", "PICTURE", "FRONT"):
+        monkeypatch.setattr(benchmark, name, tmp_path / f"{name}.png")
+    monkeypatch.setattr(sys, "argv", [*arguments, "--table"])
+    benchmark.main()
+    page = (tmp_path / "PAGE.png").read_text()
+    assert "| 32 (3,4) | 80.00 | 29.0 | 100.0 | 49.0 |" in page
+    assert "| 16 int8 | 75.00 | 29.7 | 102.2 | 49.7 |" in page
+    assert (tmp_path / "FRONT.png").stat().st_size > 10_000

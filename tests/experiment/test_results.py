@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 from maqd.errors import DataError
-from maqd.experiment.results import Case, Row, append, figures, read, select, summarize
+from maqd.experiment.results import (
+    Case,
+    Cost,
+    Limit,
+    Row,
+    append,
+    best_within,
+    figures,
+    read,
+    read_costs,
+    select,
+    summarize,
+)
 
 FLOAT = Case(network="vgg_narrow", schedule="short", method="float")
 FEW = replace(FLOAT, method="maqd", weight_states=3, act_states=4)
@@ -138,3 +150,44 @@ def test_a_schedule_without_its_float_network_has_no_gap() -> None:
     (only,) = summarize([row(), row(replace(FLOAT, schedule="e30"))])[:1]
     assert only.gap is None
     assert only.spread == 0
+
+
+def cost(case: Case = FEW, *, instructions: int = 10, flash: int = 20, ram: int = 30) -> Cost:
+    return Cost(
+        case=case,
+        seed=0,
+        target="cortex-m4",
+        strategy="fast",
+        instructions=instructions,
+        flash=flash,
+        ram=ram,
+        revision="60cb477",
+        tools=("gcc 12", "qemu 7"),
+    )
+
+
+def test_costs_are_read_as_they_were_written_and_kept_apart_from_rows(tmp_path: Path) -> None:
+    path = tmp_path / "costs.jsonl"
+    costs = [cost(), cost(FLOAT, ram=7)]
+    for each in costs:
+        append(path, each)
+    assert read_costs(path) == costs
+    with pytest.raises(DataError, match=r"costs\.jsonl:1 is no row of results: its fields are"):
+        read(path)
+
+
+def test_the_best_case_within_a_limit_has_the_last_cost_that_was_measured() -> None:
+    wider = replace(FEW, network="wider")
+    unknown = replace(FEW, network="unknown")
+    summaries = summarize([row(correct=7000), row(wider, correct=8000), row(unknown, correct=9000)])
+    limit = Limit(instructions=10, flash=20, ram=30)
+    costs = [cost(), cost(wider, instructions=11)]
+    found = best_within(summaries, costs, limit)
+    assert found is not None
+    assert (found[0].case, found[1]) == (FEW, costs[0])
+    again = cost(wider, instructions=9)
+    found = best_within(summaries, [*costs, again], limit)
+    assert found is not None
+    assert (found[0].case, found[1]) == (wider, again)
+    for name in ("instructions", "flash", "ram"):
+        assert best_within(summaries, costs, replace(limit, **{name: 5})) is None

@@ -88,6 +88,50 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the program of a trained network takes on a microcontroller.
+
+    Args:
+        case: What was trained.
+        seed: Of the run whose network it is.
+        target: The processor, such as "cortex-m4".
+        strategy: Of the exported program, such as "fast".
+        instructions: Of one image, counted.
+        flash: Bytes of code and tables.
+        ram: Bytes of static memory.
+        revision: Of the source, as `git describe --always --dirty` says it.
+        tools: Versions of the compiler and of the emulator, and the compiler's options.
+    """
+
+    case: Case
+    seed: int
+    target: str
+    strategy: str
+    instructions: int
+    flash: int
+    ram: int
+    revision: str
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a program may take.
+
+    Args:
+        instructions, flash, ram: At most these.
+    """
+
+    instructions: float
+    flash: float
+    ram: float
+
+    def holds(self, cost: Cost) -> bool:
+        """Whether a program stays within it."""
+        return cost.instructions <= self.instructions and cost.flash <= self.flash and cost.ram <= self.ram
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The rows of one case.
 
@@ -107,8 +151,12 @@ class Summary:
     gap: float | None
 
 
-def append(path: Path, row: Row) -> None:
+def append(path: Path, row: "Row | Cost") -> None:
     """Add a row to a file, which is made if it is missing. Any number of processes may do so at once.
+
+    Args:
+        path: A file of rows of one kind.
+        row: What was measured.
 
     Raises:
         DataError: The file cannot be written.
@@ -131,6 +179,20 @@ def read(path: Path) -> list[Row]:
     Raises:
         DataError: A line is no row; the message names it.
     """
+    return [_parse_row(line, where) for where, line in _lines(path)]
+
+
+def read_costs(path: Path) -> list[Cost]:
+    """The costs of a file in order; otherwise like `read`.
+
+    Raises:
+        DataError: A line is no row of costs; the message names it.
+    """
+    return [_parse_cost(line, where) for where, line in _lines(path)]
+
+
+def _lines(path: Path) -> list[tuple[str, bytes]]:
+    """The whole lines of a file, each with its place."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -138,7 +200,7 @@ def read(path: Path) -> list[Row]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     # What follows the last line feed is empty, or was cut short.
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], 1)]
+    return [(f"{path}:{number}", line) for number, line in enumerate(lines[:-1], 1)]
 
 
 def select(rows: Iterable[Row], case: Case, *, images: str = "test") -> list[Row]:
@@ -181,6 +243,20 @@ def figures(summaries: Iterable[Summary]) -> dict[str, float]:
     return table
 
 
+def best_within(summaries: Iterable[Summary], costs: Iterable[Cost], limit: Limit) -> tuple[Summary, Cost] | None:
+    """The most accurate case whose program stays within a limit, with its cost; None if there is none.
+
+    Args:
+        summaries: Of the cases that compete.
+        costs: The last one of a case counts; cases without one do not compete.
+        limit: What a program may take.
+    """
+    known = {cost.case: cost for cost in costs}
+    within = [s for s in summaries if s.case in known and limit.holds(known[s.case])]
+    best = max(within, key=lambda summary: summary.mean, default=None)
+    return None if best is None else (best, known[best.case])
+
+
 @contextlib.contextmanager
 def _locked(file: BinaryIO) -> Iterator[None]:
     if fcntl is not None:
@@ -206,7 +282,7 @@ def _remove_torn_line(file: BinaryIO) -> None:
         file.truncate(whole)
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
+_ROW: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "images": (str,),
     "correct": (int,),
@@ -217,29 +293,50 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "machine": (str,),
     "seconds": (int, float),
 }
+_COST: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "target": (str,),
+    "strategy": (str,),
+    "instructions": (int,),
+    "flash": (int,),
+    "ram": (int,),
+    "revision": (str,),
+    "tools": (list,),
+}
 
 
 def _no_row(where: str, what: object) -> DataError:
     return DataError(f"{where} is no row of results: {what}; restore the file, its lines must not be edited")
 
 
-def _parse(line: bytes, where: str) -> Row:
+def _fields(line: bytes, where: str, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The fields of a line, checked; the case is made."""
     try:
         tree = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise _no_row(where, error) from error
-    if not isinstance(tree, dict) or tree.keys() != {"case", *_TYPES}:
+    if not isinstance(tree, dict) or tree.keys() != {"case", *types}:
         raise _no_row(where, f"its fields are {sorted(tree) if isinstance(tree, dict) else tree!r}")
-    for name, types in _TYPES.items():
-        if type(tree[name]) not in types:
+    for name, allowed in types.items():
+        if type(tree[name]) not in allowed:
             raise _no_row(where, f"{name} is {tree[name]!r}")
-    if not 0 <= tree["correct"] <= tree["total"] or not tree["total"]:
-        raise _no_row(where, f"{tree['correct']} of {tree['total']} images")
     try:
-        case = Case(**tree.pop("case"))
+        case = Case(**tree["case"])
     except TypeError as error:
         raise _no_row(where, error) from error
     for name, value in dataclasses.asdict(case).items():
         if type(value) not in ((int, type(None)) if name.endswith("states") else (str,)):
             raise _no_row(where, f"{name} is {value!r}")
-    return Row(case=case, **{**tree, "config": tuple(tree["config"])})
+    return {**tree, "case": case}
+
+
+def _parse_row(line: bytes, where: str) -> Row:
+    fields = _fields(line, where, _ROW)
+    if not 0 <= fields["correct"] <= fields["total"] or not fields["total"]:
+        raise _no_row(where, f"{fields['correct']} of {fields['total']} images")
+    return Row(**{**fields, "config": tuple(fields["config"])})
+
+
+def _parse_cost(line: bytes, where: str) -> Cost:
+    fields = _fields(line, where, _COST)
+    return Cost(**{**fields, "tools": tuple(fields["tools"])})

@@ -42,7 +42,8 @@ class ModelConfig:
     Args:
         architecture: Which network.
         function: package.module:function that builds the network in place of `architecture`. It is given what it has
-            parameters for: quant, width, shortcut, num_classes, shapes (of a sample of each input), in_channels and image_size.
+            parameters for: quant, width, shortcut, num_classes, shapes (of a sample of each input), in_channels and
+            image_size.
         width: Multiplier of every hidden width.
         quant: How its layers are quantized.
         shortcut: How a residual network's stream changes its width; others have none.
