@@ -62,14 +62,17 @@ def gathered(batches: Iterable[Any]) -> tuple[Tensor, ...]:
 class _Watch(fx.Interpreter):
     """Runs a float network and looks at some of its tensors."""
 
-    def __init__(self, traced: Traced, wanted: dict[fx.Node, int]) -> None:
+    def __init__(self, traced: Traced, wanted: dict[fx.Node, int], results: Sequence[fx.Node]) -> None:
         super().__init__(traced.model)
         self.wanted, self.seen = wanted, dict[fx.Node, Observed]()
+        self.results: dict[fx.Node, Tensor | None] = dict.fromkeys(results)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n in self.wanted:
             self.seen[n] = observe(result, self.wanted[n])
+        if n in self.results:
+            self.results[n] = result.clone()  # a later call may change it in place
         return result
 
 
@@ -104,25 +107,33 @@ def cosine(x: Tensor, y: Tensor) -> float:
 
 
 @torch.no_grad()
-def watch(traced: Traced, sites: Sequence[Site], inputs: tuple[Tensor, ...]) -> tuple[dict[Site, Observed], Any]:
-    """What the float tensors before some quantizers look like, and what the float network returns."""
+def watch(
+    traced: Traced, sites: Sequence[Site], results: Sequence[fx.Node], inputs: tuple[Tensor, ...]
+) -> tuple[dict[Site, Observed], list[Tensor]]:
+    """What the float tensors before some quantizers look like, and what some calls return."""
     wanted = {site.source.float_node: site.source.channel_dim for site in sites}
     with evaluation(traced.model):
-        runner = _Watch(traced, wanted)
-        result = runner.run(*inputs)
-    return {site: runner.seen[site.source.float_node] for site in sites}, result
+        runner = _Watch(traced, wanted, results)
+        runner.run(*inputs)
+    returned = [found for node in results if (found := runner.results[node]) is not None]
+    return {site: runner.seen[site.source.float_node] for site in sites}, returned
 
 
 @torch.no_grad()
 def compare(
-    model: fx.GraphModule, seen: dict[Site, Observed], inputs: tuple[Tensor, ...], expected: Any, *, corrects: bool
+    model: fx.GraphModule,
+    seen: dict[Site, Observed],
+    inputs: tuple[Tensor, ...],
+    expected: list[Tensor],
+    *,
+    corrects: bool,
 ) -> Agreement:
     """How well a converted network agrees with the float one, after its normalizations were corrected if asked for."""
     sites = {site.name: (site, observed) for site, observed in seen.items()}
     with evaluation(model):
         runner = _Correct(model, sites, corrects)
         result = runner.run(*inputs)
-    pairs = list(zip(flat(result), flat(expected), strict=True))
+    pairs = list(zip(flat(result), expected, strict=True))
     first, wanted = pairs[0]
     top1 = None
     if first.ndim > 1 and first.shape[1] > 1:

@@ -20,6 +20,7 @@ from maqd.convert.values import Layer, Site
 from maqd.errors import ConfigError, DataError
 from maqd.lowering import Refusal, check
 from maqd.nn.tracing import Traced, TracingError, plain, trace
+from maqd.numerics.fixedpoint import AffineForm
 from maqd.settings.conversion import ConversionConfig
 
 
@@ -157,7 +158,7 @@ def fitted(
     model: nn.Module, traced: Traced, plan: Plan, inputs: tuple[Tensor, ...], config: ConversionConfig
 ) -> tuple[fx.GraphModule, Agreement]:
     """The converted network, with its numbers fitted to some data."""
-    seen, expected = watch(traced, plan.sites, inputs)
+    seen, expected = watch(traced, plan.sites, plan.results, inputs)
     for entry, data in zip(plan.entries, inputs, strict=True):
         make_entry(entry, [data])
     for scale in {site.scale.root(): None for site in plan.sites}:
@@ -207,7 +208,7 @@ def lowering_refusals(converted: fx.GraphModule, plan: Plan, examples: tuple[Ten
             lines[str(node.target)] = node.meta.get("line")
     known = {refusal.module for refusal in plan.refusals}
     found = []
-    for refusal in check(converted, examples):
+    for refusal in check(converted, examples, affine=AffineForm.THRESHOLDS):  # the form decides no refusal
         if refusal.module not in known:
             found.append(replace(refusal, line=lines.get(refusal.module, refusal.line)))
     return found

@@ -107,6 +107,8 @@ class Plan:
         modules: Modules that are ready.
         refusals: Calls that stay in float.
         changes: What became of each call.
+        removed: Calls at the very end that were removed, and what they read.
+        results: The float network's calls whose results the converted network returns, in order.
     """
 
     graph: fx.Graph = field(default_factory=fx.Graph)
@@ -115,7 +117,8 @@ class Plan:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
-    results: list[tuple[fx.Node, Value]] = field(default_factory=list)
+    removed: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    results: list[fx.Node] = field(default_factory=list)
 
     @property
     def layers(self) -> list[Layer]:
@@ -302,7 +305,7 @@ class Rewriter:
             if not isinstance(value, Value):
                 return value
             value = step.quantized(value, Want.EXACT)
-            self.plan.results.append((found, value))
+            self.plan.results.append(self.plan.removed.get(found, found))
             return value.node
 
         return self.plan.graph.output(map_arg(result, node))
@@ -450,7 +453,8 @@ class Step:
 
     def quantizer(self, value: Value, states: States, *, wide: bool = False) -> Value:
         """Writes a quantizer that applies what is pending."""
-        name = self.rewriter.free(value.norm or value.name)
+        base = value.norm or (value.name if value.activation is not None else f"{value.name}_quant")
+        name = self.rewriter.free(base)
         site = Site(name=name, source=value, states=states, scale=Scale())
         site.scale.sites.append(site)
         self.plan.order.append(site)
@@ -460,7 +464,7 @@ class Step:
         return replace(
             value, node=node, grade=Grade.CODES, numbers=site.code_numbers, scale=site.scale, factor=1.0,
             magnitude=max(-states.low, states.high), signed=states.signed, wide=wide, norm=None, activation=None,
-            name=f"{name}_quant",
+            name=name,
         )  # fmt: skip
 
 

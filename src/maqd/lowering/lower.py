@@ -37,7 +37,9 @@ Progress = Callable[[str, int, int], None]
 """Called with an activation's name, its number and their count before it is proved."""
 
 
-def check(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[Refusal, ...]:
+def check(
+    model: nn.Module, example: Tensor | tuple[Tensor, ...], *, affine: AffineForm = AffineForm.AUTO
+) -> tuple[Refusal, ...]:
     """What stands between a network and its integer graph: to be called before training.
 
     The network is left as it is, its modes included; no values are computed but those of the layers' weights.
@@ -45,6 +47,7 @@ def check(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[Refus
     Args:
         model: Layers of `maqd.nn` and what docs/lowering.md lists.
         example: A batch for the parameter of `forward`, or a tuple of one for each: shapes and dtypes matter.
+        affine: Form of the activations; thresholds are found fastest.
 
     Returns:
         All refusals, in the order of the calls; empty if the network can be lowered.
@@ -52,7 +55,7 @@ def check(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[Refus
     Raises:
         DataError: `example` is no batch.
     """
-    _, refusals = _build(model, example, AffineForm.AUTO, ())
+    _, refusals = _build(model, example, affine, ())
     return refusals
 
 

@@ -243,6 +243,12 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Value(node, self)
 
+    def create_node(self, kind: str, *more: Any, **options: Any) -> fx.Node:
+        node = super().create_node(kind, *more, **options)
+        if kind == "get_attr":  # a buffer in an expression becomes a node without a proxy
+            node.meta["line"], node.meta["value"] = _line(sys._getframe(1)), self._evaluate(node)
+        return node
+
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **options)
         node = proxy.node

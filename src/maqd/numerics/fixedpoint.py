@@ -79,6 +79,15 @@ def input_thresholds(
                 f"a normalization's {name} must be finite, got {values[channel]} in channel {channel}; "
                 "train again from an earlier checkpoint"
             )
+    # Channels that are alike, as those of a map for the whole layer, are computed once.
+    columns, place = np.unique(np.stack([gain, mean, bias]), axis=1, return_inverse=True)
+    thresholds, signs = _distinct_thresholds(columns[0], columns[1], columns[2], cuts)
+    return thresholds[:, place.reshape(-1)], signs[place.reshape(-1)]
+
+
+def _distinct_thresholds(
+    gain: NDArray[np.float64], mean: NDArray[np.float64], bias: NDArray[np.float64], cuts: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     signs = np.where(gain < 0, -1.0, 1.0)
     dead = gain == 0
     with np.errstate(all="ignore"):  # a dead channel divides by zero, and thresholds may lie beyond float32

@@ -107,6 +107,8 @@ def final(step: Step, x: Any, *arguments: Any, **options: Any) -> Value:
     if step.wants != {Want.EXACT} or any(user.op != "output" for user in step.call.users):
         step.refuse("it stands inside of the network", "keep it at the very end, where it is removed")
     step.became("removed: the network returns what was before it")
+    read = step.call.all_input_nodes[0]
+    step.plan.removed[step.call] = step.plan.removed.get(read, read)
     return step.tensor(x)
 
 

@@ -60,12 +60,33 @@ def _drop(step: Step, x: Any, module: Any) -> Value:
     return replace(value, node=node, float_node=step.call)
 
 
+def pad(step: Step, x: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Value:
+    """Zeros around each sample; arguments as in `torch.nn.functional.pad`."""
+    source = step.tensor(x)
+    if mode != "constant" or value:
+        step.refuse(f"it pads with {mode if mode != 'constant' else value}", "pad with zeros")
+    if source.grade is Grade.INPUT and not source.pending and isinstance(source.numbers, EntryNumbers):
+        source.numbers.read()  # its zero is code 0
+    elif source.per_channel or source.pending:
+        source = step.quantized(source, Want.MANY if step.wants & {Want.MANY, Want.EXACT, Want.ANY} else Want.FEW)
+    node = step.call_function(F.pad, (source.node, tuple(pad)))
+    step.became("zeros around the codes")
+    return replace(source, node=node, float_node=step.call, shape=step.shape)
+
+
+def _pad_layer(step: Step, x: Any, module: Any) -> Value:
+    return pad(step, x, module.padding, value=getattr(module, "value", 0.0))
+
+
 _RESHAPE = Rule(apply=reshape, want=Want.PASS)
 _UNCHANGED = Rule(apply=unchanged, want=Want.PASS)
 
 RULES = Rules(
     modules={
         **dict.fromkeys((nn.Flatten, nn.Unflatten), _RESHAPE),
+        **dict.fromkeys(
+            (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d), Rule(apply=_pad_layer, want=Want.PASS)
+        ),
         nn.Identity: _UNCHANGED,
         **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), Rule(apply=_drop, want=Want.PASS)),
     },
@@ -74,6 +95,7 @@ RULES = Rules(
         **dict.fromkeys(
             ("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "reshape_as", "view_as"), _RESHAPE
         ),
+        F.pad: Rule(apply=pad, want=Want.PASS),
         **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d), Rule(apply=dropout, want=Want.PASS)),
         **dict.fromkeys(("contiguous", "clone", "detach", "float", "to", "type"), _UNCHANGED),
     },
