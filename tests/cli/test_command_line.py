@@ -241,3 +241,53 @@ def test_printed_configuration_is_the_run(here: Path, capsys: pytest.CaptureFixt
     wanted = replace(config, run="runs/digits-w3a2", optim=replace(config.optim, lr=1e-2))
     assert from_plain(TrainConfig, yaml.safe_load(printed)) == wanted
     assert not (here / "runs").exists()
+
+
+SHORT = ["--data.samples_per_epoch", "224", "--epochs", "1", "--model.width", "0.25"]
+
+
+def test_a_recipe_in_phases_is_shown_trained_and_resumed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "digits-w2a2"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"digits-w2a2 +cpu +12 \+ 12 ", text)
+    assert "--budget cpu trains in phases: float (12 epochs), then last (12 epochs)" in text
+    assert main(["train", "digits-w2a2", "--print-config", *SHORT]) == 0
+    printed = capsys.readouterr().out
+    phases = yaml.safe_load(printed)["phases"]
+    assert [(phase["name"], phase["epochs"], phase["model"]["quant"]["rounding"]) for phase in phases] == [
+        ("float", 1, False),
+        ("last", 1, True),
+    ]
+    (here / "mine.yaml").write_text(printed)
+    assert main(["train", "--config", "mine.yaml", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["run"] == "runs/mine/last"
+    assert yaml.safe_load((here / "runs/mine/last/config.yaml").read_text())["init"]["run"] == "runs/mine/float"
+    # Continuing finds nothing to do; starting again is refused, and replacing gives the same result.
+    assert main(["train", "--run", "runs/mine", "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["correct"] == result["correct"]
+    assert main(["train", "digits-w2a2", "--run", "runs/mine", *SHORT]) == 1
+    assert "holds a training in phases; continue it with --resume" in capsys.readouterr().err
+    assert main(["train", "digits-w2a2", "--run", "runs/mine", *SHORT, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["correct"] == result["correct"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("phases: 3", "phases must be a list of mappings"),
+        ("phases: [{name: a}]\nepochs: 3", "and nothing beside"),
+        ("phases: [{epochs: 3}, {name: b}]", "each of its phases needs a name of its own"),
+        ("phases: [{name: a, epoch: 3}]", "'epoch'; did you mean 'epochs'?"),
+        ("phases: [{name: a, run: x}, {name: b, init: {run: y}}]", "phase 'b' sets init.run to 'y'"),
+    ],
+)
+def test_files_with_wrong_phases_are_refused(
+    text: str, part: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "wrong.yaml").write_text(text)
+    assert main(["train", "--config", "wrong.yaml"]) in (1, 2)
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.count("\n") == 1
+    assert not (here / "runs").exists()

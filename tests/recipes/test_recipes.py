@@ -27,7 +27,7 @@ VARIANTS = [(found.name, variant.budget) for found in RECIPES for variant in fou
 def test_every_combination_has_a_recipe_and_no_name_is_used_twice():
     names = [found.name for found in RECIPES]
     assert len(names) == len(set(names))
-    assert {*CIFAR, *SMALL_DEVICES, "digits-float", "digits-w3a4", "digits-w3a2"} == set(names)
+    assert {*CIFAR, *SMALL_DEVICES, "digits-float", "digits-w3a4", "digits-w3a2", "digits-w2a2"} == set(names)
     assert all({variant.budget for variant in recipe(name).variants} == set(Budget) for name in CIFAR)
 
 
@@ -45,6 +45,16 @@ def test_recipe_is_what_its_name_says(name: str, budget: Budget):
     assert (config.epochs == 200) == (budget is Budget.FULL)
     assert config.run is None
     assert from_plain(TrainConfig, to_plain(config)) == config
+
+
+def test_phases_end_with_the_run_itself():
+    variant = recipe("digits-w2a2").variant()
+    assert [phase.name for phase in variant.phases] == ["float", "last"]
+    assert variant.phases[-1].config == variant.config
+    first = variant.phases[0].config
+    assert (first.model.quant.rounding, variant.config.model.quant.rounding) == (False, True)
+    assert first.model.architecture == variant.config.model.architecture
+    assert [len(one.phases) for one in recipe("digits-w3a4").variants] == [1]
 
 
 def test_unknown_names_and_budgets_say_what_there_is():

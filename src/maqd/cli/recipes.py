@@ -21,10 +21,23 @@ def command(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps({"recipes": [to_plain(found) for found in chosen]}))
         return 0
-    rows = [(found.name, one.budget.value, one.measured or "not run") for found in chosen for one in found.variants]
-    print(table(("recipe", "budget", "test accuracy"), rows))
+    rows = [
+        (
+            found.name,
+            one.budget.value,
+            " + ".join(str(phase.config.epochs) for phase in one.phases),
+            one.measured or "not run",
+        )
+        for found in chosen
+        for one in found.variants
+    ]
+    print(table(("recipe", "budget", "epochs", "test accuracy"), rows))
     if options.name is None:
         print("\nmaqd train RECIPE [--budget cpu]; maqd recipes NAME says why it is set up this way")
     else:
+        for one in chosen[0].variants:
+            if one.before:
+                names = ", then ".join(f"{phase.name} ({phase.config.epochs} epochs)" for phase in one.phases)
+                print(f"\n--budget {one.budget.value} trains in phases: {names}")
         print(f"\n{chosen[0].network}\n{chosen[0].reason}\nmaqd train {options.name} --print-config shows its options")
     return 0

@@ -2,19 +2,29 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maqd.cli.arguments import configure, help_all, named_functions, take_settings
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.errors import ConfigError
+from maqd.io.files import write_atomically
+from maqd.io.outputs import make_directory
 from maqd.machine import rank
 from maqd.recipes import Budget, recipe
 from maqd.settings.functions import check_imports
+from maqd.settings.phases import Phase, phases_to_plain, read_phases
 from maqd.settings.training import TrainConfig
-from maqd.settings.tree import dotted_keys, read_tree, to_plain
+from maqd.settings.tree import dotted_keys, to_plain
+
+if TYPE_CHECKING:
+    from maqd.training.progress import Output
+    from maqd.training.train import TrainResult
+
+PHASES = "phases.yaml"
+"""In the directory of a training in phases: all of them."""
 
 EPILOG = """\
 often used options of a run (--help-all lists every one, with its default):
@@ -60,60 +70,133 @@ def command(arguments: list[str]) -> int:
     if options.help_all:
         print(parser.format_help() + "\nall options:\n" + help_all(TrainConfig))
         return 0
-    config = _config(options, chosen)
+    run, phases = _phases(options, chosen)
+    configs = [config for _, config in phases]
     if options.print_config:
         import yaml
 
-        print(yaml.safe_dump(to_plain(config), sort_keys=False), end="")
+        whole = to_plain(replace(configs[0], run=run))
+        if len(phases) > 1:
+            whole = phases_to_plain([Phase(name=name, config=config) for name, config in phases])
+        print(yaml.safe_dump(whole, sort_keys=False), end="")
         return 0
-    return _run_training(config, resume=options.resume, overwrite=options.overwrite, as_json=options.json)
+    where = str(options.config[-1]) if options.config else run
+    for config in configs:
+        check_imports(config.functions, named_functions(chosen), where=where, allow=options.allow_import)
+    if len(phases) == 1:
+        config = replace(configs[0], run=run)
+        return _run_training(config, resume=options.resume, overwrite=options.overwrite, as_json=options.json)
+    return _train_phases(
+        Path(run),
+        [Phase(name=name, config=config) for name, config in phases],
+        resume=options.resume,
+        overwrite=options.overwrite,
+        as_json=options.json,
+    )
 
 
-def _config(options: Any, chosen: Sequence[tuple[str, str]]) -> TrainConfig:
-    """The configuration of a recipe, files, a run to resume and options, in this order."""
-    bases: list[Mapping[str, Any]] = []
+def _phases(options: Any, chosen: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[str, TrainConfig]]]:
+    """The directory and the phases: from a recipe, files, a run to resume and options, in this order.
+
+    Most trainings have one phase, without a name. Options hold for all phases.
+    """
+    stages: list[tuple[str, list[Mapping[str, Any]]]] = [("", [])]
     name = None
     if options.budget is not None and options.recipe is None:
         raise UsageError("--budget belongs to a RECIPE; name one of `maqd recipes`")
     try:
         if options.recipe is not None:
             variant = recipe(options.recipe).variant(None if options.budget is None else Budget(options.budget))
-            bases.append(to_plain(variant.config))
+            single = not variant.before
+            stages = [("" if single else phase.name, [to_plain(phase.config)]) for phase in variant.phases]
             name = options.recipe if options.budget is None else f"{options.recipe}-{options.budget}"
         for file in options.config:
-            bases.append(read_tree(file, TrainConfig))
+            stages = _over(stages, file)
             name = file.stem
+        run = next((value for key, value in reversed(chosen) if key == "run"), None)
+        if run is None:
+            bases = reversed([base for _, own in stages for base in own])
+            run = next((str(base["run"]) for base in bases if base.get("run")), None)
+        if run is None and name is not None:
+            run = str(Path("runs") / name)
+        if run == "":
+            raise UsageError("--run needs the name of a directory, got ''")
+        if options.resume and run is not None:
+            for stored in (Path(run) / "config.yaml", Path(run) / PHASES):
+                if stored.exists():
+                    # After the files: the run may have been started with options that they do not have.
+                    stages = _over(stages, stored)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    runs = [value for key, value in chosen if key == "run"]
-    run = runs[-1] if runs else next((base["run"] for base in reversed(bases) if base.get("run")), None)
-    if run is None and name is not None:
-        run = str(Path("runs") / name)
-    if run == "":
-        raise UsageError("--run needs the name of a directory, got ''")
-    if options.resume and run is not None and (stored := Path(run) / "config.yaml").exists():
-        # After the files: the run may have been started with options that they do not have.
-        bases.append(read_tree(stored, TrainConfig))
-    config = configure(TrainConfig, bases, chosen)
-    if not options.print_config:
-        where = str(options.config[-1]) if options.config else f"{run or 'the configuration'}"
-        check_imports(config.functions, named_functions(chosen), where=where, allow=options.allow_import)
-    name = (config.model.function or config.model.architecture.value).rpartition(":")[2]
-    return replace(config, run=run or str(Path("runs") / name))
+    found = [(stage, configure(TrainConfig, bases, chosen)) for stage, bases in stages]
+    if len(found) > 1:
+        # The directory is that of all phases, and each starts from the one before it.
+        found = [(stage, replace(config, run=None)) for stage, config in found]
+    network = (found[-1][1].model.function or found[-1][1].model.architecture.value).rpartition(":")[2]
+    return run or str(Path("runs") / network), found
+
+
+def _over(stages: list[tuple[str, list[Mapping[str, Any]]]], file: Path) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The phases with a file's options over them.
+
+    Raises:
+        ConfigError: The file cannot be read.
+        UsageError: The file has phases, and others are there already.
+    """
+    trees = read_phases(file)
+    names = [name for name, _ in stages]
+    if len(trees) == 1:
+        return [(name, [*bases, trees[0][1]]) for name, bases in stages]
+    if names not in ([""], [name for name, _ in trees]):
+        raise UsageError(f"{file} has phases of its own; leave out the recipe or the other file")
+    befores = [bases for _, bases in stages] * (len(trees) if names == [""] else 1)
+    return [(name, [*before, tree]) for (name, tree), before in zip(trees, befores, strict=True)]
+
+
+def _train_phases(run: Path, phases: Sequence[Phase], *, resume: bool, overwrite: bool, as_json: bool) -> int:
+    """A training in phases, each in a directory of its own below that of the training."""
+    import yaml
+
+    if any(phase.config.compute.devices * phase.config.compute.nodes > 1 for phase in phases):
+        raise ConfigError("phases are trained by one process; leave compute.devices and compute.nodes at 1")
+    stored = run / PHASES
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: continue the training or replace it")
+    if resume != stored.exists() and not overwrite:
+        remedy = "start it without --resume" if resume else "continue it with --resume or replace it with --overwrite"
+        raise ConfigError(f"{run} holds {'no' if resume else 'a'} training in phases; {remedy}")
+    make_directory(run)
+    write_atomically(stored, [yaml.safe_dump(phases_to_plain(phases), sort_keys=False).encode()])
+
+    from maqd.training.phases import train_phases
+
+    def train_all(output: "Output") -> "TrainResult":
+        return train_phases(phases, run, overwrite=overwrite, output=output)[-1]
+
+    return _report(train_all, str(run), as_json=as_json)
 
 
 def _run_training(config: TrainConfig, *, resume: bool, overwrite: bool, as_json: bool) -> int:
+    from maqd.training.train import train
+
+    def train_one(output: "Output") -> "TrainResult":
+        return train(config, resume=resume, overwrite=overwrite, output=output)
+
+    return _report(train_one, str(config.run), as_json=as_json)
+
+
+def _report(train: "Callable[[Output], TrainResult]", run: str, *, as_json: bool) -> int:
+    """Train, and say what came of it; the exit status."""
     from maqd.training.interrupt import Interrupted
     from maqd.training.progress import Output
-    from maqd.training.train import train
 
     first = rank() == 0
     output = Output(sys.stderr if as_json else sys.stdout, silent=not first)
     try:
-        result = train(config, resume=resume, overwrite=overwrite, output=output)
+        result = train(output)
     except Interrupted as stop:
         if stop.saved:
-            output.line(f"stopped and saved; continue with: maqd train --run {config.run} --resume")
+            output.line(f"stopped and saved; continue with: maqd train --run {run} --resume")
         else:
             output.line("stopped at once; a resumed run starts from its last checkpoint")
         # A process that Lightning started must not look as if it had failed, or the first one is killed.

@@ -1,8 +1,11 @@
 """Recipes on scikit-learn's embedded digits: seconds on a CPU, no files, no network connection."""
 
+from dataclasses import replace
+
 from maqd.recipes.table import Budget, Recipe, Variant
 from maqd.settings.data import DataConfig
 from maqd.settings.model import ModelConfig
+from maqd.settings.phases import Phase
 from maqd.settings.quantization import Norm, QuantConfig
 from maqd.settings.training import ComputeConfig, Device, OptimConfig, TrainConfig
 
@@ -55,6 +58,27 @@ DIGITS = (
                 budget=Budget.CPU,
                 config=_demo(QuantConfig(weight_states=3, act_states=2, act_step=2.0)),
                 measured="97.22% (seed 0)",
+            ),
+        ),
+    ),
+    Recipe(
+        name="digits-w2a2",
+        network=NETWORK,
+        reason="Two states everywhere. The first half of the epochs is trained without rounding: it gives few states "
+        "a start that they do not find by themselves.",
+        variants=(
+            Variant(
+                budget=Budget.CPU,
+                before=(
+                    Phase(
+                        name="float",
+                        config=replace(
+                            _demo(QuantConfig(weight_states=2, act_states=2, act_step=2.0, rounding=False)), epochs=12
+                        ),
+                    ),
+                ),
+                config=replace(_demo(QuantConfig(weight_states=2, act_states=2, act_step=2.0)), epochs=12),
+                measured="97.22% (seed 0; 96.39% with all 24 epochs in few states)",
             ),
         ),
     ),

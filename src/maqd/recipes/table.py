@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 
 from maqd.errors import ConfigError
+from maqd.settings.phases import Phase
 from maqd.settings.training import TrainConfig
 
 
@@ -16,6 +17,10 @@ class Budget(enum.Enum):
     """Full length and width, for a GPU."""
 
 
+LAST = "last"
+"""Name of the phase after all others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """A recipe at one budget.
@@ -23,12 +28,19 @@ class Variant:
     Args:
         budget: The budget.
         config: The run; its directory is not set.
+        before: Phases that come first; each starts from the one before it, and the run from the last of them.
         measured: Test accuracy that it reached, with seeds and data; None if it has not been run.
     """
 
     budget: Budget
     config: TrainConfig
+    before: tuple[Phase, ...] = ()
     measured: str | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """All phases, the run itself as the last one."""
+        return (*self.before, Phase(name=LAST, config=self.config))
 
 
 @dataclass(frozen=True, kw_only=True)

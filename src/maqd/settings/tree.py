@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,8 +115,8 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return {**first, **second, **{key: merged(first[key], second[key]) for key in both}}
 
 
-def read_tree(path: Path, cls: type) -> dict[str, Any]:
-    """The plain tree of a YAML file, its keys checked.
+def read_tree(path: Path, cls: type, also: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain tree of a YAML file, its keys checked, but for what is below those in `also`.
 
     Raises:
         ConfigError: It cannot be read, is no YAML, or has a key that the configuration `cls` lacks.
@@ -129,8 +129,9 @@ def read_tree(path: Path, cls: type) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     tree = {} if tree is None else tree
-    check_keys(cls, tree, str(path))
-    return tree
+    checked = {key: value for key, value in tree.items() if key not in also} if isinstance(tree, Mapping) else tree
+    check_keys(cls, checked, str(path))
+    return dict(tree)
 
 
 def read_config(path: Path, cls: type[T]) -> T:

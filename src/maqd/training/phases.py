@@ -11,7 +11,9 @@ from maqd.training.run_directory import RunDirectory
 from maqd.training.train import TrainResult, train
 
 
-def train_phases(phases: Sequence[Phase], directory: Path, *, output: Output | None = None) -> list[TrainResult]:
+def train_phases(
+    phases: Sequence[Phase], directory: Path, *, overwrite: bool = False, output: Output | None = None
+) -> list[TrainResult]:
     """Train phases one after another, each started from the one before it (`maqd.training.warm_start`).
 
     A phase is a run of its own in `directory / phase.name`. What is there already is gone on with; a phase that is
@@ -20,6 +22,7 @@ def train_phases(phases: Sequence[Phase], directory: Path, *, output: Output | N
     Args:
         phases: At least one, with different names.
         directory: Where their run directories are.
+        overwrite: Train all of them anew.
         output: Where progress goes; standard output by default.
 
     Returns:
@@ -37,8 +40,14 @@ def train_phases(phases: Sequence[Phase], directory: Path, *, output: Output | N
         run = RunDirectory(directory / phase.name)
         started = str(results[-1].run) if results else None
         config = replace(phase.config, run=str(run.path), init=replace(phase.config.init, run=started))
-        resume = run.last.exists()
+        resume = run.last.exists() and not overwrite
         results.append(
-            train(config, resume=resume, overwrite=not resume and run.only_begun, output=output, label=phase.name)
+            train(
+                config,
+                resume=resume,
+                overwrite=overwrite or (not resume and run.only_begun),
+                output=output,
+                label=phase.name,
+            )
         )
     return results
