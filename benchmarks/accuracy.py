@@ -133,11 +133,11 @@ RESNETS = {"resnet8": 16, "resnet8w26": 26, "resnet8w32": 32}
 
 
 def resnet8(network: str, quant: QuantConfig, *, epochs: int) -> TrainConfig:
-    """A pre-activation ResNet-8 with fine shortcuts, on 25,600 images an epoch."""
+    """A pre-activation ResNet-8 with pooled shortcuts, on 25,600 images an epoch."""
     width = RESNETS[network] / 16
     return TrainConfig(
         epochs=epochs,
-        model=ModelConfig(architecture=Architecture.PREACT_RESNET8, width=width, quant=quant, shortcut=Shortcut.FINE),
+        model=ModelConfig(architecture=Architecture.PREACT_RESNET8, width=width, quant=quant, shortcut=Shortcut.POOLED),
         data=cifar10(batch_size=64, samples=25_600),
         optim=OptimConfig(lr=5e-3),
         compute=ComputeConfig(bf16=True),
@@ -151,14 +151,10 @@ def float_resnet8(network: str, epochs: int) -> Phase:
 
 
 def unrounded_resnet8(network: str, weight: int, act: int, *, first: int, epochs: int) -> tuple[Phase, ...]:
-    """`first` epochs without rounding, and the rest of `epochs` with few states; shortcuts have 15 and 16."""
+    """`first` epochs without rounding, and the rest of `epochs` with few states; shortcuts have 15."""
     plain = quantization(weight, act)
-    fine = [
-        *plain.overrides,
-        Override(pattern="*.shortcut", weight_states=max(15, weight)),
-        Override(pattern="*.shortcut_act", act_states=max(16, act), act_step=STEPS[max(16, act)]),
-    ]
-    quant = replace(plain, overrides=fine)
+    shortcuts = Override(pattern="*.shortcut", weight_states=max(15, weight))
+    quant = replace(plain, overrides=[*plain.overrides, shortcuts])
     free = resnet8(network, replace(quant, rounding=False), epochs=first)
     few = resnet8(network, quant, epochs=epochs - first)
     name = f"{network}_w{weight}a{act}"
