@@ -20,3 +20,6 @@ def examples(count: int) -> int:
 
 MUTATIONS = int(os.environ.get("MAQD_MUTATIONS", "400"))
 """Damaged files that the readers are fed with; `make campaigns` takes 10,000."""
+
+KILLS = int(os.environ.get("MAQD_KILLS", "4"))
+"""Moments at which runs are ended; `make campaigns` takes 100 of each kind."""

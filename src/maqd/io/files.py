@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -14,7 +15,7 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         OSError: It could not be written; the old file is untouched and no temporary file is left. Its `filename` is
             `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             for part in parts:
@@ -29,6 +30,38 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_directory(path.parent)
+
+
+def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a directory of files, which is empty or not there before, so that it appears whole.
+
+    Args:
+        path: The directory.
+        files: Their bytes by name.
+
+    Raises:
+        OSError: It could not be written; nothing is left of it. Its `filename` is `path`.
+    """
+    temporary = _beside(path)
+    try:
+        temporary.mkdir()
+        for name, data in files.items():
+            with (temporary / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    _sync_directory(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """A name for what is not complete yet."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
 
 
 def _sync_directory(path: Path) -> None:

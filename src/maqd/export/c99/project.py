@@ -1,8 +1,6 @@
 """The directory of an exported program."""
 
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from maqd.export.c99.selftest import make_vectors, write_selftest
 from maqd.export.c99.source import Source, model_hash, write_source
 from maqd.export.c99.targets import Target
 from maqd.graph import Graph
+from maqd.io.files import write_directory
 
 VECTORS = 2
 """Images of the self-test."""
@@ -109,17 +108,7 @@ def save_c99(exported: Exported, directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ExportError(f"{directory} must be an empty or a new directory; remove it or take another one")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        for name, text in exported.files.items():
-            (temporary / name).write_text(text)
-        temporary.chmod(0o755)
-        temporary.replace(directory)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(directory)) from error
-        raise
+    write_directory(directory, {name: text.encode() for name, text in exported.files.items()})
 
 
 def _check_memory(program: Program, source: Source, target: Target, flash: int | None, ram: int | None) -> None:
