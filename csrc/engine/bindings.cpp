@@ -163,6 +163,15 @@ NB_MODULE(_native, m) {
         .def("concat", &Model::concat, "x"_a, "shifts"_a, "lengths"_a, "outer"_a, "y"_a)
         .def("transpose", &Model::transpose, "x"_a, "y"_a, "height"_a, "width"_a)
         .def(
+            "move",
+            [](Model &model, Buffer x, Buffer y, const std::vector<Array<int32_t>> &tables, int32_t fill) {
+                std::vector<std::vector<int32_t>> copies;
+                for (const auto &table : tables) copies.emplace_back(table.data(), table.data() + table.size());
+                model.move(x, y, std::move(copies), fill);
+            },
+            "x"_a, "y"_a, "tables"_a, "fill"_a)
+        .def("multiply", &Model::multiply, "a"_a, "b"_a, "y"_a)
+        .def(
             "run",
             [](const Model &model, const std::vector<Input> &inputs, const std::vector<bool> &channels_last,
                const std::vector<Output> &outputs) {

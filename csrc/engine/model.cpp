@@ -237,6 +237,12 @@ void Model::transpose(Buffer x, Buffer y, size_t height, size_t width) {
     append(std::make_unique<TransposeStep>(isa_, x, y, height, width));
 }
 
+void Model::move(Buffer x, Buffer y, std::vector<std::vector<int32_t>> tables, int32_t fill) {
+    append(make_move(isa_, x, y, std::move(tables), fill));
+}
+
+void Model::multiply(Buffer a, Buffer b, Buffer y) { append(make_multiply(isa_, a, b, y)); }
+
 Model::~Model() {
     // A forked child has no threads to join, and destroying their condition variables would hang.
     if (forked()) (void)team_.release();

@@ -121,6 +121,8 @@ class Model {
     void concat(std::vector<Buffer> x, std::vector<int32_t> shifts, std::vector<size_t> lengths, size_t outer,
                 Buffer y);
     void transpose(Buffer x, Buffer y, size_t height, size_t width);
+    void move(Buffer x, Buffer y, std::vector<std::vector<int32_t>> tables, int32_t fill);
+    void multiply(Buffer a, Buffer b, Buffer y);
 
     // What a call reads and writes, one array for each input and output of the model. An input has `count` samples of
     // its buffer's elements, [count][channels][positions], or [count][positions][channels] if channels_last; an output
@@ -191,5 +193,8 @@ class Model {
 };
 
 std::unique_ptr<Step> make_conv(const Isa &isa, Kernel kernel, const ConvOptions &options);
+std::unique_ptr<Step> make_move(const Isa &isa, Buffer x, Buffer y, std::vector<std::vector<int32_t>> tables,
+                                int32_t fill);
+std::unique_ptr<Step> make_multiply(const Isa &isa, Buffer a, Buffer b, Buffer y);
 
 }  // namespace maqd

@@ -8,9 +8,10 @@ import onnx
 import pytest
 
 from maqd.errors import ExportError
-from maqd.export.onnx.integer import Profile, Writer, onnx_model
+from maqd.export.onnx.integer import Profile, onnx_model
 from maqd.export.onnx.names import with_unique_names
 from maqd.export.onnx.qonnx import Flavour, qonnx_model
+from maqd.export.onnx.writer import Writer
 from maqd.graph import FixedPoint, Graph, Input, Output
 from maqd.numerics.states import States
 from maqd.runtime.onnxruntime import OnnxRuntime

@@ -164,7 +164,7 @@ def test_steps_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(every_node())
     strange = replace(plan, steps=(*plan.steps, Strange(links=replace(plan.steps[0].links, nodes=("gelu",)))))
     monkeypatch.setattr(program, "make_plan", lambda graph: strange)
-    with pytest.raises(ExportError, match="gelu: the C export does not know Strange"):
+    with pytest.raises(ExportError, match="gelu: the C export has no rule for Strange"):
         export_c99(every_node())
 
 

@@ -258,7 +258,10 @@ WRONG_DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         node(3, operation="exec"),
         "node 'pool' has the operation 'exec', and this version of maqd knows input, conv.*; use the version",
     ),
-    "missing key": (lambda d: d["nodes"][3].pop("kernel"), r"node 3, max_pool, must have the keys \['kernel'"),
+    "missing key": (
+        lambda d: d["nodes"][3].pop("kernel"),
+        r"node 3, max_pool, must have the keys \['dilation', 'kernel'",
+    ),
     "unknown key of a node": (node(3, extra=1), "node 3, max_pool, must have the keys"),
     "name is a number": (node(3, name=4), "name of node 3 must be a string, got 4"),
     "name twice": (node(3, name="stem"), "inconsistent graph: max_pool node 'stem': needs a name of its own"),
@@ -283,7 +286,7 @@ WRONG_DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "weight of a negative shape": (
         node(1, weight={"states": {"count": 7, "signed": True}, "shape": [8, -3, 3, 3]}),
-        "must have 2 to 4 positive dimensions",
+        "must have 2 to 5 positive dimensions",
     ),
     "wild input": (node(0, shape=[3, 2**30, 2**30]), "has more than 268435456 elements"),
     "wild window": (

@@ -15,6 +15,7 @@ from maqd.graph import (
     Conv,
     FixedPoint,
     Flatten,
+    Gather,
     GlobalSum,
     Graph,
     Input,
@@ -22,8 +23,11 @@ from maqd.graph import (
     Linear,
     MaxPool,
     Metadata,
+    Multiply,
     Node,
     Output,
+    Permute,
+    Reshape,
     Storage,
     SumPool,
     Thresholds,
@@ -62,6 +66,10 @@ def conv(*shape: int, **options: Any) -> Conv:
     space = len(shape) - 2
     defaults = {"stride": (1,) * space, "padding": (0,) * space, "dilation": (1,) * space}
     return Conv(**{"name": "c", "inputs": ("x",), "weight": weight(3, *shape), "exponent": 0, **defaults, **options})
+
+
+def gathered(*indices: int, fill: int = 0) -> Callable[[], Graph]:
+    return small(Gather(name="g", inputs=("x",), axis=1, indices=np.array(indices, np.int64), fill=fill))
 
 
 def labelled(nodes: tuple[Node, ...], output: str, count: int) -> Callable[[], Graph]:
@@ -131,7 +139,11 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
     "empty input shape": (small(shape=()), "input node 'x': needs 1 to 8 positive sizes, got \\(\\)"),
     "zero in the input shape": (small(shape=(3, 0)), "needs 1 to 8 positive sizes, got \\(3, 0\\)"),
     "wild input shape": (small(shape=(2**30, 2**30)), "more than 268435456 elements"),
-    "convolution in 3 dimensions": (small(conv(2, 4, 1, 1, 1)), "needs one or two spatial dimensions, got a weight of"),
+    "convolution in 4 dimensions": (
+        small(conv(2, 4, 1, 1, 1, 1)),
+        "needs one to three spatial dimensions, got a kernel of",
+    ),
+    "convolution of more dimensions": (small(conv(2, 4, 1, 1, 1)), "takes channels and 3 dimensions, got"),
     "convolution of another rank": (small(conv(2, 4, 1)), "takes channels and 1 dimensions, got \\(4, 6, 6\\)"),
     "convolution of other channels": (
         small(conv(2, 3, 1, 1)),
@@ -209,11 +221,40 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
     ),
     "multiplier whose magnitude wraps": (changed("add.act", multiplier=np.full(8, -(2**63))), "does not fit 64 bits"),
     "offset whose magnitude wraps": (changed("add.act", offset=np.full(8, -(2**63))), "does not fit 64 bits"),
-    "pool in 3 dimensions": (changed("pool", kernel=(1, 1, 1)), "needs one or two spatial dimensions, got a kernel of"),
+    "pool in 4 dimensions": (
+        changed("pool", kernel=(1,) * 4),
+        "needs one to three spatial dimensions, got a kernel of",
+    ),
+    "trailing padding of another rank": (
+        changed("pool", trailing=(1,)),
+        "needs 2 numbers in 0 .. 32768 for its padding",
+    ),
+    "negative dilation": (changed("pool", dilation=(1, -1)), "needs 2 numbers in 1 .. 32768 for its dilation"),
     "pool of another rank": (changed("pool", kernel=(2,)), "takes channels and 1 dimensions, got \\(8, 9, 4\\)"),
     "pool too large": (changed("pool", kernel=(12, 2)), "does not fit \\(9, 4\\) padded by \\(1, 0\\)"),
     "pool of kernel 0": (changed("pool", kernel=(0, 2)), "for its kernel, got \\(0, 2\\)"),
-    "empty windows": (changed("pool", padding=(2, 0)), "padding \\(2, 0\\) must not exceed half the kernel \\(3, 2\\)"),
+    "empty windows": (changed("pool", padding=(3, 0)), "must leave a position of the input in every window"),
+    "empty windows at the end": (
+        changed("pool", trailing=(9, 0)),
+        "must leave a position of the input in every window",
+    ),
+    "reshape of other elements": (
+        small(Reshape(name="r", inputs=("x",), shape=(7, 3))),
+        "does not hold the 144 elements",
+    ),
+    "reshape to nothing": (small(Reshape(name="r", inputs=("x",), shape=())), "does not hold the 144 elements"),
+    "permutation of other dimensions": (
+        small(Permute(name="p", inputs=("x",), order=(0, 2))),
+        "does not name each of the dimensions",
+    ),
+    "index out of range": (gathered(0, 6), "needs a list of indices in -1 .. 5"),
+    "index below the fill": (gathered(0, -2), "needs a list of indices in -1 .. 5"),
+    "no indices": (gathered(), "needs a list of indices in -1 .. 5"),
+    "wild fill": (gathered(-1, fill=2**31), "code 2147483648 does not fit 32 bits"),
+    "product of other shapes": (
+        small(Reshape(name="g", inputs=("x",), shape=(2, 12, 6)), Multiply(name="m", inputs=("x", "g"))),
+        "needs shapes that are equal where neither is 1",
+    ),
     "wild sums": (
         small(SumPool(name="s", inputs=("x",), kernel=(2**15,) * 2, stride=(1, 1), padding=(2**15,) * 2, shift=0)),
         "sum_pool node 's': its integers can reach -137438953472 .. \\d+, which does not fit 32 bits",

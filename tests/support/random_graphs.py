@@ -15,13 +15,17 @@ from maqd.graph import (
     Conv,
     FixedPoint,
     Flatten,
+    Gather,
     GlobalSum,
     Graph,
     Input,
     Linear,
     MaxPool,
+    Multiply,
     Node,
     Output,
+    Permute,
+    Reshape,
     SumPool,
     TensorType,
     Thresholds,
@@ -81,12 +85,13 @@ class Builder:
         channels, *space = self.types[source].shape
         groups = self.of(1, 1, 1, *(g for g in (2, 3, channels) if channels % g == 0))
         share = self.of(1, 2, 3, 8) if groups > 1 else self.of(*CHANNELS)
-        kernel, stride, padding, dilation = [], [], [], []
+        kernel, stride, padding, trailing, dilation = [], [], [], [], []
         for size in space:
             kernel.append(self.int(1, min(size, self.of(1, 3, 3, 5))))
             dilation.append(self.of(1, 1, 2) if 2 * (kernel[-1] - 1) < size else 1)
             stride.append(self.of(1, 1, 2, 3))
             padding.append(self.int(0, 2))
+            trailing.append(self.of(padding[-1], padding[-1], 0, 1))
         return self.add(
             Conv(
                 name=self.name(),
@@ -96,6 +101,7 @@ class Builder:
                 bias=self.bias(share * groups),
                 stride=tuple(stride),
                 padding=tuple(padding),
+                trailing=tuple(trailing),
                 dilation=tuple(dilation),
                 groups=groups,
             )
@@ -143,13 +149,66 @@ class Builder:
     def pool(self, source: str) -> str | None:
         space = self.types[source].shape[1:]
         kernel = tuple(self.int(1, min(size, 3)) for size in space)
-        stride = tuple(self.int(1, 2) for _ in space)
-        padding = tuple(self.int(0, size // 2) for size in kernel)
+        window = {
+            "kernel": kernel,
+            "stride": tuple(self.int(1, 2) for _ in space),
+            "padding": tuple(self.int(0, size // 2) for size in kernel),
+            "trailing": tuple(self.int(0, size // 2) for size in kernel),
+            "dilation": tuple(
+                self.of(1, 1, 1, 2) if 2 * k < size else 1 for k, size in zip(kernel, space, strict=True)
+            ),
+        }
         if self.of(True, False):
-            return self.add(MaxPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding))
-        return self.add(
-            SumPool(name=self.name(), inputs=(source,), kernel=kernel, stride=stride, padding=padding, shift=1)
-        )
+            return self.add(MaxPool(name=self.name(), inputs=(source,), **window))
+        return self.add(SumPool(name=self.name(), inputs=(source,), **window, shift=1))
+
+    def move(self, source: str) -> str | None:
+        """One to three nodes that only move elements."""
+        end = source
+        for _ in range(self.int(1, 3)):
+            shape = self.types[end].shape
+            kind = self.of("gather", "gather", "permute", "reshape")
+            if kind == "permute":
+                order = tuple(self.data.draw(st.permutations(range(len(shape)))))
+                end = self.add(Permute(name=self.name(), inputs=(end,), order=order)) or end
+            elif kind == "reshape":
+                axis = self.int(0, len(shape) - 1)
+                factor = self.of(*(n for n in range(1, shape[axis] + 1) if shape[axis] % n == 0))
+                split = (*shape[:axis], factor, shape[axis] // factor, *shape[axis + 1 :])
+                at = self.int(0, len(split) - 2)
+                merged = (*split[:at], split[at] * split[at + 1], *split[at + 2 :])
+                end = self.add(Reshape(name=self.name(), inputs=(end,), shape=merged)) or end
+            else:
+                end = self.gather(end) or end
+        return end
+
+    def gather(self, source: str) -> str | None:
+        kind = self.types[source]
+        axis = self.int(0, len(kind.shape) - 1)
+        size = kind.shape[axis]
+        whole = np.arange(size)
+        how = self.of("pad", "slice", "repeat", "shuffle", "zeros", "any")
+        indices = {
+            "pad": np.pad(whole, (self.int(0, 2), self.int(0, 2)), constant_values=-1),
+            "slice": whole[self.int(0, size - 1) :: self.of(1, 1, 2)],
+            "repeat": np.repeat(whole, 2),
+            "shuffle": self.random.permutation(size),
+            "zeros": np.where(np.arange(2 * size - 1) % 2, -1, np.arange(2 * size - 1) // 2),
+            "any": self.random.integers(-1, size, self.int(1, 9)),
+        }[how]
+        fill = self.of(0, 0, 0, kind.interval.lowest, kind.interval.highest + 1)
+        return self.add(Gather(name=self.name(), inputs=(source,), axis=axis, indices=indices, fill=fill))
+
+    def product(self, source: str) -> str | None:
+        """A tensor times itself, or times one code a channel, a row or all."""
+        shape = self.types[source].shape
+        other = source
+        for axis in range(1, len(shape)):
+            if self.of(True, False):
+                first = Gather(name=self.name(), inputs=(other,), axis=axis, indices=np.zeros(1, np.int64))
+                other = self.add(first) or other
+        pair = (source, other) if self.of(True, False) else (other, source)
+        return self.add(Multiply(name=self.name(), inputs=pair))
 
     def same(self, source: str) -> str | None:
         """A convolution that keeps the shape."""
@@ -212,13 +271,15 @@ class Builder:
 def random_graph(data: st.DataObject) -> Graph:
     """A valid graph of a few nodes of every kind."""
     builder = Builder(data, np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))))
-    space = (builder.int(1, 7), builder.int(1, 7)) if builder.of(True, True, False) else (builder.int(1, 12),)
+    dims = builder.of(2, 2, 2, 1, 1, 3)
+    space = tuple(builder.int(1, {1: 12, 2: 7, 3: 4}[dims]) for _ in range(dims))
     shape = (builder.of(1, 3, 4, 17), *space)
     builder.nodes.append(Input(name="input", inputs=(), shape=shape))
     builder.types = Graph(nodes=(*builder.nodes, Output(name="end", inputs=("input",)))).types
     end = "input"
     for _ in range(builder.int(1, 4)):
-        for make in (builder.of(builder.conv, builder.conv, builder.merge, builder.pool), builder.activation):
+        steps = (builder.conv, builder.conv, builder.conv, builder.merge, builder.merge, builder.pool, builder.pool)
+        for make in (builder.of(*steps, builder.move, builder.product), builder.activation):
             if make is not builder.activation or builder.of(True, True, True, False):
                 end = make(end) or end
         if prod(builder.types[end].shape) > 20000:

@@ -12,24 +12,31 @@ from typing import Any
 import numpy as np
 
 from maqd.errors import ExportError
-from maqd.export.onnx.integer import VERSIONS, Profile, Writer, require_onnx
+from maqd.export.onnx.integer import VERSIONS, Profile
 from maqd.export.onnx.names import with_unique_names
+from maqd.export.onnx.rules import pooling, weighted
+from maqd.export.onnx.writer import Writer, require_onnx
 from maqd.graph import (
     Activation,
     Add,
     Concat,
     Conv,
     Flatten,
+    Gather,
     GlobalSum,
     Graph,
     Input,
     Linear,
     MaxPool,
+    Multiply,
     Node,
     Output,
+    Permute,
+    Reshape,
     SumPool,
     Weighted,
 )
+from maqd.graph.rules import Rules
 
 
 class Precision(enum.Enum):
@@ -66,7 +73,7 @@ class _Emitter(Writer):
     def model(self) -> Any:
         kinds, versions = self.onnx.TensorProto, VERSIONS[Profile.COMPATIBLE]
         for node in self.graph.nodes:
-            self.node(node)
+            CONVENTIONAL.find(node, f"{node.operation} node {node.name!r}")(self, node)
         output, shape = self.graph.output.key, self.graph.types[self.graph.output.name].shape
         return self.assemble(
             self.graph,
@@ -109,51 +116,6 @@ class _Emitter(Writer):
         else:
             self.quantized(result, node.name, 128)
 
-    def node(self, node: Node) -> None:
-        inputs = list(node.inputs)
-        match node:
-            case Input():
-                if self.int8:
-                    self.dequantized(self.graph.input.key, node.name, 128)
-                else:
-                    self.emit("Identity", [self.graph.input.key], node.name)
-            case Conv():
-                bias = self.bias(node)
-                pads = {"pads": [*node.padding, *node.padding], "strides": list(node.stride)}
-                geometry = {"dilations": list(node.dilation), "group": node.groups, **pads}
-                self.settle(
-                    node, self.emit("Conv", [inputs[0], self.weight(node), *bias], f"{node.name}/sum", **geometry)
-                )
-            case Linear() if len(self.graph.types[inputs[0]].shape) == 1:
-                operands = [inputs[0], self.weight(node), *self.bias(node)]
-                self.settle(node, self.emit("Gemm", operands, f"{node.name}/sum", transB=1))
-            case Activation():
-                self.quantized(self.emit("Relu", inputs, f"{node.name}/relu"), node.name, 0)
-            case MaxPool():
-                window = {"kernel_shape": list(node.kernel), "strides": list(node.stride)}
-                pads = {"pads": [*node.padding, *node.padding]}
-                self.quantized(self.emit("MaxPool", inputs, f"{node.name}/max", **window, **pads), node.name, 0)
-            case SumPool():
-                window = {"kernel_shape": list(node.kernel), "strides": list(node.stride)}
-                pads = {"pads": [*node.padding, *node.padding], "count_include_pad": 1}
-                self.quantized(self.emit("AveragePool", inputs, f"{node.name}/mean", **window, **pads), node.name, 0)
-            case GlobalSum():
-                mean = self.emit("GlobalAveragePool", inputs, f"{node.name}/mean")
-                self.quantized(self.emit("Flatten", [mean], f"{node.name}/flat"), node.name, 0)
-            case Add():
-                total = inputs[0]
-                for place, other in enumerate(inputs[1:]):
-                    total = self.emit("Add", [total, other], f"{node.name}/sum{place}")
-                self.settle(node, total)
-            case Concat():
-                self.emit("Concat", inputs, node.name, axis=node.axis + 1)
-            case Flatten():
-                self.emit("Flatten", inputs, node.name)
-            case Output():
-                self.emit("Identity", inputs, node.key)
-            case _:
-                raise ExportError(f"{node.operation} node {node.name!r} has no counterpart in a conventional network")
-
     def bias(self, node: Weighted) -> list[str]:
         """Every convolution of a conventional network has one: that of its normalization."""
         if not self.int8:
@@ -162,3 +124,102 @@ class _Emitter(Writer):
         unit = self.constant(1 / 4096, np.float32, "/unit")
         zero = self.constant(0, np.int32, "/zero32")
         return [self.emit("DequantizeLinear", [codes, unit, zero], f"{node.name}/bias")]
+
+
+def _enter(e: _Emitter, node: Input) -> None:
+    if e.int8:
+        e.dequantized(node.key, node.name, 128)
+    else:
+        e.emit("Identity", [node.key], node.name)
+
+
+def _conv(e: _Emitter, node: Conv) -> None:
+    operands = [*node.inputs, e.weight(node), *e.bias(node)]
+    e.settle(node, e.emit("Conv", operands, f"{node.name}/sum", **weighted.geometry(node)))
+
+
+def _linear(e: _Emitter, node: Linear) -> None:
+    if len(e.graph.types[node.inputs[0]].shape) > 1:
+        raise ExportError(
+            f"linear node {node.name!r} on several dimensions has no counterpart in a conventional network"
+        )
+    operands = [*node.inputs, e.weight(node), *e.bias(node)]
+    e.settle(node, e.emit("Gemm", operands, f"{node.name}/sum", transB=1))
+
+
+def _activation(e: _Emitter, node: Activation) -> None:
+    e.quantized(e.emit("Relu", node.inputs, f"{node.name}/relu"), node.name, 0)
+
+
+def _max_pool(e: _Emitter, node: MaxPool) -> None:
+    e.quantized(e.emit("MaxPool", node.inputs, f"{node.name}/max", **pooling.geometry(node)), node.name, 0)
+
+
+def _average(e: _Emitter, node: SumPool) -> None:
+    mean = e.emit("AveragePool", node.inputs, f"{node.name}/mean", **pooling.geometry(node), count_include_pad=1)
+    e.quantized(mean, node.name, 0)
+
+
+def _global(e: _Emitter, node: GlobalSum) -> None:
+    mean = e.emit("GlobalAveragePool", node.inputs, f"{node.name}/mean")
+    e.quantized(e.emit("Flatten", [mean], f"{node.name}/flat"), node.name, 0)
+
+
+def _add(e: _Emitter, node: Add) -> None:
+    total, *others = node.inputs
+    for place, other in enumerate(others):
+        total = e.emit("Add", [total, other], f"{node.name}/sum{place}")
+    e.settle(node, total)
+
+
+def _multiply(e: _Emitter, node: Multiply) -> None:
+    e.settle(node, e.emit("Mul", node.inputs, f"{node.name}/product"))
+
+
+def _concat(e: _Emitter, node: Concat) -> None:
+    e.emit("Concat", node.inputs, node.name, axis=node.axis + 1)
+
+
+def _flatten(e: _Emitter, node: Flatten) -> None:
+    e.emit("Flatten", node.inputs, node.name)
+
+
+def _reshape(e: _Emitter, node: Reshape) -> None:
+    e.reshaped(node, node.inputs[0], node.name)
+
+
+def _permute(e: _Emitter, node: Permute) -> None:
+    e.permuted(node, node.inputs[0], node.name)
+
+
+def _gather(e: _Emitter, node: Gather) -> None:
+    source = node.inputs[0]
+    e.gathered(node, source, node.name, e.graph.types[source].shape, 0, np.float32)
+
+
+def _leave(e: _Emitter, node: Output) -> None:
+    e.emit("Identity", node.inputs, node.key)
+
+
+CONVENTIONAL = Rules(
+    "the conventional network",
+    ExportError,
+    {
+        Input: _enter,
+        Conv: _conv,
+        Linear: _linear,
+        Activation: _activation,
+        MaxPool: _max_pool,
+        SumPool: _average,
+        GlobalSum: _global,
+        Add: _add,
+        Multiply: _multiply,
+        Concat: _concat,
+        Flatten: _flatten,
+        Reshape: _reshape,
+        Permute: _permute,
+        Gather: _gather,
+        Output: _leave,
+    },
+)
+"""What each kind of node becomes."""

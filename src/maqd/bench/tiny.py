@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, Thresholds, interpreter
+from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 
@@ -50,7 +50,7 @@ class _Builder:
     def add(self, node: Node) -> str:
         """A node; its name."""
         self.nodes.append(node)
-        self.values[node.name] = interpreter.compute(node, [self.values[name] for name in node.inputs])
+        self.values[node.name] = node.compute(*(self.values[name] for name in node.inputs))
         return node.name
 
     def weight(self, states: int, *shape: int) -> PackedCodes:

@@ -3,7 +3,6 @@
 Reading checks everything against the size of the file before anything is allocated, and executes nothing.
 """
 
-import enum
 import hashlib
 import json
 import math
@@ -19,25 +18,16 @@ from numpy.typing import NDArray
 
 from maqd.errors import FormatError, GraphError
 from maqd.graph import (
-    Add,
+    NODES,
     Border,
-    Concat,
-    Conv,
-    FixedPoint,
-    Flatten,
-    GlobalSum,
     Graph,
     Input,
     Labels,
-    Linear,
-    MaxPool,
     Metadata,
     Node,
-    Output,
     Storage,
-    SumPool,
+    Stored,
     TensorType,
-    Thresholds,
     Weighted,
 )
 from maqd.graph.file_codes import FileBytes, FileCodes
@@ -77,58 +67,7 @@ class _Part:
     offset: int = 0
 
 
-class _Kind(enum.Enum):
-    """How a field of a node is stored."""
-
-    INTEGER = enum.auto()
-    INTEGERS = enum.auto()
-    TEXT = enum.auto()
-    GRID = enum.auto()
-    STORAGE = enum.auto()
-    BORDER = enum.auto()
-    """Shift and axis in the description, multipliers and offsets as tensors; or nothing."""
-    STATES = enum.auto()
-    WEIGHT = enum.auto()
-    """Packed codes: states and shape in the description, bytes as a tensor."""
-    ARRAY = enum.auto()
-    """A tensor of signed integers."""
-    OPTIONAL_ARRAY = enum.auto()
-    """The same, or nothing."""
-
-
-_WEIGHTED = {"weight": _Kind.WEIGHT, "exponent": _Kind.INTEGER, "bias": _Kind.OPTIONAL_ARRAY}
-_ACTIVATION = {"axis": _Kind.INTEGER, "states": _Kind.STATES, "step_exponent": _Kind.INTEGER}
-_WINDOW = {"kernel": _Kind.INTEGERS, "stride": _Kind.INTEGERS, "padding": _Kind.INTEGERS}
-_FIELDS: dict[type[Node], dict[str, _Kind]] = {
-    Input: {
-        "key": _Kind.TEXT,
-        "shape": _Kind.INTEGERS,
-        "grid": _Kind.GRID,
-        "storage": _Kind.STORAGE,
-        "zero": _Kind.INTEGER,
-        "border": _Kind.BORDER,
-    },
-    Conv: {
-        **_WEIGHTED,
-        "stride": _Kind.INTEGERS,
-        "padding": _Kind.INTEGERS,
-        "dilation": _Kind.INTEGERS,
-        "groups": _Kind.INTEGER,
-    },
-    Linear: _WEIGHTED,
-    Thresholds: {**_ACTIVATION, "thresholds": _Kind.ARRAY, "signs": _Kind.ARRAY},
-    FixedPoint: {**_ACTIVATION, "multiplier": _Kind.ARRAY, "offset": _Kind.ARRAY, "shift": _Kind.INTEGER},
-    MaxPool: _WINDOW,
-    SumPool: {**_WINDOW, "shift": _Kind.INTEGER},
-    GlobalSum: {"shift": _Kind.INTEGER},
-    Add: {"shifts": _Kind.INTEGERS},
-    Concat: {"shifts": _Kind.INTEGERS, "axis": _Kind.INTEGER},
-    Flatten: {},
-    Output: {"key": _Kind.TEXT, "divisor": _Kind.INTEGER},
-}
-"""What is stored of each kind of node beside its operation, name, inputs and output type."""
-
-_OPERATIONS = {kind.operation: kind for kind in _FIELDS}
+_OPERATIONS = {kind.operation: kind for kind in NODES}
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -189,24 +128,24 @@ def _plain(graph: Graph) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.gen
             "inputs": list(node.inputs),
             "output": _describe(graph.types[node.name]),
         }
-        for field, kind in _FIELDS[type(node)].items():
+        for field, kind in node.stored.items():
             value = getattr(node, field)
             match kind:
-                case _Kind.WEIGHT:
+                case Stored.WEIGHT:
                     entry[field] = {"states": _states(value.states), "shape": list(value.shape)}
                     tensors[f"{place}.{field}"] = value.data
-                case _Kind.STATES:
+                case Stored.STATES:
                     entry[field] = _states(value)
-                case _Kind.GRID:
+                case Stored.GRID:
                     entry[field] = {"low": value.low, "high": value.high, "exponent": value.exponent}
-                case _Kind.STORAGE:
+                case Stored.STORAGE:
                     entry[field] = value.value
-                case _Kind.BORDER:
+                case Stored.BORDER:
                     entry[field] = None if value is None else {"shift": value.shift, "axis": value.axis}
                     if value is not None:
                         tensors[f"{place}.multiplier"] = narrow(value.multiplier)
                         tensors[f"{place}.offset"] = narrow(value.offset)
-                case _Kind.ARRAY | _Kind.OPTIONAL_ARRAY:
+                case Stored.ARRAY | Stored.OPTIONAL_ARRAY:
                     if value is not None:
                         tensors[f"{place}.{field}"] = narrow(value)
                 case _:
@@ -321,7 +260,7 @@ class _Reader:
         used = {
             f"{place}.{field}"
             for place, entry in enumerate(nodes)
-            for field in (*_FIELDS[type(entry)], *(("multiplier", "offset") if isinstance(entry, Input) else ()))
+            for field in (*entry.stored, *(("multiplier", "offset") if isinstance(entry, Input) else ()))
         }
         if unused := sorted(tensors.keys() - used):
             self.fail(f"tensor {unused[0]!r} belongs to no node")
@@ -461,7 +400,7 @@ class _Reader:
                 f"version of maqd knows {', '.join(_OPERATIONS)}",
                 "use the version of maqd that wrote it",
             )
-        stored = {field for field, how in _FIELDS[kind].items() if how not in (_Kind.ARRAY, _Kind.OPTIONAL_ARRAY)}
+        stored = {field for field, how in kind.stored.items() if how not in (Stored.ARRAY, Stored.OPTIONAL_ARRAY)}
         if entry.keys() != {"operation", "name", "inputs", "output", *stored}:
             self.fail(f"node {place}, {kind.operation}, must have the keys {sorted(stored)}, got {sorted(entry)}")
         what = f"node {place}"
@@ -469,28 +408,28 @@ class _Reader:
             "name": self.text(entry["name"], f"name of {what}"),
             "inputs": self.texts(entry["inputs"], f"inputs of {what}"),
         }
-        for field, how in _FIELDS[kind].items():
+        for field, how in kind.stored.items():
             label, tensor = f"{field} of {what}", tensors.get(f"{place}.{field}")
             match how:
-                case _Kind.INTEGER:
+                case Stored.INTEGER:
                     values[field] = self.integers([entry[field]], label)[0]
-                case _Kind.INTEGERS:
+                case Stored.INTEGERS:
                     values[field] = self.integers(entry[field], label)
-                case _Kind.TEXT:
+                case Stored.TEXT:
                     values[field] = self.text(entry[field], label)
-                case _Kind.GRID:
+                case Stored.GRID:
                     values[field] = self.grid(entry[field], label)
-                case _Kind.STORAGE:
+                case Stored.STORAGE:
                     values[field] = self.storage(entry[field], label)
-                case _Kind.BORDER:
+                case Stored.BORDER:
                     pair = tensors.get(f"{place}.multiplier"), tensors.get(f"{place}.offset")
                     values[field] = self.border(entry[field], *pair, label)
-                case _Kind.STATES:
+                case Stored.STATES:
                     values[field] = self.states(entry[field], label)
-                case _Kind.WEIGHT:
+                case Stored.WEIGHT:
                     values[field] = self.weight(entry[field], tensor, label)
-                case _Kind.ARRAY | _Kind.OPTIONAL_ARRAY:
-                    if tensor is None and how is _Kind.ARRAY:
+                case Stored.ARRAY | Stored.OPTIONAL_ARRAY:
+                    if tensor is None and how is Stored.ARRAY:
                         self.fail(f"{label}: tensor {place}.{field} is missing")
                     values[field] = None if tensor is None else self.array(tensor, label)
         return kind(**values)
@@ -565,8 +504,8 @@ class _Reader:
         if not isinstance(value, dict) or value.keys() != {"states", "shape"} or tensor is None:
             self.fail(f'{what} must have "states", "shape" and a tensor, got {_short(value)}')
         states, shape = self.states(value["states"], what), self.integers(value["shape"], what)
-        if not 2 <= len(shape) <= 4 or min(shape) < 1:
-            self.fail(f"{what} must have 2 to 4 positive dimensions, got {list(shape)}")
+        if not 2 <= len(shape) <= 5 or min(shape) < 1:
+            self.fail(f"{what} must have 2 to 5 positive dimensions, got {list(shape)}")
         expected = (shape[0], row_bytes(states.count, math.prod(shape[1:])))
         if tensor.dtype != "U8" or tensor.shape != expected:
             self.fail(

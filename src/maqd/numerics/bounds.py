@@ -62,6 +62,15 @@ def product_sums(weight: PackedCodes, low: int, high: int, bias: NDArray[np.inte
     return Interval(positive * low - negative * high + offset, positive * high - negative * low + offset)
 
 
+def compact(low: Integers, high: Integers) -> Interval:
+    """The same bounds with one entry for every dimension along which they do not change."""
+    for axis in range(low.ndim):
+        first = (low[(slice(None),) * axis + (slice(1),)], high[(slice(None),) * axis + (slice(1),)])
+        if (low == first[0]).all() and (high == first[1]).all():
+            low, high = first
+    return Interval(low.copy(), high.copy())
+
+
 def narrowest(low: int, high: int) -> np.dtype[np.signedinteger]:
     """The narrowest of int8, int16, int32 and int64 that holds both.
 

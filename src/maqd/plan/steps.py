@@ -187,6 +187,27 @@ class TransposeStep(Step):
     width: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MoveStep(Step):
+    """Elements in another order or place: nested loops, one a table, the last one innermost.
+
+    The element that indices i, j, .. of the loops lead to is the input's at tables[0][i] + tables[1][j] + ..., counted
+    as it is stored, or `fill` if any of the entries is -1.
+
+    Args:
+        tables: int32; the product of their lengths is the size of the output.
+        fill: A code.
+    """
+
+    tables: tuple[NDArray[np.int32], ...]
+    fill: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MultiplyStep(Step):
+    """Product of two tensors: the second of the first one's shape, or one code a channel."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Steps that run for the same number of images at a time: few where tensors are large, so that they stay in the

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.graph import Graph
+from maqd.graph.rules import Rules
 from maqd.numerics.packing import group
 from maqd.plan import (
     STAGE_BYTES,
@@ -20,11 +21,12 @@ from maqd.plan import (
     Buffer,
     ConcatStep,
     ConvStep,
+    MoveStep,
+    MultiplyStep,
     Plan,
     PoolStep,
     Quantization,
     QuantizeStep,
-    Step,
     SumStep,
     TransposeStep,
     channels_first,
@@ -261,63 +263,98 @@ class NativeEngine(BaseEngine):
         except RuntimeError as error:  # threads that the system does not start
             raise EngineError(str(error)) from error
         for step in plan.steps:
-            self._add(plan, model, step)
+            what = ", ".join(step.links.nodes) or "a step between nodes"
+            inputs, outputs = (
+                [self._buffer(plan, buffer) for buffer in side] for side in (step.links.inputs, step.links.outputs)
+            )
+            NATIVE.find(step, what)(model, step, inputs, outputs)
         return model
 
-    def _add(self, plan: Plan, model: Any, step: Step) -> None:
-        inputs = [self._buffer(plan, buffer) for buffer in step.links.inputs]
-        output = self._buffer(plan, step.links.outputs[0])
-        match step:
-            case ConvStep():
-                self._add_conv(plan, model, step, inputs)
-            case QuantizeStep():
-                q, axis = step.quantization, step.axis
-                model.quantize(
-                    inputs[0], output, q.thresholds, q.signs, q.spacing, q.base, axis.outer, axis.channels, axis.inner
-                )
-            case PoolStep():
-                model.pool(inputs[0], output, step.maximum, step.kernel, step.stride, step.padding)
-            case SumStep():
-                model.sum(inputs[0], output)
-            case AddStep():
-                model.add(inputs, step.shifts, output)
-            case ConcatStep():
-                lengths = [axis.channels * axis.inner for axis in step.axes]
-                model.concat(inputs, step.shifts, lengths, step.axes[0].outer, output)
-            case TransposeStep():
-                model.transpose(inputs[0], output, step.height, step.width)
-            case _:
-                raise NotImplementedError(f"the engine does not know {type(step).__name__}")
 
-    def _add_conv(self, plan: Plan, model: Any, step: ConvStep, inputs: list[Any]) -> None:
-        weight, layout = step.weight, group(step.weight.states.count)
-        q: Quantization | None = step.quantization
-        model.conv(
-            x=inputs[0],
-            weight=weight.data,
-            count=weight.states.count,
-            low=weight.states.low,
-            spacing=weight.states.spacing,
-            digits=layout.digits,
-            group_bytes=layout.bytes,
-            inputs=weight.shape[1],
-            bias=step.bias,
-            kernel=weight.shape[2:],
-            stride=step.stride,
-            padding=step.padding,
-            dilation=step.dilation,
-            groups=step.groups,
-            shift=step.shift,
-            addend=inputs[1] if len(inputs) > 1 else None,
-            addend_shift=step.addend_shift,
-            reach=step.reach,
-            raw=None if step.raw is None else self._buffer(plan, step.raw),
-            codes=None if step.codes is None else self._buffer(plan, step.codes),
-            thresholds=None if q is None else q.thresholds,
-            signs=None if q is None else q.signs,
-            step=1 if q is None else q.spacing,
-            base=0 if q is None else q.base,
-        )
+def _conv(model: Any, step: ConvStep, inputs: list[Any], outputs: list[Any]) -> None:
+    weight, layout = step.weight, group(step.weight.states.count)
+    q: Quantization | None = step.quantization
+    written = iter(outputs)
+    model.conv(
+        x=inputs[0],
+        weight=weight.data,
+        count=weight.states.count,
+        low=weight.states.low,
+        spacing=weight.states.spacing,
+        digits=layout.digits,
+        group_bytes=layout.bytes,
+        inputs=weight.shape[1],
+        bias=step.bias,
+        kernel=weight.shape[2:],
+        stride=step.stride,
+        padding=step.padding,
+        dilation=step.dilation,
+        groups=step.groups,
+        shift=step.shift,
+        addend=inputs[1] if len(inputs) > 1 else None,
+        addend_shift=step.addend_shift,
+        reach=step.reach,
+        raw=None if step.raw is None else next(written),
+        codes=None if step.codes is None else next(written),
+        thresholds=None if q is None else q.thresholds,
+        signs=None if q is None else q.signs,
+        step=1 if q is None else q.spacing,
+        base=0 if q is None else q.base,
+    )
+
+
+def _quantize(model: Any, step: QuantizeStep, inputs: list[Any], outputs: list[Any]) -> None:
+    q, axis = step.quantization, step.axis
+    model.quantize(
+        inputs[0], outputs[0], q.thresholds, q.signs, q.spacing, q.base, axis.outer, axis.channels, axis.inner
+    )
+
+
+def _pool(model: Any, step: PoolStep, inputs: list[Any], outputs: list[Any]) -> None:
+    model.pool(inputs[0], outputs[0], step.maximum, step.kernel, step.stride, step.padding)
+
+
+def _sum(model: Any, _step: SumStep, inputs: list[Any], outputs: list[Any]) -> None:
+    model.sum(inputs[0], outputs[0])
+
+
+def _sums(model: Any, step: AddStep, inputs: list[Any], outputs: list[Any]) -> None:
+    model.add(inputs, step.shifts, outputs[0])
+
+
+def _concat(model: Any, step: ConcatStep, inputs: list[Any], outputs: list[Any]) -> None:
+    lengths = [axis.channels * axis.inner for axis in step.axes]
+    model.concat(inputs, step.shifts, lengths, step.axes[0].outer, outputs[0])
+
+
+def _transpose(model: Any, step: TransposeStep, inputs: list[Any], outputs: list[Any]) -> None:
+    model.transpose(inputs[0], outputs[0], step.height, step.width)
+
+
+def _move(model: Any, step: MoveStep, inputs: list[Any], outputs: list[Any]) -> None:
+    model.move(inputs[0], outputs[0], list(step.tables), step.fill)
+
+
+def _multiply(model: Any, _step: MultiplyStep, inputs: list[Any], outputs: list[Any]) -> None:
+    model.multiply(*inputs, outputs[0])
+
+
+NATIVE = Rules(
+    "the native engine",
+    EngineError,
+    {
+        ConvStep: _conv,
+        QuantizeStep: _quantize,
+        PoolStep: _pool,
+        SumStep: _sum,
+        AddStep: _sums,
+        ConcatStep: _concat,
+        TransposeStep: _transpose,
+        MoveStep: _move,
+        MultiplyStep: _multiply,
+    },
+)
+"""How each kind of step is added to a compiled model."""
 
 
 def _choose_isa(isa: str | None) -> str:

@@ -1,10 +1,12 @@
 """The functions of a program: one for each operation."""
 
+from maqd.errors import ExportError
 from maqd.export.c99 import convolution, pixels, planes, steps
 from maqd.export.c99.operations import TRITS, EventConv, FieldConv, Operation, PixelConv, PlainConv, PlaneConv, step_of
 from maqd.export.c99.program import Program
 from maqd.export.c99.text import Writer
-from maqd.plan import AddStep, ConcatStep, PoolStep, QuantizeStep, SumStep, TransposeStep
+from maqd.graph.rules import Rules
+from maqd.plan import AddStep, ConcatStep, MoveStep, MultiplyStep, PoolStep, QuantizeStep, SumStep, TransposeStep
 
 
 def write_layers(program: Program, prefix: str) -> tuple[Writer, list[str]]:
@@ -29,32 +31,28 @@ def _function(w: Writer, index: int, operation: Operation) -> str:
     shapes = " -> ".join(
         " and ".join(f"{b.rows} x {b.columns} x {b.channels}" for b in side) for side in (links.inputs, links.outputs)
     )
-    body = "\n".join([*_body(w, index, operation), *w.trace(operation), "    (void)image;"])
-    return (
-        f"/* {', '.join(links.nodes) or 'reorder'}: {shapes} */\n"
-        f"static void layer{index}(const uint8_t *image, maqd_word *arena) {{\n{body}\n}}"
-    )
+    what = ", ".join(links.nodes) or "reorder"
+    body = "\n".join([*C99.find(operation, what)(w, index, operation), *w.trace(operation), "    (void)image;"])
+    return f"/* {what}: {shapes} */\nstatic void layer{index}(const uint8_t *image, maqd_word *arena) {{\n{body}\n}}"
 
 
-def _body(w: Writer, index: int, operation: Operation) -> list[str]:
-    match operation:
-        case EventConv():
-            return convolution.events(w, index, operation)
-        case FieldConv():
-            return convolution.fields(w, index, operation)
-        case PixelConv():
-            return pixels.pixels(w, index, operation)
-        case PlaneConv():
-            return planes.planes(w, index, operation)
-        case PlainConv():
-            return convolution.plain(w, index, operation)
-        case QuantizeStep():
-            return steps.activation(w, index, operation)
-        case PoolStep() | SumStep():
-            return steps.pooling(w, index, operation)
-        case AddStep():
-            return steps.addition(w, index, operation)
-        case ConcatStep():
-            return steps.concatenation(w, index, operation)
-        case TransposeStep():
-            return steps.transposition(w, operation)
+C99 = Rules(
+    "the C export",
+    ExportError,
+    {
+        EventConv: convolution.events,
+        FieldConv: convolution.fields,
+        PixelConv: pixels.pixels,
+        PlaneConv: planes.planes,
+        PlainConv: convolution.plain,
+        QuantizeStep: steps.activation,
+        PoolStep: steps.pooling,
+        SumStep: steps.pooling,
+        AddStep: steps.addition,
+        MultiplyStep: steps.product,
+        ConcatStep: steps.concatenation,
+        TransposeStep: steps.transposition,
+        MoveStep: steps.move,
+    },
+)
+"""The text of each kind of operation."""

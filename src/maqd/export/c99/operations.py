@@ -6,15 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.plan import (
-    AddStep,
-    ConcatStep,
     ConvStep,
-    PoolStep,
     Quantization,
-    QuantizeStep,
     Step,
-    SumStep,
-    TransposeStep,
 )
 
 WORD = 4
@@ -361,7 +355,7 @@ class FieldConv:
 Weighted = EventConv | PlainConv | PlaneConv | PixelConv | FieldConv
 """Convolutions."""
 
-Operation = Weighted | QuantizeStep | PoolStep | SumStep | AddStep | ConcatStep | TransposeStep
+Operation = Weighted | Step
 """What a function of the program computes."""
 
 

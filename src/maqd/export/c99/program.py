@@ -39,13 +39,13 @@ from maqd.plan import (
     ConcatStep,
     ConvStep,
     Element,
+    MultiplyStep,
     Plan,
     PoolStep,
     Quantization,
     QuantizeStep,
     Step,
     SumStep,
-    TransposeStep,
     make_plan,
 )
 from maqd.plan.arena import Arena, Lifetime, place
@@ -162,12 +162,7 @@ def _weight_bytes(operations: tuple[Operation, ...]) -> int:
 
 
 def _operation(step: Step, *, trits: bool) -> Operation:
-    match step:
-        case ConvStep():
-            return _convolution(step, trits=trits)
-        case QuantizeStep() | PoolStep() | SumStep() | AddStep() | ConcatStep() | TransposeStep():
-            return step
-    raise ExportError(f"{', '.join(step.links.nodes)}: the C export does not know {type(step).__name__}")
+    return _convolution(step, trits=trits) if isinstance(step, ConvStep) else step
 
 
 def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv | PlaneConv:
@@ -457,5 +452,8 @@ def _scratch(operation: Operation) -> int:
             return out.columns * out.channels * 4
         case ConcatStep(axes=axes):
             return max(axis.channels * axis.inner for axis in axes) * 4
-        case TransposeStep():
+        case MultiplyStep():
+            out = step_of(operation).links.outputs[0]
+            return 2 * out.columns * out.channels * 4
+        case _:
             return 0

@@ -1,9 +1,11 @@
 """Text of steps without weights: activations, pooling, sums and moves."""
 
+import numpy as np
+
 from maqd.export.c99.activations import PixelActivation, pixel_activation
 from maqd.export.c99.operations import Codes, channel_thresholds, turned_signs
 from maqd.export.c99.text import TYPES, Writer, brackets, codes_struct, element, tensor_struct
-from maqd.plan import AddStep, ConcatStep, PoolStep, QuantizeStep, SumStep, TransposeStep
+from maqd.plan import AddStep, ConcatStep, MoveStep, MultiplyStep, PoolStep, QuantizeStep, SumStep, TransposeStep
 
 
 def activation(w: Writer, index: int, step: QuantizeStep) -> list[str]:
@@ -112,6 +114,50 @@ def concatenation(w: Writer, index: int, step: ConcatStep) -> list[str]:
     return [*lines, "    }"]
 
 
-def transposition(w: Writer, step: TransposeStep) -> list[str]:
+def transposition(w: Writer, _index: int, step: TransposeStep) -> list[str]:
     x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
     return [f"    maqd_transpose({w.at(x)}, {step.height}, {step.width}, {x.bits // 8}, {w.at(y)});"]
+
+
+def product(w: Writer, index: int, step: MultiplyStep) -> list[str]:
+    a, b = (w.program.stored(buffer) for buffer in step.links.inputs)
+    y = w.program.stored(step.links.outputs[0])
+    row, gate = y.columns * y.channels, b.rows * b.columns == 1
+    factor = f"factors[i % {y.channels}]" if gate else "factors[i]"
+    other = (w.read(b, "0"), y.channels) if gate else (w.read(b, f"row * {row}"), row)
+    return [
+        w.sums(index),
+        f"    int32_t *const factors = sums + {row};",
+        f"    for (int32_t row = 0; row < {y.rows}; row++) {{",
+        f"        maqd_widen({w.read(a, f'row * {row}')}, {element(a)}, {row}, sums);",
+        f"        maqd_widen({other[0]}, {element(b)}, {other[1]}, factors);",
+        f"        for (int32_t i = 0; i < {row}; i++) sums[i] *= {factor};",
+        f"        {w.narrow(y, row, w.write(y, f'row * {row}'))}",
+        "    }",
+    ]
+
+
+def move(w: Writer, index: int, step: MoveStep) -> list[str]:
+    """Nested loops, one a table; a table that only counts needs none."""
+    x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    lines = [f"    {TYPES[y.bits]} *to = {w.at(y)};", f"    const {TYPES[x.bits]} *const from = {w.at(x)};"]
+    places, filled = [], []
+    for level, table in enumerate(step.tables):
+        indent, i = "    " * (level + 1), f"i{level}"
+        lines.append(f"{indent}for (int32_t {i} = 0; {i} < {len(table)}; {i}++) {{")
+        if len(table) > 1 and (np.diff(table) == table[1] - table[0]).all() and table[0] >= 0:
+            step_size = int(table[1] - table[0])
+            places.append(f"{int(table[0])} + {i} * {step_size}")
+            continue
+        entries = w.tables.add(f"move{index}_{level}", "int32_t", table)
+        lines.append(f"{indent}    const int32_t at{level} = {entries}[{i}];")
+        places.append(f"at{level}")
+        if (table < 0).any():
+            filled.append(f"at{level} < 0")
+    indent = "    " * (len(step.tables) + 1)
+    value = f"from[{' + '.join(places)}]"
+    if (x.bits, x.zero) != (y.bits, y.zero):
+        value = f"({TYPES[y.bits]})((int32_t){value} + {y.zero - x.zero})"
+    if filled:
+        value = f"{' || '.join(filled)} ? ({TYPES[y.bits]})({step.fill + y.zero}) : {value}"
+    return [*lines, f"{indent}*to++ = {value};", *("    " * (n + 1) + "}" for n in reversed(range(len(step.tables))))]

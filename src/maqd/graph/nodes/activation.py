@@ -2,14 +2,17 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.graph.nodes.base import Node
+from maqd.graph.nodes.base import Codes, Node, Stored
 from maqd.graph.types import TensorType
 from maqd.numerics.bounds import Interval
 from maqd.numerics.states import States
+
+_COMMON = {"axis": Stored.INTEGER, "states": Stored.STATES, "step_exponent": Stored.INTEGER}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +51,10 @@ class Activation(Node):
             shape=x.shape, exponent=grid.exponent, interval=Interval.of(grid.low, grid.high, len(x.shape))
         )
 
+    def compute(self, *inputs: Codes) -> Codes:
+        channels_first = np.moveaxis(inputs[0], self.axis + 1, 0)
+        return np.moveaxis(self.codes(channels_first), 0, self.axis + 1).astype(np.int64)
+
     @abstractmethod
     def check(self, channels: int, x: TensorType) -> None:
         """Raises GraphError unless the parameters fit so many channels and the input."""
@@ -69,6 +76,7 @@ class Thresholds(Activation):
     signs: NDArray[np.int8]
 
     operation = "thresholds"
+    stored: ClassVar[dict[str, Stored]] = {**_COMMON, "thresholds": Stored.ARRAY, "signs": Stored.ARRAY}
 
     def index(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
         column = (-1, *[1] * (x.ndim - 1))
@@ -107,6 +115,12 @@ class FixedPoint(Activation):
     shift: int
 
     operation = "fixed_point"
+    stored: ClassVar[dict[str, Stored]] = {
+        **_COMMON,
+        "multiplier": Stored.ARRAY,
+        "offset": Stored.ARRAY,
+        "shift": Stored.INTEGER,
+    }
 
     def index(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
         column = (-1, *[1] * (x.ndim - 1))

@@ -1,10 +1,11 @@
 """Where a graph begins and ends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from maqd.graph.nodes.base import Node
+from maqd.graph.nodes.base import Codes, Node, Stored
 from maqd.graph.types import TensorType
 from maqd.numerics.border import Border, Storage
 from maqd.numerics.bounds import Interval
@@ -34,6 +35,14 @@ class Input(Node):
 
     operation = "input"
     arity = (0, 0)
+    stored: ClassVar[dict[str, Stored]] = {
+        "key": Stored.TEXT,
+        "shape": Stored.INTEGERS,
+        "grid": Stored.GRID,
+        "storage": Stored.STORAGE,
+        "zero": Stored.INTEGER,
+        "border": Stored.BORDER,
+    }
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -58,6 +67,10 @@ class Input(Node):
             exponent=self.grid.exponent,
             interval=Interval.of(self.grid.low, self.grid.high, len(self.shape)),
         )
+
+    def compute(self, *inputs: Codes) -> Codes:
+        """The codes themselves, as `maqd.runtime.inputs.prepare` makes them."""
+        return inputs[0]
 
     def _check_border(self) -> None:
         border = self.border
@@ -92,6 +105,7 @@ class Output(Node):
     divisor: int = 1
 
     operation = "output"
+    stored: ClassVar[dict[str, Stored]] = {"key": Stored.TEXT, "divisor": Stored.INTEGER}
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -99,6 +113,9 @@ class Output(Node):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         self.require(1 <= self.divisor <= 2**24, f"divisor must be in 1 .. 2^24, got {self.divisor}")
+        return inputs[0]
+
+    def compute(self, *inputs: Codes) -> Codes:
         return inputs[0]
 
     def describe(self) -> str:

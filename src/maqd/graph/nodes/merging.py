@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from maqd.graph.nodes.base import Node
+from maqd.graph.nodes.base import Codes, Node, Stored
 from maqd.graph.types import TensorType
 from maqd.numerics.bounds import Interval
 from maqd.numerics.limits import INT32_LIMIT, MAX_BOUNDS
@@ -23,6 +24,7 @@ class Aligned(Node):
     shifts: tuple[int, ...]
 
     arity = (2, 64)
+    stored: ClassVar[dict[str, Stored]] = {"shifts": Stored.INTEGERS}
 
     def align(self, inputs: Sequence[TensorType]) -> tuple[int, list[Interval]]:
         """The common exponent and the shifted bounds."""
@@ -41,6 +43,10 @@ class Aligned(Node):
             f"its inputs shifted by {self.shifts} do not fit 32 bits",
         )
         return exponents.pop(), intervals
+
+    def aligned(self, inputs: Sequence[Codes]) -> list[Codes]:
+        """The shifted codes."""
+        return [x << shift for x, shift in zip(inputs, self.shifts, strict=True)]
 
     def describe(self) -> str:
         return f"shifts {self.shifts}" if any(self.shifts) else ""
@@ -65,6 +71,9 @@ class Add(Aligned):
             low, high = low + other.low, high + other.high
         return TensorType(shape=shape, exponent=exponent, interval=Interval(low, high))
 
+    def compute(self, *inputs: Codes) -> Codes:
+        return sum(self.aligned(inputs), np.zeros((), np.int64))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Concat(Aligned):
@@ -77,6 +86,7 @@ class Concat(Aligned):
     axis: int
 
     operation = "concat"
+    stored: ClassVar[dict[str, Stored]] = {**Aligned.stored, "axis": Stored.INTEGER}
 
     def infer(self, *inputs: TensorType) -> TensorType:
         exponent, intervals = self.align(inputs)
@@ -101,3 +111,33 @@ class Concat(Aligned):
             exponent=exponent,
             interval=interval if total <= MAX_BOUNDS else interval.whole,
         )
+
+    def compute(self, *inputs: Codes) -> Codes:
+        return np.concatenate(self.aligned(inputs), self.axis + 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Multiply(Node):
+    """Product of two tensors, element by element; a dimension of size 1 is repeated: a gate for each channel."""
+
+    operation = "multiply"
+    arity = (2, 2)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        a, b = inputs
+        self.require(
+            len(a.shape) == len(b.shape) and all(m == n or 1 in (m, n) for m, n in zip(a.shape, b.shape, strict=True)),
+            f"needs shapes that are equal where neither is 1, got {a.shape} and {b.shape}",
+        )
+        first, second = a.interval, b.interval
+        if math.prod(np.broadcast_shapes(first.low.shape, second.low.shape)) > MAX_BOUNDS:
+            first, second = first.whole, second.whole
+        ends = [x * y for x in (first.low, first.high) for y in (second.low, second.high)]
+        return TensorType(
+            shape=tuple(max(m, n) for m, n in zip(a.shape, b.shape, strict=True)),
+            exponent=a.exponent + b.exponent,
+            interval=Interval(np.minimum.reduce(ends), np.maximum.reduce(ends)),
+        )
+
+    def compute(self, *inputs: Codes) -> Codes:
+        return inputs[0] * inputs[1]

@@ -2,37 +2,50 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from maqd.graph.nodes.base import Node, window_shape
+from maqd.graph.nodes.base import Codes, Geometry, Node, Stored
 from maqd.graph.types import TensorType, per_channel
 from maqd.numerics.bounds import Interval
+from maqd.numerics.limits import MAX_WINDOW
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window(Node):
-    """Pooling over windows.
+    """Pooling over windows of one to three dimensions.
 
     Args:
-        kernel, stride, padding: One number per spatial dimension; padding on both sides.
+        kernel, stride: One number per spatial dimension.
+        padding: Positions in front of each dimension.
+        trailing: Positions at the end of each dimension; () if they are as many as in front.
+        dilation: From position to position of a window; () for 1.
     """
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
+    trailing: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
 
-    def output_shape(self, x: TensorType) -> tuple[int, ...]:
-        """Channels and the number of windows."""
-        self.require(len(self.kernel) in (1, 2), f"needs one or two spatial dimensions, got a kernel of {self.kernel}")
-        self.require(
-            len(x.shape) == len(self.kernel) + 1, f"takes channels and {len(self.kernel)} dimensions, got {x.shape}"
+    stored: ClassVar[dict[str, Stored]] = dict.fromkeys(
+        ("kernel", "stride", "padding", "trailing", "dilation"), Stored.INTEGERS
+    )
+
+    @property
+    def geometry(self) -> Geometry:
+        """The windows."""
+        return Geometry(
+            kernel=self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            trailing=self.trailing or self.padding,
+            dilation=self.dilation or (1,) * len(self.kernel),
         )
-        ones = (1,) * len(self.kernel)
-        return (x.shape[0], *window_shape(self, x.shape[1:], self.kernel, self.stride, self.padding, ones))
 
     def describe(self) -> str:
-        return f"kernel {self.kernel}, stride {self.stride}, padding {self.padding}"
+        return f"kernel {self.kernel}, {self.geometry.describe()}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,12 +56,28 @@ class MaxPool(Window):
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
-        shape = self.output_shape(x)
+        shape = self.geometry.shape(self, x)
         self.require(
-            all(2 * pad <= size for pad, size in zip(self.padding, self.kernel, strict=True)),
-            f"padding {self.padding} must not exceed half the kernel {self.kernel}: windows would be empty",
+            all(
+                self._filled(axis, size, count)
+                for axis, (size, count) in enumerate(zip(x.shape[1:], shape, strict=True))
+            ),
+            f"padding {self.padding} and {self.geometry.trailing} must leave a position of the input in every window",
         )
-        return TensorType(shape=shape, exponent=x.exponent, interval=per_channel(x))
+        return TensorType(shape=(x.shape[0], *shape), exponent=x.exponent, interval=per_channel(x))
+
+    def _filled(self, axis: int, size: int, count: int) -> bool:
+        """Whether each of `count` windows along a dimension has a position of the input."""
+        g = self.geometry
+        # Only windows that reach into the padding, near both ends, can have none.
+        ends = {*range(min(count, MAX_WINDOW + 1)), *range(max(count - 2 * MAX_WINDOW, 0), count)}
+        begin = np.array(sorted(ends)) * g.stride[axis] - g.padding[axis]
+        first = -(np.minimum(begin, 0) // g.dilation[axis])  # the first position of each window that is not in front
+        return bool(((first < g.kernel[axis]) & (begin + first * g.dilation[axis] < size)).all())
+
+    def compute(self, *inputs: Codes) -> Codes:
+        views = [view for _, view in self.geometry.views(inputs[0], np.iinfo(np.int64).min)]
+        return np.maximum.reduce(views)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,19 +91,23 @@ class SumPool(Window):
     shift: int
 
     operation = "sum_pool"
+    stored: ClassVar[dict[str, Stored]] = {**Window.stored, "shift": Stored.INTEGER}
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
-        shape = self.output_shape(x)
+        shape = self.geometry.shape(self, x)
         inside = per_channel(x)
-        if any(self.padding):
+        if any(self.geometry.padding) or any(self.geometry.trailing):
             inside = Interval(np.minimum(inside.low, 0), np.maximum(inside.high, 0))
         positions = math.prod(self.kernel)
         return TensorType(
-            shape=shape,
+            shape=(x.shape[0], *shape),
             exponent=x.exponent - self.shift,
             interval=Interval(inside.low * positions, inside.high * positions),
         )
+
+    def compute(self, *inputs: Codes) -> Codes:
+        return sum((view for _, view in self.geometry.views(inputs[0], 0)), np.zeros((), np.int64))
 
     def describe(self) -> str:
         return f"{super().describe()}, times 2^-{self.shift}"
@@ -91,6 +124,7 @@ class GlobalSum(Node):
     shift: int
 
     operation = "global_sum"
+    stored: ClassVar[dict[str, Stored]] = {"shift": Stored.INTEGER}
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
@@ -101,6 +135,9 @@ class GlobalSum(Node):
             exponent=x.exponent - self.shift,
             interval=Interval((inside.low * positions).reshape(-1), (inside.high * positions).reshape(-1)),
         )
+
+    def compute(self, *inputs: Codes) -> Codes:
+        return inputs[0].sum(tuple(range(2, inputs[0].ndim)))
 
     def describe(self) -> str:
         return f"times 2^-{self.shift}"

@@ -1,0 +1,188 @@
+"""Thresholds and fixed-point maps."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.errors import ExportError
+from maqd.export.onnx.emitter import Bytes, IntegerEmitter
+from maqd.export.onnx.float_emitter import DOMAIN, Flavour, QonnxEmitter
+from maqd.graph import Activation, FixedPoint, Thresholds, channel_interval
+from maqd.graph.rules import Table
+from maqd.numerics.bounds import Interval
+from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds, fixed_point_affine
+from maqd.numerics.limits import INT32_LIMIT
+
+CHUNK = 16
+"""Thresholds that are compared at once: the comparisons of all of them are in memory together."""
+
+
+def thresholds(e: IntegerEmitter, node: Thresholds) -> None:
+    """How many thresholds each code reaches, int32: comparisons and a sum over them."""
+    name, column = node.name, e.column(node, node.axis)
+    x = e.int32(node.inputs[0])
+    if (node.signs < 0).any():
+        signs = e.constant(node.signs.reshape(column), np.int32, f"{name}.signs")
+        x = e.emit("Mul", [x, signs], f"{name}/signed")
+    axis = e.constant([1], np.int64, f"{name}/axis")
+    x = e.emit("Unsqueeze", [x, axis], f"{name}/unsqueezed")
+    total = ""
+    for place, start in enumerate(range(0, len(node.thresholds), CHUNK)):
+        cuts = node.thresholds[start : start + CHUNK]
+        constant = e.constant(cuts.reshape(len(cuts), *column[1:]), np.int32, f"{name}.thresholds{place}")
+        reached = e.emit("GreaterOrEqual", [x, constant], f"{name}/reached{place}")
+        ones = e.emit("Cast", [reached], f"{name}/ones{place}", to=e.onnx.TensorProto.INT32)
+        count = e.emit("ReduceSum", [ones, axis], f"{name}/count{place}", keepdims=0)
+        total = e.emit("Add", [total, count], f"{name}/total{place}") if total else count
+    _settle(e, node, total)
+
+
+def fixed_point(e: IntegerEmitter, node: FixedPoint) -> None:
+    """clip(floor((A x + B) / 2^K), 0, M-1), int32.
+
+    ONNX's Div truncates, so what it would truncate is subtracted before. The clip is in int32: on x86, ONNX
+    Runtime's Clip, Max and Min of int64 compare by the low halves alone (seen in versions up to 1.31).
+    """
+    name, column = node.name, e.column(node, node.axis)
+    reach = (node.reach(e.types[node.inputs[0]]) >> node.shift) + 1
+    if reach > INT32_LIMIT:
+        raise ExportError(
+            f"{node.operation} node {name!r}: (A x + B) / 2^{node.shift} can reach {reach}, which does not fit 32 "
+            "bits; lower the network with --affine thresholds"
+        )
+    wide = e.emit("Cast", [e.int32(node.inputs[0])], f"{name}/int64", to=e.onnx.TensorProto.INT64)
+    a = e.constant(node.multiplier.reshape(column), np.int64, f"{name}.multiplier")
+    b = e.constant(node.offset.reshape(column), np.int64, f"{name}.offset")
+    numerator = e.emit("Add", [e.emit("Mul", [wide, a], f"{name}/product"), b], f"{name}/numerator")
+    divisor = e.constant(1 << node.shift, np.int64, f"{name}/divisor")
+    rest = e.emit("Mod", [numerator, divisor], f"{name}/rest")  # of the divisor's sign, so never negative
+    even = e.emit("Sub", [numerator, rest], f"{name}/even")
+    quotient = e.emit("Div", [even, divisor], f"{name}/quotient")
+    word = e.emit("Cast", [quotient], f"{name}/quotient/int32", to=e.onnx.TensorProto.INT32)
+    bounds = [
+        e.constant(value, np.int32, f"{name}/{what}") for what, value in (("low", 0), ("high", node.states.count - 1))
+    ]
+    _settle(e, node, e.emit("Clip", [word, *bounds], f"{name}/index"))
+
+
+def _settle(e: IntegerEmitter, node: Activation, index: str) -> None:
+    """Codes from the index of the state, int32."""
+    states, name = node.states, node.name
+    if states.high - states.low <= 255:
+        value = e.to_uint8(index, f"{name}/index/uint8")
+        if states.spacing > 1:
+            spacing = e.constant(states.spacing, np.uint8, f"{name}/spacing")
+            value = e.emit("Mul", [value, spacing], f"{name}/bytes")
+        e.bytes[name] = Bytes(value, -states.low)
+        return
+    spacing = e.constant(states.spacing, np.int32, f"{name}/spacing")
+    scaled = e.emit("Mul", [index, spacing], f"{name}/scaled")
+    lowest = e.constant(states.low, np.int32, f"{name}/lowest")
+    e.words[name] = e.emit("Add", [scaled, lowest], f"{name}/codes")
+
+
+def qonnx_activation(e: QonnxEmitter, node: Activation) -> None:
+    """As the flavour says."""
+    if e.flavour is Flavour.MULTITHRESHOLD:
+        _multi_threshold(e, node)
+    else:
+        _scaled(e, node)
+
+
+def _column(e: QonnxEmitter, node: Activation) -> tuple[int, ...]:
+    """Shape of one value a channel that can be broadcast to a batch."""
+    return (1, *(-1 if d == node.axis else 1 for d in range(len(e.types[node.name].shape))))
+
+
+def _codes(e: QonnxEmitter, node: Activation, index: str) -> None:
+    """Codes from the index of the state."""
+    states, name = node.states, node.name
+    if states.spacing > 1:
+        spacing = e.float_constant(states.spacing, f"{name}/spacing")
+        index = e.emit("Mul", [index, spacing], f"{name}/spaced")
+    if states.low:
+        index = e.emit("Add", [index, e.float_constant(states.low, f"{name}/low")], f"{name}/codes")
+    e.emit("Identity", [index], name)
+
+
+def _multi_threshold(e: QonnxEmitter, node: Activation) -> None:
+    """Signs, then a count of thresholds."""
+    name, interval = node.name, channel_interval(e.types[node.inputs[0]], node.axis)
+    if isinstance(node, Thresholds):
+        cuts, signs = node.thresholds, node.signs
+    elif isinstance(node, FixedPoint):
+        cuts, signs = affine_thresholds(_affine(node), node.states.count, interval.low, interval.high)
+    else:
+        raise ExportError(f"QONNX export does not know {node.operation} node {name!r}")
+    (source,) = node.inputs
+    if (signs < 0).any():
+        source = e.emit(
+            "Mul",
+            [source, e.float_constant(signs.reshape(_column(e, node)), f"{name}.signs")],
+            f"{name}/signed",
+        )
+    layout = ["N", *"DHW"[3 - (len(e.types[name].shape) - 1) :]]
+    layout.insert(node.axis + 1, "C")
+    states, bits = node.states, max(1, (node.states.count - 1).bit_length())
+    kind = f"INT{states.high.bit_length() + 1}" if states.signed else "BINARY" if bits == 1 else f"UINT{bits}"
+    e.emit(
+        "MultiThreshold",
+        [source, e.float_constant(cuts.T, f"{name}.thresholds")],
+        name,
+        domain=DOMAIN,
+        out_dtype=kind,
+        out_scale=float(states.spacing),
+        out_bias=float(states.low),
+        data_layout="".join(layout),
+    )
+
+
+def _scaled(e: QonnxEmitter, node: Activation) -> None:
+    """floor(clip(A 2^-K x + B 2^-K, 0, M-1)), if float32 gets that right for every x."""
+    name, interval = node.name, channel_interval(e.types[node.inputs[0]], node.axis)
+    affine = None
+    if isinstance(node, FixedPoint):
+        affine = _affine(node)
+    elif isinstance(node, Thresholds):
+        affine = fixed_point_affine(node.thresholds, node.signs, interval.low, interval.high)
+    if affine is None or not _right_in_float32(node, affine, interval):
+        raise ExportError(
+            f"{node.operation} node {name!r}: float32 has too few bits for a scale and an offset that give the "
+            "same codes for every accumulator value; export with --flavour multithreshold"
+        )
+    column, last = _column(e, node), node.states.count - 1
+    scale = e.float_constant(_float32(affine.multiplier, affine.shift).reshape(column), f"{name}.scale")
+    offset = e.float_constant(_float32(affine.offset, affine.shift).reshape(column), f"{name}.offset")
+    scaled = e.emit("Mul", [*node.inputs, scale], f"{name}/scaled")
+    real = e.emit("Add", [scaled, offset], f"{name}/real")
+    ends = [e.float_constant(0, "zero"), e.float_constant(last, f"{name}/last")]
+    clipped = e.emit("Clip", [real, *ends], f"{name}/clipped")
+    _codes(e, node, e.quant(clipped, f"{name}/quant", max(1, last.bit_length()), signed=False))
+
+
+def _affine(node: FixedPoint) -> FixedAffine:
+    return FixedAffine(
+        multiplier=node.multiplier.astype(np.int64), offset=node.offset.astype(np.int64), shift=node.shift
+    )
+
+
+def _float32(values: NDArray[np.int64], shift: int) -> NDArray[np.float32]:
+    return np.ldexp(values.astype(np.float64), -shift).astype(np.float32)
+
+
+def _right_in_float32(node: Activation, affine: FixedAffine, interval: Interval) -> bool:
+    """Whether the multiplication and addition in float32, fused or not, give the node's index for every integer."""
+    scale, offset = _float32(affine.multiplier, affine.shift), _float32(affine.offset, affine.shift)
+    last = node.states.count - 1
+    for channel in range(len(scale)):
+        x = np.arange(interval.low[channel], interval.high[channel] + 1)
+        wanted = node.index(x[None], slice(channel, channel + 1))[0]
+        apart = x.astype(np.float32) * scale[channel] + offset[channel]
+        fused = (x * scale[channel].astype(np.float64) + offset[channel].astype(np.float64)).astype(np.float32)
+        for value in (apart, fused):
+            if not np.array_equal(np.floor(np.clip(value, 0, last)), wanted):
+                return False
+    return True
+
+
+ONNX: Table = {Thresholds: thresholds, FixedPoint: fixed_point}
+QONNX: Table = {Activation: qonnx_activation}
