@@ -97,7 +97,7 @@ def derive(node: dict[str, Any], x: list[Pairs], shapes: list[list[int]], tensor
         case "max_pool":
             return x[0].merged(0)
         case "sum_pool":
-            n, padded = math.prod(node["kernel"]), any(node["padding"])
+            n, padded = math.prod(node["kernel"]), any(node["padding"] + node["trailing"])
             return x[0].merged(0).mapped(
                 lambda low, high: (n * min(low, 0), n * max(high, 0)) if padded else (n * low, n * high)
             )  # fmt: skip
@@ -121,11 +121,34 @@ def derive(node: dict[str, Any], x: list[Pairs], shapes: list[list[int]], tensor
                 pairs = merged.pairs if merged.shape[axis] > 1 else merged.pairs * shape[axis]
                 found += [(low << shift, high << shift) for low, high in pairs]
             return Pairs(tuple(len(found) if d == axis else 1 for d in range(rank)), found)
-        case "flatten":
+        case "multiply":
+            shape = tuple(max(sizes) for sizes in zip(*(one.shape for one in x), strict=True))
+            found = []
+            for at in itertools.product(*map(range, shape)):
+                products = [a * b for a in x[0].at(at) for b in x[1].at(at)]
+                found.append((min(products), max(products)))
+            return Pairs(shape, found)
+        case "flatten" | "reshape":
             if len(x[0].pairs) == 1:
-                return Pairs((1,), x[0].pairs)
+                return Pairs((1,) * rank, x[0].pairs)
             found = [x[0].at(at) for at in itertools.product(*map(range, shapes[0]))]
-            return Pairs((len(found),), found)
+            return Pairs(tuple(node["output"]["shape"]), found)
+        case "permute":
+            shape = tuple(x[0].shape[d] for d in node["order"])
+            places = {d: position for position, d in enumerate(node["order"])}
+            found = [x[0].at(tuple(at[places[d]] for d in range(rank))) for at in itertools.product(*map(range, shape))]
+            return Pairs(shape, found)
+        case "gather":
+            axis, indices = node["axis"], tensors[f"{place}.indices"].tolist()
+            if x[0].shape[axis] == 1 and -1 not in indices:
+                return x[0]
+            shape = tuple(len(indices) if d == axis else n for d, n in enumerate(x[0].shape))
+            found = []
+            for at in itertools.product(*map(range, shape)):
+                index = indices[at[axis]]
+                source = (*at[:axis], index, *at[axis + 1 :])
+                found.append((node["fill"],) * 2 if index < 0 else x[0].at(source))
+            return Pairs(shape, found)
         case "output":
             return x[0]
     raise NotImplementedError(node["operation"])
