@@ -5,7 +5,13 @@ Every message names the layer or file, the invariant, the value received and the
 
 
 class MaqdError(Exception):
-    """Base of every error that the package raises on purpose."""
+    """Base of every error that the package raises on purpose.
+
+    Attributes:
+        details: Where several things are wrong, each in one line; the message is their headline and all of them.
+    """
+
+    details: tuple[str, ...] = ()
 
 
 class ConfigError(MaqdError, ValueError):

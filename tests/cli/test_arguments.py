@@ -64,7 +64,7 @@ NO_GRAPHS = {
     "folder": "folder",
     "text": "text",
     "empty": "empty",
-    "run": "run",
+    "run": "run is a run; lower it first: maqd lower run -o run.maqd",
     "m.onnx": "an ONNX file, not a .maqd file",
     "image.png": "a PNG picture, not a .maqd file",
     "run/checkpoints/last.ckpt": "a checkpoint, not a .maqd file",

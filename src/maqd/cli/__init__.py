@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(given[0], given[1:])
     except MaqdError as error:
-        return _fail(str(error), 1)
+        message = str(error)
+        return _fail(message.partition("\n")[0] if error.details else message, 1, error.details)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
@@ -126,9 +127,11 @@ def _version() -> str:
     return f"maqd {__version__} (native engine: {engine}; training kernels: {'built' if training else 'not built'})"
 
 
-def _fail(message: str, status: int) -> int:
+def _fail(message: str, status: int, details: Sequence[str] = ()) -> int:
+    """Print a message in one line, and further ones below it."""
     place = f"[process {rank()}] " if rank() else ""
-    print(f"maqd: error: {place}{' '.join(message.split())}", file=sys.stderr, flush=True)
+    lines = [f"maqd: error: {place}{' '.join(message.split())}", *(f"  {' '.join(text.split())}" for text in details)]
+    print("\n".join(lines), file=sys.stderr, flush=True)
     return status
 
 

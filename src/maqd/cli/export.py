@@ -6,7 +6,7 @@ import json
 import re
 
 from maqd.cli.arguments import take_settings
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, graph_file, some_path
 from maqd.cli.verify import samples_of
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS
@@ -40,7 +40,7 @@ def command(arguments: list[str]) -> int:
         "--target NAME ... [--against RUN]] [--json] [--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
     parser.add_argument("--to", required=True, choices=[kind.value for kind in Format], help="the format")
     parser.add_argument(
         "-o",

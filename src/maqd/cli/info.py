@@ -1,11 +1,15 @@
 """`maqd info`."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from maqd.cli.options import Options, some_path
+from maqd.cli.options import Options, graph_file
 from maqd.cli.text import table
-from maqd.graph import container
+from maqd.errors import MaqdError
+from maqd.export.c99 import Strategy, Target
+from maqd.export.c99.program import make_program
+from maqd.graph import Graph, container
 from maqd.graph.summary import summarize
 
 
@@ -15,7 +19,7 @@ def command(arguments: list[str]) -> int:
         usage="maqd info GRAPH [--text] [--json]",
         description="Print the layers of a .maqd file: states, accumulators, bytes, multiplications.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
     parser.add_argument("--text", action="store_true", help="print the graph instead, one line a node")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
@@ -31,10 +35,22 @@ def command(arguments: list[str]) -> int:
         "nonzero_weights": summary.nonzero_ratio,
         "macs": summary.macs,
     }
+    ram = _ram(graph)
     if options.json:
         labels = {one.output: list(one.names) for one in graph.metadata.labels}
         layers = [asdict(layer) for layer in summary.layers]
-        print(json.dumps({"graph": str(options.graph), **totals, "labels": labels, "layers": layers}))
+        print(
+            json.dumps(
+                {
+                    "graph": str(options.graph),
+                    **totals,
+                    "c99_ram_bytes": ram,
+                    "labels": labels,
+                    "metadata": {key: value for key, value in asdict(graph.metadata).items() if key != "labels"},
+                    "layers": layers,
+                }
+            )
+        )
         return 0
     if options.text:
         print(graph)
@@ -63,6 +79,40 @@ def command(arguments: list[str]) -> int:
     print(
         f"\n{size:,} bytes: {summary.weight_bytes:,} of {summary.weights:,} weights "
         f"({summary.weight_bound:,.0f} bytes of information), {summary.threshold_bytes:,} of thresholds, "
-        f"{summary.bias_bytes:,} of biases; R_w {summary.nonzero_ratio:.3f}; {summary.macs:,} multiply-adds an image"
+        f"{summary.bias_bytes:,} of biases; R_w {summary.nonzero_ratio:.3f}; {summary.macs:,} multiply-adds a sample"
     )
+    if ram is not None:
+        print(f"{ram:,} bytes of RAM in a C99 program (balanced)")
+    print("\n".join(_ends(graph)))
     return 0
+
+
+def _ram(graph: Graph) -> int | None:
+    """Bytes of tensors and scratch memory in a C99 program; None where there is none for this network."""
+    try:
+        return make_program(graph, Strategy.BALANCED, Target.GENERIC).arena
+    except MaqdError:
+        return None
+
+
+def _ends(graph: Graph) -> Iterator[str]:
+    """What goes in and comes out, and what else the file says."""
+    for node in graph.inputs:
+        how = "quantized from floats" if node.border is not None else f"code = stored - {node.zero}"
+        yield f"input {node.key}: {node.storage.value} {'x'.join(map(str, node.shape))}, {how}"
+    for node in graph.outputs:
+        kind, labels = graph.types[node.name], graph.labels(node.key)
+        divisor = f" / {node.divisor}" if node.divisor != 1 else ""
+        classes = f"; classes {', '.join(labels[:10])}{', ...' if len(labels) > 10 else ''}" if labels else ""
+        shape = "x".join(map(str, kind.shape))
+        yield f"output {node.key}: {shape}, value = code * 2^{kind.exponent}{divisor}{classes}"
+    metadata = graph.metadata
+    for what, value in (
+        ("images", "x".join(map(str, metadata.image_size))),
+        ("channel order", metadata.channel_order),
+        ("float accuracy", "" if metadata.float_accuracy is None else f"{100 * metadata.float_accuracy:.2f}%"),
+        ("licence", metadata.licence),
+        ("provenance", metadata.provenance),
+    ):
+        if value:
+            yield f"{what}: {value}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, graph_file, some_path
 from maqd.cli.text import note, table
 from maqd.errors import DataError, EngineError
 from maqd.graph import Graph, Input, Output, container
@@ -36,7 +36,7 @@ def command(arguments: list[str]) -> int:
         "[--json]",
         description="Compute a network's outputs: the best classes where the file names them, else codes and scores.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
     parser.add_argument(
         "files",
         metavar="FILE",

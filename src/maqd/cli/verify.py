@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.cli.arguments import configure, named_functions, take_settings
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, graph_file, some_path
 from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph, container
@@ -37,7 +37,7 @@ def command(arguments: list[str]) -> int:
         usage="maqd verify GRAPH [--against RUN] [--engines NAME,..] [--images N] [--json] [--data.KEY VALUE ...]",
         description="Compare engines with the NumPy interpreter, every tensor, for equality; status 1 on a difference.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
     parser.add_argument(
         "--against",
         metavar="RUN",

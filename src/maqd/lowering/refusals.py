@@ -44,6 +44,7 @@ class RefusedError(LoweringError):
         many = f"{len(lines)} calls have no exact integer form:"
         super().__init__(lines[0] if len(lines) == 1 else "\n  ".join([many, *lines]))
         self.refusals = refusals
+        self.details = tuple(lines) if len(lines) > 1 else ()
 
     def __reduce__(self) -> tuple[type, tuple[tuple[Refusal, ...]]]:
         return type(self), (self.refusals,)
