@@ -1,5 +1,6 @@
 """What a run records of its layers: the same numbers as counted by hand, and the same after resuming."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,43 @@ def test_layers_are_those_of_the_checkpoint(config: TrainConfig, run: Silent) ->
     images, _ = next(iter(open_data(config.data, seed=config.seed).test_loader()))
     layers, active = weights(network), activations(network, [images])
     assert record["R_w"] == nonzero_ratio(layers)
-    assert record["R_a"] == nonzero_ratio(active)
+    assert record["test_R_a"] == nonzero_ratio(active)
     assert [(entry["name"], entry["nonzero"]) for entry in record["weights"]] == [
         (layer.name, layer.nonzero / layer.count) for layer in layers
     ]
     assert [(entry["name"], entry["nonzero"]) for entry in record["activations"]] == [
         (layer.name, layer.nonzero / layer.count) for layer in active
     ]
+
+
+def test_what_is_recorded_says_what_it_was_measured_on(config: TrainConfig, run: Silent) -> None:
+    """No figure of images in the metrics or in TensorBoard goes without the name of the set."""
+    for validation, images in ((0, "test"), (100, "validation")):
+        one = replace(elsewhere(config, images), data=replace(config.data, validation=validation))
+        run(one)
+        record = entries(one, "layers")[-1]
+        assert (record["images"], record["count"]) == (images, min(one.data.eval_batch_size, validation or 360))
+        other = {"test": "validation", "validation": "test"}[images]
+        assert entries(one, other) == []
+        for entry in entries(one, images):
+            measured = {key for key in entry if key.endswith(("accuracy", "loss"))}
+            assert measured == {f"{images}_accuracy", f"{images}_loss", "train_accuracy", "train_loss"}
+        board = EventAccumulator(str(Path(str(one.run)) / "tensorboard"))
+        board.Reload()
+        free = (
+            "R_w/",
+            "flips/",
+            "train/",
+            "layers/R_w",
+            "layers/epoch",
+            "layers/count",
+            f"layers/{images}_R_a",
+            "start/",
+        )
+        for tag in board.Tags()["scalars"]:
+            assert tag.startswith((*free, f"{images}/")) or f" on {images}" in tag, tag
+    assert "test " not in run.text.getvalue().splitlines()[-1]
+    assert run.text.getvalue().splitlines()[-1].count("validation ") == 1
 
 
 def test_flips_compare_with_the_evaluation_before(config: TrainConfig, run: Silent) -> None:
@@ -71,7 +102,7 @@ def test_tensorboard_gets_scalars_and_histograms(config: TrainConfig, run: Silen
     board = EventAccumulator(str(Path(str(config.run)) / "tensorboard"))
     board.Reload()
     record = entries(config, "layers")[-1]
-    for title, group in (("R_w", "weights"), ("R_a", "activations")):
+    for title, group in (("R_w", "weights"), ("R_a on test", "activations")):
         for entry in record[group]:
             assert board.Scalars(f"{title}/{entry['name']}")[-1].value == pytest.approx(entry["nonzero"], rel=1e-6)
     network, _ = load_network(Path(str(config.run)))

@@ -36,7 +36,7 @@ def command(arguments: list[str]) -> int:
         check_imports(named, named_functions(chosen), where=str(run.path), allow=options.allow_import)
     result = evaluate_run(config.data, config.compute, run)
     if options.json:
-        found = {"run": str(run.path), "checkpoint": options.checkpoint, **result.figures("test_")}
+        found = {"run": str(run.path), "checkpoint": options.checkpoint, "images": "test", **result.figures("test_")}
         print(json.dumps({**found, **asdict(result)}))
     else:
         print(f"test{'' if result.correct is None else ' accuracy'} {result} in {run.path}")

@@ -211,6 +211,7 @@ def _report(train: "Callable[[Output], TrainResult]", run: str, *, as_json: bool
             json.dumps(
                 {
                     "run": str(result.run),
+                    "images": result.images,
                     **result.evaluation.figures(f"{result.images}_"),
                     **asdict(result.evaluation),
                     **best,

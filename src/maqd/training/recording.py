@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from maqd.nn import QuantConv1d, QuantConv2d, QuantLinear
-from maqd.nn.calling import Inputs
+from maqd.nn.calling import Inputs, each
 from maqd.report.sparsity import LayerActivations, LayerWeights, activations, nonzero_ratio, weights
+from maqd.training.checkpoint import evaluated_images
 from maqd.training.metrics import MetricsWriter
 
 CHECKPOINT_KEY = "recorded_codes"
@@ -48,7 +49,8 @@ def changed(codes: dict[str, Tensor], before: dict[str, Tensor]) -> dict[str, fl
 class RecordingCallback(pl.Callback):
     """Writes an event "layers" at each evaluation, with scalars and histograms for TensorBoard.
 
-    R_a is measured on the first evaluation batch of the first process: a sample.
+    R_a is measured on the first evaluation batch of the first process: a sample. The event says which samples those
+    are, "validation" or "test", and how many; TensorBoard's tags do as well.
 
     Args:
         writer: Where to; None on processes that do not write.
@@ -73,12 +75,12 @@ class RecordingCallback(pl.Callback):
         network: nn.Module = pl_module.evaluated
         with torch.no_grad():
             layers = weights(network)
-            active = activations(network, [self._sample])
+            active, count = activations(network, [self._sample]), len(each(self._sample)[0])
             codes = weight_codes(network)
         self._sample = None
         flips = changed(codes, self.codes)
         self.codes = codes
-        step = pl_module.position.step
+        step, images = pl_module.position.step, evaluated_images(pl_module.config)
         records = [
             [LayerRecord(name=layer.name, nonzero=_ratio(layer), flips=flips.get(layer.name)) for layer in group]
             for group in (layers, active)
@@ -87,12 +89,14 @@ class RecordingCallback(pl.Callback):
             "layers",
             step=step,
             epoch=pl_module.position.epoch,
+            images=images,
+            count=count,
             R_w=nonzero_ratio(layers),
-            R_a=nonzero_ratio(active),
+            **{f"{images}_R_a": nonzero_ratio(active)},
             weights=[asdict(record) for record in records[0]],
             activations=[asdict(record) for record in records[1]],
         )
-        for title, group in zip(("R_w", "R_a"), records, strict=True):
+        for title, group in zip(("R_w", f"R_a on {images}"), records, strict=True):
             self.writer.scalars({f"{title}/{record.name}": record.nonzero for record in group}, step=step)
         self.writer.scalars({f"flips/{name}": share for name, share in flips.items()}, step=step)
         self.writer.histograms({f"weight codes/{name}": values for name, values in codes.items()}, step=step)
