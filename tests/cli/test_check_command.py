@@ -66,7 +66,7 @@ def test_networks_get_what_training_would_give_them(network: str, capsys: pytest
             "must be sizes with x between, as 1x3x32x32 or 1x6:float32, got '1x3xa'",
         ),
         (["my_networks:bad", "--example", "0x3"], 2, "must be sizes with x between"),
-        (["my_networks", "--example", "1x3"], 1, "a function is named as package.module:function, got 'my_networks'"),
+        (["my_networks", "--example", "1x3"], 2, "a function is named as package.module:function, got 'my_networks'"),
         (["no_such:bad", "--example", "1x3"], 1, "importing 'no_such' fails: ModuleNotFoundError"),
         (["my_networks:other", "--example", "1x3"], 1, "module 'my_networks' has no function 'other'"),
         (["my_networks:nothing", "--example", "1x3"], 1, "must return a torch.nn.Module, got int"),

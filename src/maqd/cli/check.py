@@ -4,8 +4,10 @@ import argparse
 import json
 from dataclasses import asdict
 
-from maqd.cli.options import Options
+from maqd.cli.options import Options, UsageError
+from maqd.errors import ConfigError
 from maqd.numerics.border import Storage
+from maqd.settings.functions import split_name
 from maqd.settings.model import ModelConfig
 
 CLASSES = 10
@@ -30,6 +32,10 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
+    try:
+        split_name(options.network)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
 
     import torch
 

@@ -9,7 +9,7 @@ from maqd.cli.arguments import take_settings
 from maqd.cli.options import Options, UsageError, graph_file, some_path
 from maqd.cli.verify import samples_of
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
-from maqd.export.c99.project import VECTORS
+from maqd.export.c99.project import VECTORS, is_prefix
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
 from maqd.graph import Graph, container
@@ -85,6 +85,8 @@ def command(arguments: list[str]) -> int:
     for name, owner in BELONGS.items():
         if getattr(options, name) is not None and kind is not owner:
             raise UsageError(f"--{name} belongs to --to {owner.value}, not to --to {kind.value}")
+    if options.prefix is not None and not is_prefix(options.prefix):
+        raise UsageError(f"--prefix must be a C identifier that begins with a letter, got {options.prefix!r}")
     check_output(options.output, Artefact.PROGRAM if kind is Format.C99 else Artefact.ONNX, inputs=[options.graph])
     graph = container.load(options.graph)
     match kind:

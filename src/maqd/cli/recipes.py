@@ -2,8 +2,9 @@
 
 import json
 
-from maqd.cli.options import Options
+from maqd.cli.options import Options, UsageError
 from maqd.cli.text import table
+from maqd.errors import ConfigError
 from maqd.recipes import RECIPES, recipe
 from maqd.settings.tree import to_plain
 
@@ -17,7 +18,10 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a recipe")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
-    chosen = RECIPES if options.name is None else (recipe(options.name),)
+    try:
+        chosen = RECIPES if options.name is None else (recipe(options.name),)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
     if options.json:
         print(json.dumps({"recipes": [to_plain(found) for found in chosen]}))
         return 0

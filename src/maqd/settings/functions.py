@@ -29,6 +29,18 @@ def check_imports(functions: Mapping[str, str], typed: Collection[str], *, where
             )
 
 
+def split_name(place: str) -> tuple[str, str]:
+    """The module and the function of package.module:function.
+
+    Raises:
+        ConfigError: It is no such name.
+    """
+    module, colon, name = place.partition(":")
+    if not (module and colon and name.isidentifier()):
+        raise ConfigError(f"a function is named as package.module:function, got {place!r}; name one")
+    return module, name
+
+
 def import_function(place: str) -> Callable[..., Any]:
     """The function that package.module:function names; the working directory counts as a place of modules.
 
@@ -37,9 +49,7 @@ def import_function(place: str) -> Callable[..., Any]:
     Raises:
         ConfigError: There is no such module or function, or the module fails to import.
     """
-    module, colon, name = place.partition(":")
-    if not (module and colon and name.isidentifier()):
-        raise ConfigError(f"a function is named as package.module:function, got {place!r}; name one")
+    module, name = split_name(place)
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

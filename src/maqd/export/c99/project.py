@@ -55,6 +55,11 @@ class Exported:
     program: Program
 
 
+def is_prefix(text: str) -> bool:
+    """Whether C names may begin with it: letters, digits and underscores, a letter first, and no word of C."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) is not None and not KEYWORDS.fullmatch(text)
+
+
 def export_c99(
     graph: Graph,
     *,
@@ -78,7 +83,7 @@ def export_c99(
     Raises:
         ExportError: The prefix is no identifier, or the network does not fit the memory.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or KEYWORDS.fullmatch(prefix):
+    if not is_prefix(prefix):
         raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}; name another")
     program = make_program(graph, strategy, target)
     source = write_source(program, prefix)
