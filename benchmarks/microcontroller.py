@@ -1,171 +1,267 @@
 """The networks of MLPerf Tiny as C programs on emulated microcontrollers, beside CMSIS-NN in 8 bits.
 
-    python benchmarks/microcontroller.py [--networks ic kws ..] [--cores m4 ..] [--states 4 2] [--depthwise 3] [--json]
+    python benchmarks/microcontroller.py [--networks ic kws ..] [--cores m4 ..] [--states 4 2] [--depthwise 3]
+        [--cmsis-nn CHECKOUT] [--picture FILE.png] [--json]
 
 Nothing is trained: the networks of maqd.bench.tiny have random weights, and activations of the density stated there.
-The yardstick is the recorded table of maqd.bench.int8. Instructions are counted in QEMU for one random image, strategy
-`fast`; flash and RAM are those of the network's compiled program. All of it takes about ten minutes on two cores.
+The yardstick is the recorded table of maqd.bench.int8, or with --cmsis-nn what a checkout of CMSIS-NN takes for the
+same shapes here. Instructions are counted in QEMU for one random image, strategy `fast`; cycles are the model of
+maqd.bench.qemu; flash and RAM are those of the linked network. All of it takes about ten minutes on two cores.
 
-Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instructions_ratio, ..._flash_ratio, ..._ram_ratio;
-KIND_CORE_aM_ratio, the summed instructions of a kind's layers in ic, kws and vww (dense: ad without its first layer);
-first_NET_CORE_aM_ratio. With --depthwise 7 or 15, kws and vww are measured with so many states in depthwise layers, and
-keys have dN after aM.
+Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instructions_ratio, ..._cycles_ratio,
+..._flash_ratio, ..._ram_ratio; KIND_CORE_aM_ratio, the summed instructions of a kind's layers in ic, kws and vww
+(dense: ad without its first layer); first_NET_CORE_aM_ratio. With --depthwise 7 or 15, depthwise layers have so many
+states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick. Exit status 1 if a bound of
+`BOUNDS` is missed.
 """
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from maqd.bench import int8
-from maqd.bench.microcontroller import Emulation, emulate
+from maqd.bench.cmsis import measure_int8
+from maqd.bench.microcontroller import Layer, Measurement, measure
+from maqd.bench.qemu import Tally, cycles
 from maqd.bench.tiny import DENSITIES, tiny_network
-from maqd.cli.text import table
-from maqd.export.c99 import Exported, Strategy, Target, export_c99
-from maqd.export.c99.operations import Weighted
-from maqd.graph import Graph
-from maqd.runtime.numpy import NumpyEngine
+from maqd.cli.emulated import layers_table
+from maqd.export.c99 import Strategy, Target
 
-CORES = {"m4": Target.CORTEX_M4, "m3": Target.CORTEX_M3, "m0plus": Target.CORTEX_M0PLUS}
-PLENTY = 2**40
-"""No limit of memory: boards of the emulator have enough."""
+CORES = {"m4": Target.CORTEX_M4, "m3": Target.CORTEX_M3, "m0plus": Target.CORTEX_M0PLUS, "rv32": Target.RV32}
+NETWORKS = ("ic", "kws", "vww")
+"""Whose layers are summed by kind."""
+
+BOUNDS = {
+    **{
+        f"{network}_{core}_a{states}_instructions_ratio": bound
+        for core, rows in {
+            "m4": {"ic": (0.25, 0.18), "kws": (0.33, 0.23), "vww": (0.30, 0.22), "ad": (0.35, 0.32)},
+            "m3": {"ic": (0.18, 0.13), "kws": (0.25, 0.18), "vww": (0.22, 0.16), "ad": (0.25, 0.22)},
+            "m0plus": {"ic": (0.14, 0.10), "kws": (0.15, 0.10), "vww": (0.15, 0.11), "ad": (0.25, 0.22)},
+        }.items()
+        for network, pair in rows.items()
+        for states, bound in zip((4, 2), pair, strict=True)
+    },
+    "depthwise_m4_a4_ratio": 0.25,
+    "depthwise_m4_a2_ratio": 0.12,
+    "pointwise_m4_a4_ratio": 0.30,
+    "pointwise_m4_a2_ratio": 0.22,
+    "conv3x3_m4_a4_ratio": 0.22,
+    "conv3x3_m4_a2_ratio": 0.15,
+    "dense_m4_a4_ratio": 0.18,
+    "first_ic_m4_a4_ratio": 0.60,
+    "first_kws_m4_a4_ratio": 0.60,
+    "first_vww_m4_a4_ratio": 0.40,
+    **{f"{network}_m4_a4_flash_ratio": 0.35 for network in NETWORKS},
+    "kws_m4_a4_ram_ratio": 0.35,
+    "vww_m4_a4_ram_ratio": 0.35,
+    "ic_m4_a4_ram_ratio": 0.45,
+    "kws_m4_a4_cycles_ratio": 0.45,
+    "vww_m4_a4_cycles_ratio": 0.45,
+    "kws_m4_a4d7_instructions_ratio": 0.55,
+    "vww_m4_a4d7_instructions_ratio": 0.55,
+    "kws_m4_a4d15_instructions_ratio": 0.75,
+    "vww_m4_a4d15_instructions_ratio": 0.75,
+}
+"""What must hold, by key; and ad's RAM at M_a=4 is at most 2 KB."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What a layer took."""
+class Yardstick:
+    """A network in 8 bits on a core.
 
-    name: str
-    kind: int8.Kind | None
-    kernel: str
-    macs: int
-    density: float
+    Args:
+        instructions, cycles: Of the whole network.
+        layers: Instructions by layer; empty if they were not measured here.
+    """
+
     instructions: int
-    yardstick: float | None
+    cycles: int
+    layers: dict[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A network on a processor."""
-
-    network: str
-    core: str
-    states: int
-    graph: Graph
-    exported: Exported
-    densities: dict[str, float]
-
-
-def prepare(network: str, core: str, states: int, depthwise: int) -> Job:
-    """A network, its program, and the share of codes that are not 0 in each tensor of the self-test's image."""
-    graph = tiny_network(network, activations=states, depthwise=depthwise)
-    images = np.random.default_rng(1).integers(0, 256, (1, *graph.input.shape), dtype=np.uint8)
-    exported = export_c99(graph, strategy=Strategy.FAST, target=CORES[core], flash=PLENTY, ram=PLENTY, images=images)
-    densities = {name: float((x != 0).mean()) for name, x in NumpyEngine(graph).layers(images)}
-    return Job(network=network, core=core, states=states, graph=graph, exported=exported, densities=densities)
+def yardstick(network: str, core: str, depthwise: int, sources: Path | None) -> Yardstick | None:
+    """The recorded one, or measured with CMSIS-NN's sources."""
+    target, known = CORES[core], int8.NETWORKS[network]
+    if target not in known.instructions:
+        return None
+    if sources is None:
+        return Yardstick(instructions=known.instructions[target], cycles=known.cycles[target], layers={})
+    found = measure_int8(tiny_network(network, activations=2, depthwise=depthwise), target, sources)
+    return Yardstick(
+        instructions=sum(one.instructions for one in found.values()),
+        cycles=sum(_cycles(one, target) for one in found.values()),
+        layers={name: one.instructions for name, one in found.items()},
+    )
 
 
-def layers(job: Job, found: Emulation) -> list[Layer]:
-    """What each operation took."""
-    rows = []
-    for operation, count in zip(job.exported.program.operations, found.instructions, strict=True):
-        step = operation.step if isinstance(operation, Weighted) else operation
-        name = step.links.nodes[0] if step.links.nodes else "reorder"
-        source = job.graph[name].inputs[0]
-        kind = None
-        if isinstance(operation, Weighted):
-            _, _, high, wide = operation.step.weight.shape
-            kind = int8.kind_of(
-                first=source == job.graph.input.name,
-                groups=operation.step.groups,
-                kernel=(high, wide),
-                pixels=step.links.outputs[0].rows * step.links.outputs[0].columns,
-            )
-        rows.append(
-            Layer(
-                name=name,
-                kind=kind,
-                kernel=type(operation).__name__,
-                macs=sum(job.graph.macs(node) for node in step.links.nodes),
-                density=job.densities[source],
-                instructions=count,
-                yardstick=None if kind is None else int8.each(kind, CORES[job.core], job.network),
-            )
-        )
-    return rows
+def _cycles(tally: Tally, target: Target) -> int:
+    return cycles(tally, target) or 0
 
 
-def main() -> None:
-    """Measures networks, processors and states."""
+def eight(layer: Layer, known: Yardstick) -> float | None:
+    """Instructions of a layer in 8 bits."""
+    if known.layers:
+        return float(sum(known.layers.get(name, 0) for name in layer.names))
+    return None if layer.int8 is None else layer.int8 * layer.macs
+
+
+def main() -> int:
+    """Measures networks, processors and states; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(int8.NETWORKS), choices=list(int8.NETWORKS))
     parser.add_argument("--cores", nargs="+", default=list(CORES), choices=list(CORES))
     parser.add_argument("--states", nargs="+", type=int, default=sorted(DENSITIES, reverse=True), choices=DENSITIES)
     parser.add_argument("--depthwise", type=int, default=3, choices=(3, 7, 15), help="states in depthwise layers")
+    parser.add_argument(
+        "--cmsis-nn", type=Path, metavar="CHECKOUT", help="measure CMSIS-NN's sources in this directory"
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw instructions of a multiplication by layer")
     parser.add_argument("--json", action="store_true", help="one JSON object, and nothing else")
     options = parser.parse_args()
     suffix = "" if options.depthwise == 3 else f"d{options.depthwise}"
-    figures: dict[str, object] = {"yardstick": int8.SOURCE}
+    figures: dict[str, object] = {"yardstick": int8.SOURCE if options.cmsis_nn is None else str(options.cmsis_nn)}
     ours, theirs = defaultdict[str, float](float), defaultdict[str, float](float)
-    for network in options.networks:
-        for states in options.states:
-            jobs = [prepare(network, core, states, options.depthwise) for core in options.cores]
-            with ThreadPoolExecutor(2) as pool:
-                results = list(pool.map(lambda job: emulate(job.exported, CORES[job.core]), jobs))
-            for job, found in zip(jobs, results, strict=True):
-                known, total = int8.NETWORKS[network], sum(found.instructions)
-                key = f"{network}_{job.core}_a{states}{suffix}"
-                figures["tools"] = [found.compiler, found.emulator, " ".join(found.flags)]
-                figures[f"{key}_instructions"] = total
-                figures[f"{key}_instructions_ratio"] = total / known.instructions[CORES[job.core]]
-                figures[f"{key}_flash_ratio"] = found.flash / known.flash
-                figures[f"{key}_ram_ratio"] = found.ram / known.ram
-                figures[f"{key}_ram"] = found.ram
-                rows = layers(job, found)
-                for row in rows:
-                    if row.kind is None or row.yardstick is None:
-                        continue
-                    by_kind = network in ("ic", "kws", "vww") if row.kind is not int8.Kind.DENSE else network == "ad"
-                    if by_kind and not (network == "ad" and row.name == "dense0"):
-                        one = f"{row.kind.value}_{job.core}_a{states}{suffix}"
-                        ours[one] += row.instructions
-                        theirs[one] += row.yardstick * row.macs
-                    if row.kind is int8.Kind.FIRST and network in ("ic", "kws", "vww"):
-                        ratio = row.instructions / (row.yardstick * row.macs)
-                        figures[f"first_{network}_{job.core}_a{states}{suffix}_ratio"] = ratio
-                if not options.json:
-                    show(key, rows, figures, found)
+    drawn: dict[str, tuple[Measurement, Yardstick]] = {}
+
+    def run(job: tuple[str, str, int]) -> Measurement:
+        network, core, states = job
+        graph = tiny_network(network, activations=states, depthwise=options.depthwise)
+        images = np.random.default_rng(1).integers(0, 256, (1, *graph.input.shape), dtype=np.uint8)
+        return measure(graph, CORES[core], Strategy.FAST, images, network=network)
+
+    jobs = [
+        (network, core, states) for network in options.networks for core in options.cores for states in options.states
+    ]
+    known = {
+        (network, core): yardstick(network, core, options.depthwise, options.cmsis_nn)
+        for network in options.networks
+        for core in options.cores
+    }
+    with ThreadPoolExecutor(2) as pool:
+        for (network, core, states), found in zip(jobs, pool.map(run, jobs), strict=True):
+            other = known[network, core]
+            add_network(figures, f"{network}_{core}_a{states}{suffix}", found, network, other)
+            if other is not None:
+                add_layers(figures, ours, theirs, (network, core, f"a{states}{suffix}"), found, other)
+            if other is not None and core == "m4" and states == 4:
+                drawn[network] = found, other
+            if not options.json:
+                show(f"{network}_{core}_a{states}{suffix}", figures, found)
     for one, count in ours.items():
         figures[f"{one}_ratio"] = count / theirs[one]
-        if not options.json:
-            print(f"{one:24s} {count / theirs[one]:.3f} of the instructions of 8 bits")
+    missed = [
+        f"{key} is {figures[key]:.3f}, and must be at most {bound}"
+        for key, bound in BOUNDS.items()
+        if key in figures and float(str(figures[key])) > bound
+    ]
+    if int(str(figures.get("ad_m4_a4_ram", 0))) > 2048:
+        missed.append(f"ad_m4_a4_ram is {figures['ad_m4_a4_ram']}, and must be at most 2048")
+    figures["missed"] = missed
+    if options.picture is not None:
+        draw(drawn, options.picture)
     if options.json:
         print(json.dumps(figures))
+    else:
+        for one in ours:
+            print(f"{one:24s} {figures[f'{one}_ratio']:.3f} of the instructions of 8 bits")
+        print("\n".join(missed) or "all bounds hold")
+    return int(bool(missed))
 
 
-def show(key: str, rows: list[Layer], figures: dict[str, object], found: Emulation) -> None:
+def add_network(
+    figures: dict[str, object], key: str, found: Measurement, network: str, other: Yardstick | None
+) -> None:
+    """Figures of a whole network."""
+    emulation, known = found.emulation, int8.NETWORKS[network]
+    figures["tools"] = [emulation.compiler, emulation.emulator, " ".join(emulation.flags)]
+    figures[f"{key}_instructions"] = found.instructions
+    figures[f"{key}_cycles"] = found.cycles
+    figures[f"{key}_flash"] = emulation.flash
+    figures[f"{key}_ram"] = emulation.ram
+    if other is None:
+        return
+    figures[f"{key}_instructions_ratio"] = found.instructions / other.instructions
+    if found.cycles is not None:
+        figures[f"{key}_cycles_ratio"] = found.cycles / other.cycles
+    figures[f"{key}_flash_ratio"] = emulation.flash / known.flash
+    figures[f"{key}_ram_ratio"] = emulation.ram / known.ram
+
+
+def add_layers(
+    figures: dict[str, object],
+    ours: dict[str, float],
+    theirs: dict[str, float],
+    where: tuple[str, str, str],
+    found: Measurement,
+    other: Yardstick,
+) -> None:
+    """Figures of first layers, and sums of the others by kind."""
+    network, core, states = where
+    for layer in found.layers:
+        count = eight(layer, other)
+        if layer.kind is None or count is None:
+            continue
+        dense = layer.kind is int8.Kind.DENSE
+        if (network == "ad" and layer.names[0] != "dense0") if dense else network in NETWORKS:
+            ours[f"{layer.kind.value}_{core}_{states}"] += layer.instructions
+            theirs[f"{layer.kind.value}_{core}_{states}"] += count
+        if layer.kind is int8.Kind.FIRST and network in NETWORKS:
+            figures[f"first_{network}_{core}_{states}_ratio"] = layer.instructions / count
+
+
+def show(key: str, figures: dict[str, object], found: Measurement) -> None:
     """Prints a network on a processor."""
-    ratios = ", ".join(f"{what} {figures[f'{key}_{what}_ratio']:.3f}" for what in ("instructions", "flash", "ram"))
-    print(
-        f"{key}: {sum(found.instructions):,} instructions, flash {found.flash:,}, RAM {found.ram:,}; ratios: {ratios}"
+    ratios = ", ".join(
+        f"{what} {figures[f'{key}_{what}_ratio']:.3f}"
+        for what in ("instructions", "cycles", "flash", "ram")
+        if f"{key}_{what}_ratio" in figures
     )
-    lines = [
-        (
-            row.name,
-            row.kernel,
-            f"{row.density:.2f}",
-            row.instructions,
-            row.macs,
-            row.instructions / row.macs if row.macs else None,
-            row.yardstick,
+    emulation = found.emulation
+    memory = f"flash {emulation.flash:,}, RAM {emulation.ram:,}"
+    print(f"{key}: {found.instructions:,} instructions, {memory}; ratios: {ratios}")
+    print(layers_table(found), flush=True)
+
+
+def draw(drawn: dict[str, tuple[Measurement, Yardstick]], file: Path) -> None:
+    """Instructions of a multiplication and addition, layer by layer, ours and those of 8 bits."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = {name: [layer for layer in one.layers if layer.macs] for name, (one, _) in drawn.items()}
+    figure, axes = plt.subplots(
+        1,
+        len(drawn),
+        figsize=(3 + 0.24 * sum(map(len, rows.values())), 4.2),
+        width_ratios=[len(one) + 2 for one in rows.values()],
+        sharey=True,
+        squeeze=False,
+        constrained_layout=True,
+    )
+    for axis, (name, layers) in zip(axes[0], rows.items(), strict=True):
+        other = drawn[name][1]
+        place = np.arange(len(layers))
+        theirs = [(eight(layer, other) or 0) / layer.macs for layer in layers]
+        axis.bar(place - 0.21, theirs, 0.42, color="#b8b8b8", label="8 bits, CMSIS-NN")
+        axis.bar(
+            place + 0.21, [one.instructions / one.macs for one in layers], 0.42, color="#20639b", label="maqd, M_a=4"
         )
-        for row in rows
-    ]
-    print(table(("layer", "kernel", "density", "instructions", "multiply-adds", "each", "8 bits"), lines), flush=True)
+        axis.set_xticks(place, [layer.names[0] for layer in layers], rotation=90, fontsize=7)
+        axis.set_title(name)
+        axis.set_yscale("log")
+        axis.grid(axis="y", alpha=0.3)
+    axes[0][0].set_ylabel("instructions of a multiply-add, Cortex-M4")
+    axes[0][0].legend(loc="upper right", fontsize=8)
+    figure.savefig(file, dpi=120)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

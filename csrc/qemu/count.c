@@ -1,20 +1,24 @@
-/* QEMU plugin that counts executed instructions between the marks of mark.h.
+/* QEMU plugin that counts executed instructions, and those that take more than a cycle, between the marks of mark.h.
  *
  * The interface is QEMU's plugin API, version 1 (include/qemu/qemu-plugin.h of QEMU 4.2 .. 8), declared here by hand
  * because distributions do not ship the header. At the end it prints a line for each layer of the last complete run,
  *
- *     layer <index> <instructions>
+ *     layer <index> <instructions> <loads> <words> <stores> <words> <taken> <accumulates> <longs> <divides>
  *
  * and the number of runs. */
-#include <stdbool.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define VISIBLE __attribute__((visibility("default")))
 
 typedef uint64_t qemu_plugin_id_t;
-struct qemu_info;
+struct qemu_info {
+    const char *target_name; /* the first of its fields */
+};
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t,
@@ -24,26 +28,58 @@ extern void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugi
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+extern uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 extern void qemu_plugin_outs(const char *);
 
 VISIBLE int qemu_plugin_version = 1;
 
 enum { BEGIN = 1, NEXT = 2, MOST = 1024 };
 
-static uint64_t counts[MOST], done[MOST];
+/* What cycle models need to know, besides the number of instructions. */
+typedef struct {
+    uint64_t instructions;
+    uint64_t loads, loaded;   /* instructions that load, and words (or parts of them) that they load */
+    uint64_t stores, stored;  /* the same for stores */
+    uint64_t taken;           /* branches, calls and returns that do not go on at the next instruction */
+    uint64_t accumulates;     /* products of 32 bits that are added to something */
+    uint64_t longs, divides;  /* products of 64 bits, divisions */
+} tally;
+
+/* A stretch of instructions without marks. */
+typedef struct {
+    uint64_t start, end; /* addresses */
+    tally cost;
+    uintptr_t mark; /* or a mark */
+} stretch;
+
+static tally counts[MOST], done[MOST];
 static int layer = -1, layers;
 static unsigned long runs;
+static uint64_t following; /* address after the last stretch */
 
-/* A stretch of instructions without marks has run. */
-static void ran(unsigned cpu, void *count) {
-    (void)cpu;
-    if (layer >= 0) counts[layer] += (uintptr_t)count;
+static void add(tally *sum, const tally *one) {
+    sum->instructions += one->instructions;
+    sum->loads += one->loads, sum->loaded += one->loaded;
+    sum->stores += one->stores, sum->stored += one->stored;
+    sum->accumulates += one->accumulates, sum->longs += one->longs, sum->divides += one->divides;
 }
 
-static void marked(unsigned cpu, void *mark) {
+static void ran(unsigned cpu, void *what) {
+    const stretch *one = what;
     (void)cpu;
-    if ((uintptr_t)mark == BEGIN) {
-        for (int i = 0; i < MOST; i++) counts[i] = 0;
+    if (layer >= 0) {
+        add(&counts[layer], &one->cost);
+        if (one->start != following) counts[layer].taken++;
+    }
+    following = one->end;
+}
+
+static void marked(unsigned cpu, void *what) {
+    const stretch *one = what;
+    (void)cpu;
+    following = one->end;
+    if (one->mark == BEGIN) {
+        memset(counts, 0, sizeof counts);
         layer = 0;
     } else if (layer >= 0 && layer < MOST - 1) {
         layer++;
@@ -51,15 +87,64 @@ static void marked(unsigned cpu, void *mark) {
     /* The last mark of a run closes its last layer; whatever follows is counted beyond it, and not printed. */
     layers = layer;
     for (int i = 0; i < layers; i++) done[i] = counts[i];
-    if ((uintptr_t)mark == BEGIN) runs++;
+    if (one->mark == BEGIN) runs++;
 }
 
-static uintptr_t mark_of(const struct qemu_plugin_insn *insn) {
-    const uint8_t *bytes = qemu_plugin_insn_data(insn);
-    /* No test of the size: at the end of a page QEMU adds the halfword behind it, at which it has looked. Instructions
-     * of 32 bits do not begin like this. */
-    if (bytes[1] != 0x46) return 0;
-    return bytes[0] == 0xd2 ? BEGIN : bytes[0] == 0xc9 ? NEXT : 0;
+/* ---- instructions ---- */
+
+static int riscv;
+
+static uint32_t halfword(const uint8_t *bytes) { return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8; }
+
+/* No test of what QEMU says about sizes: at the end of a page it adds the halfword after it, at which it has looked. */
+static unsigned size_of(const uint8_t *bytes) {
+    if (riscv) return (bytes[0] & 3) == 3 ? 4 : 2;
+    return halfword(bytes) >= 0xe800 ? 4 : 2;
+}
+
+/* Marks of mark.h. */
+static uintptr_t mark_of(const uint8_t *bytes) {
+    if (riscv) {
+        if (size_of(bytes) == 2 || halfword(bytes) != 0x2013) return 0; /* slti x0, x0, .. */
+        return halfword(bytes + 2) == 0x0010 ? BEGIN : halfword(bytes + 2) == 0x0020 ? NEXT : 0;
+    }
+    return halfword(bytes) == 0x46d2 ? BEGIN : halfword(bytes) == 0x46c9 ? NEXT : 0;
+}
+
+static void memory(tally *t, int load, int words) {
+    if (load) t->loads++, t->loaded += (uint64_t)words;
+    if (!load) t->stores++, t->stored += (uint64_t)words;
+}
+
+/* Classes of Thumb instructions: Armv7-M Architecture Reference Manual, sections A5.2 and A5.3. */
+static void classify(tally *t, const uint8_t *bytes) {
+    const uint32_t a = halfword(bytes);
+    t->instructions++;
+    if (riscv) return;
+    if (size_of(bytes) == 2) {
+        if (a >> 11 == 0x09) memory(t, 1, 1);                                            /* LDR literal */
+        if (a >> 12 == 0x5) memory(t, (a >> 9 & 7) >= 3, 1);                             /* register offsets */
+        if (a >> 12 >= 0x6 && a >> 12 <= 0x9) memory(t, a >> 11 & 1, 1);                 /* immediate offsets */
+        if (a >> 9 == 0x5a) memory(t, 0, __builtin_popcount(a & 0x1ff));                 /* PUSH */
+        if (a >> 9 == 0x5e) memory(t, 1, __builtin_popcount(a & 0x1ff));                 /* POP */
+        if (a >> 12 == 0xc) memory(t, a >> 11 & 1, __builtin_popcount(a & 0xff));        /* STM, LDM */
+        return;
+    }
+    const uint32_t b = halfword(bytes + 2);
+    if (a >> 9 == 0x74 && !(a >> 6 & 1)) memory(t, a >> 4 & 1, __builtin_popcount(b));   /* STM, LDM */
+    if (a >> 9 == 0x74 && (a >> 6 & 1)) { /* STRD, LDRD, TBB, exclusives */
+        const int single = !(a >> 8 & 1) && !(a >> 5 & 1);
+        memory(t, a >> 4 & 1, single ? 1 : 2);
+    }
+    if (a >> 9 == 0x7c) memory(t, a >> 4 & 1, 1); /* single registers */
+    if (a >> 7 == 0x1f6 && b >> 12 != 0xf) t->accumulates++; /* MLA, MLS, SMLAD .. */
+    if (a >> 7 == 0x1f7) {
+        const uint32_t kind = a >> 4 & 7;
+        if (kind == 1 || kind == 3)
+            t->divides++;
+        else
+            t->longs++;
+    }
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
@@ -67,23 +152,29 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
     (void)id;
     for (size_t i = 0; i < size;) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
-        const uintptr_t mark = mark_of(insn);
-        size_t end = i + 1;
-        if (mark) {
-            qemu_plugin_register_vcpu_insn_exec_cb(insn, marked, 0, (void *)mark);
-        } else {
-            while (end < size && !mark_of(qemu_plugin_tb_get_insn(block, end))) end++;
-            qemu_plugin_register_vcpu_insn_exec_cb(insn, ran, 0, (void *)(uintptr_t)(end - i));
-        }
-        i = end;
+        stretch *one = calloc(1, sizeof *one); /* as long as the block may run: for ever */
+        if (one == NULL) abort();
+        one->start = one->end = qemu_plugin_insn_vaddr(insn);
+        one->mark = mark_of(qemu_plugin_insn_data(insn));
+        do {
+            const uint8_t *bytes = qemu_plugin_insn_data(qemu_plugin_tb_get_insn(block, i++));
+            one->end += size_of(bytes);
+            if (!one->mark) classify(&one->cost, bytes);
+        } while (!one->mark && i < size && !mark_of(qemu_plugin_insn_data(qemu_plugin_tb_get_insn(block, i))));
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, one->mark ? marked : ran, 0, one);
     }
 }
 
 static void finished(qemu_plugin_id_t id, void *unused) {
-    char line[64];
+    char line[256];
     (void)id, (void)unused;
     for (int i = 0; i < layers; i++) {
-        snprintf(line, sizeof line, "layer %d %llu\n", i, (unsigned long long)done[i]);
+        const tally *t = &done[i];
+        snprintf(line, sizeof line,
+                 "layer %d %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64
+                 " %" PRIu64 "\n",
+                 i, t->instructions, t->loads, t->loaded, t->stores, t->stored, t->taken, t->accumulates, t->longs,
+                 t->divides);
         qemu_plugin_outs(line);
     }
     snprintf(line, sizeof line, "runs %lu\n", runs);
@@ -92,7 +183,8 @@ static void finished(qemu_plugin_id_t id, void *unused) {
 
 VISIBLE int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info, int count, char **arguments);
 VISIBLE int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info, int count, char **arguments) {
-    (void)info, (void)count, (void)arguments;
+    (void)count, (void)arguments;
+    riscv = strncmp(info->target_name, "riscv", 5) == 0;
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_atexit_cb(id, finished, NULL);
     return 0;

@@ -1,5 +1,5 @@
-/* Starts a program on a Cortex-M in QEMU, without a C library: copies initialized data, clears the rest, runs main, and
- * ends the emulation with its status. Semihosting is how the program talks to QEMU. */
+/* Starts a program on a Cortex-M or RV32 in QEMU, without a C library: copies initialized data, clears the rest, runs
+ * main, and ends the emulation with its status. Semihosting is how the program talks to QEMU. */
 #include <stdint.h>
 
 #define SYS_WRITE0 0x04
@@ -14,9 +14,18 @@ void start(void);
 void fault(void);
 
 static void call_host(int operation, const void *argument) {
+#ifdef __riscv
+    register int a0 __asm__("a0") = operation;
+    register const void *a1 __asm__("a1") = argument;
+    __asm__ volatile(".balign 16\n.option push\n.option norvc\nslli x0, x0, 0x1f\nebreak\nsrai x0, x0, 7\n.option pop"
+                     : "+r"(a0)
+                     : "r"(a1)
+                     : "memory");
+#else
     register int r0 __asm__("r0") = operation;
     register const void *r1 __asm__("r1") = argument;
     __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+#endif
 }
 
 void print(const char *text);
@@ -41,19 +50,14 @@ void fault(void) {
     leave(FAULT_STATUS);
 }
 
+#ifdef __riscv
+/* Where QEMU begins. */
+__asm__(
+    ".section .vectors, \"ax\"\n.option norelax\n.option arch, +zicsr\n"
+    "la sp, stack_top\nla t0, fault\ncsrw mtvec, t0\nj start\n.text");
+#else
 __attribute__((section(".vectors"), used)) static const void *const vectors[16] = {
     &stack_top,          (const void *)start, (const void *)fault, (const void *)fault,
     (const void *)fault, (const void *)fault, (const void *)fault, (const void *)fault,
 };
-
-/* What compilers may call for loops that copy or clear. */
-void *memset(void *to, int value, unsigned size);
-void *memcpy(void *to, const void *from, unsigned size);
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memset(void *to, int value, unsigned size) {
-    for (unsigned i = 0; i < size; i++) ((uint8_t *)to)[i] = (uint8_t)value;
-    return to;
-}
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memcpy(void *to, const void *from, unsigned size) {
-    for (unsigned i = 0; i < size; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-    return to;
-}
+#endif
