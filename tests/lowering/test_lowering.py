@@ -26,6 +26,7 @@ from maqd.nn import (
     QuantConv2d,
     Quantizer,
     QuantLinear,
+    Values,
     set_rounding,
 )
 from maqd.numerics.fixedpoint import AffineForm
@@ -274,10 +275,16 @@ class Doubled(QuantConv2d):
 
 
 def off_grid() -> QuantConv2d:
-    conv = QuantConv2d(4, 4, 1, bias=True, input_grid=Grid(low=0, high=3, exponent=-9))
+    conv = QuantConv2d(4, 4, 1, bias=True, input_grid=Grid(low=0, high=3 * 2**9, exponent=-9))
     assert conv.bias is not None
     nn.init.constant_(conv.bias, 3 * conv.accumulator_unit)
     return conv
+
+
+def foreign_norm() -> nn.Module:
+    act = NormActivation(BatchNorm(4), FOUR)
+    act.norm = nn.BatchNorm2d(4)
+    return sequence(act)
 
 
 def unrounded(module: nn.Module) -> nn.Module:
@@ -333,8 +340,21 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "bias off the grid": (
         lambda: sequence(off_grid()),
-        "^3: its bias is not on the grid of its accumulator; build the layer with the input_grid that its input has",
+        "^3: its bias is not on the grid of its accumulator; call the layer with inputs of one unit only",
     ),
+    "another unit": (
+        lambda: sequence(QuantConv2d(4, 4, 1, input_grid=Grid(low=0, high=3, exponent=1))),
+        r"^3: its input has codes 0 .. 3 times 2\^0, and it was built for codes 0 .. 3 times 2\^1; build it without",
+    ),
+    "a smaller range": (
+        lambda: sequence(QuantConv2d(4, 4, 1, input_grid=Grid(low=0, high=2, exponent=0))),
+        r"^3: its input has codes 0 .. 3 times 2\^0, and it was built for codes 0 .. 2 times 2\^0; build it without",
+    ),
+    "built for floats": (
+        lambda: sequence(QuantConv2d(4, 4, 1, input_grid=Values.FLOAT)),
+        "^3: it was built for an input in float; build it without input_grid",
+    ),
+    "another normalization": (foreign_norm, "^3: it holds BatchNorm2d, which it cannot fold; use BatchNorm"),
     "wrong channels": (
         lambda: sequence(NormActivation(BatchNorm(5), FOUR)),
         r"^3: BatchNorm expects 5 channels in dimension 1, got an input of shape \(N, 4, 8, 8\)",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maqd import Grid, States
+from maqd import Grid
 from maqd.errors import ConfigError, DataError
 from maqd.nn import IntegerInput, QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.functional import quantize_weight
@@ -99,7 +99,7 @@ def test_convolution_on_codes_is_the_integer_convolution(number: int, spatial: i
         expected += bias_codes(layer).reshape(-1, *[1] * spatial)
     x = integers.float() * c["grid"].unit
     out = layer(x)
-    assert out.dtype == torch.float32
+    assert out.dtype == (torch.float64 if layer.wide else torch.float32)
     assert (out.detach().double() / layer.accumulator_unit).numpy().tolist() == expected.tolist()
     if spatial == 2:
         assert torch.equal(layer(x.to(memory_format=torch.channels_last)), out)
@@ -117,10 +117,10 @@ def test_linear_map_of_codes_is_the_integer_one(shape: tuple[int, ...], states: 
     assert (out.detach().double() / layer.accumulator_unit).numpy().tolist() == expected.tolist()
 
 
-def test_a_sum_that_almost_reaches_the_limit_is_exact():
-    """All products but one of one sign: up to 2^24 - 256, and odd neighbours."""
+@pytest.mark.parametrize("fan_in", [4111, 4112, 2**17, 2**21])
+def test_sums_up_to_2_to_the_29_are_exact(fan_in: int):
+    """All products but one of one sign: even and odd ones, below and above what float32 holds."""
     grid = Grid(low=0, high=255, exponent=0)
-    fan_in = (2**24 - 1) // 255
     layer = QuantLinear(fan_in, 2, states=2, input_grid=grid)
     with torch.no_grad():  # one weight far out: all others are on the same side of the mean
         layer.weight.fill_(1)
@@ -129,10 +129,10 @@ def test_a_sum_that_almost_reaches_the_limit_is_exact():
     layer.eval()
     x = torch.full((5, fan_in), 255)
     x[:, 0] = 0
-    x[torch.arange(5), torch.arange(1, 6) * 1000] -= torch.arange(5)
+    x[torch.arange(5), torch.arange(1, 6) * 100] -= torch.arange(5)
     expected = x.sum(1)[:, None] * torch.tensor([1, -1])
-    assert expected.max() == 2**24 - 256
     assert torch.equal((layer(x.float()).double() / layer.accumulator_unit).long(), expected)
+    assert layer.wide == (fan_in * 255 >= 2**20)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -211,32 +211,46 @@ def test_output_of_full_range_inputs_has_the_wanted_deviation(kind: str, states:
 
 
 @pytest.mark.parametrize(
-    ("fan_in", "states", "magnitude"),
-    [(2**16, 3, 255), (2**16, 3, 256), (66_051, 3, 254), (517, 256, 127), (519, 256, 127)],
+    ("states", "step", "magnitude"),
+    [(3, 0.1, 2**11), (3, None, 2**15), (255, None, 2**10), (255, None, 2**15), (2, None, 2**12)],
 )
-def test_sums_that_may_reach_2_to_the_24_are_refused(fan_in: int, states: int, magnitude: int):
-    grid = Grid(low=0, high=magnitude, exponent=0)
-    largest = fan_in * States(count=states, signed=True).high * magnitude
-    if largest < 2**24:
-        assert QuantLinear(fan_in, 1, states=states, input_grid=grid).exponent is not None
-    else:
-        with pytest.raises(ConfigError, match=rf"accumulate {largest} >= 2\*\*24"):
-            QuantLinear(fan_in, 1, states=states, input_grid=grid)
+def test_sums_that_may_leave_32_bits_are_refused_with_the_largest_fan_in(
+    states: int, step: float | None, magnitude: int
+):
+    options: dict[str, Any] = {"states": states, "step": step, "input_grid": Grid(low=-magnitude, high=0, exponent=3)}
+    with pytest.raises(ConfigError, match=r"not fit 32 bits; use fewer states or a fan-in of at most \d+") as error:
+        QuantLinear(2**21, 1, **options)
+    most = int(str(error.value).split()[-1])
+    assert QuantLinear(most, 1, **options).exponent is not None
+    with pytest.raises(ConfigError, match=f"fan-in {most + 1}"):
+        QuantLinear(most + 1, 1, **options)
 
 
-def test_the_limit_counts_the_fan_in_of_one_group_and_negative_codes():
-    grid = Grid(low=-255, high=0, exponent=0)
-    options: dict[str, Any] = {"states": 3, "input_grid": grid}
-    QuantConv2d(2**16, 2, 1, groups=2, **options)
+def test_the_limit_counts_the_fan_in_of_one_group():
+    options: dict[str, Any] = {"states": 255, "input_grid": Grid(low=-(2**15), high=0, exponent=0)}
+    QuantConv2d(2**12, 4, 1, groups=4, **options)
     with pytest.raises(ConfigError, match="fan-in"):
-        QuantConv2d(2**17, 2, 1, **options)
+        QuantConv2d(2**12, 4, 1, **options)
 
 
-def test_a_bias_that_leaves_exact_range_is_refused():
-    layer = QuantLinear(4, 1, bias=True, states=3)
+@pytest.mark.parametrize("states", [2, 3, 4, 7, 16, 255, 256])
+@pytest.mark.parametrize("fan_in", [1, 2, 9, 1000])
+def test_no_weights_have_larger_sums_of_codes_than_the_quantizer_says(fan_in: int, states: int):
+    """Weights of equal magnitude have the largest sums: none is clipped, and none lies in the middle."""
+    generator = torch.Generator().manual_seed(states)
+    layer = QuantLinear(fan_in, 64, states=states, input_grid=FOUR)
     with torch.no_grad():
-        layer.bias.fill_(2.0**25 * layer.accumulator_unit)
-    with pytest.raises(ConfigError):
+        signs = torch.randint(0, 2, (64, fan_in), generator=generator) * 2.0 - 1
+        layer.weight.copy_(signs + 0.1 * torch.randn(64, fan_in, generator=generator))
+    sums = layer.weight_codes().abs().sum(1)
+    assert sums.max() <= layer.quantizer.largest_sum(fan_in) <= fan_in * layer.states.high
+
+
+def test_a_bias_that_leaves_32_bits_is_refused():
+    layer = QuantLinear(4, 1, bias=True, states=3, input_grid=FOUR)
+    with torch.no_grad():
+        layer.bias.fill_(2.0**31 * layer.accumulator_unit)
+    with pytest.raises(ConfigError, match="with its bias can accumulate"):
         layer.eval()
 
 
@@ -277,7 +291,7 @@ def test_impossible_windows_and_infinite_gains_are_refused(options: dict[str, An
 def step(layer: nn.Module, optimizer: type[torch.optim.Optimizer], **options: Any) -> None:
     layer.train()
     steps = optimizer(layer.parameters(), lr=0.5, **options)
-    layer(torch.rand(9, 6)).square().sum().backward()
+    layer(codes((9, 6), FOUR) * FOUR.unit).square().sum().backward()
     steps.step()
 
 
@@ -337,7 +351,7 @@ def test_copies_and_pickles_evaluate_the_same_and_on_their_own(kind: str):
 
 @kinds
 def test_codes_are_no_part_of_the_state_dict(kind: str):
-    layer = KINDS[kind](states=4, bias=True).eval()
+    layer = KINDS[kind](states=4, bias=True, input_grid=FOUR).eval()
     assert set(layer.state_dict()) == {"weight", "bias"}
 
 

@@ -20,7 +20,7 @@ from maqd.nn import (
     set_rounding,
 )
 from maqd.nn.functional import quantize_activation, round_half_up
-from maqd.numerics.states import States
+from maqd.numerics.states import Grid, States
 
 COUNTS = [2, 3, 4, 15]
 
@@ -116,7 +116,9 @@ def test_a_method_without_a_float_phase_says_so() -> None:
         def codes(self, weight: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
             return torch.sign(weight).to(torch.int16).cpu()
 
-    layer = QuantLinear(3, 2, states=Signs(states=States(count=2, signed=True)))
+    layer = QuantLinear(
+        3, 2, states=Signs(states=States(count=2, signed=True)), input_grid=Grid(low=0, high=1, exponent=0)
+    )
     set_rounding(layer, False)
     with pytest.raises(ConfigError, match="Signs cannot train without rounding"):
         layer(torch.ones(1, 3))

@@ -1,5 +1,6 @@
 """Thresholds against exact rational arithmetic: for each one, the float32 at it and the one below it."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -235,3 +236,23 @@ def test_cuts_lie_exactly_halfway_between_states(signed: bool, step: float):
         values = [(j - Fraction(states.origin)) * Fraction(step) for j in range(count)]
         halfway = [(a + b) / 2 for a, b in pairwise(values)]
         assert [Fraction(cut) for cut in activation_cuts(states, step).tolist()] == halfway
+
+
+def test_wide_thresholds_decide_every_number_of_32_bits_exactly():
+    rng = np.random.default_rng(0)
+    channels = 40
+    gain = np.concatenate([rng.normal(size=channels - 4) * 2.0 ** rng.integers(-30, 30, channels - 4), [0, 1, -1, 0.5]])
+    mean = np.concatenate([rng.normal(size=channels - 4) * 1e6, [0, 2.0**20 + 1, -3, 2.0**31]])
+    bias = np.concatenate([rng.normal(size=channels - 4), [0, 0.5, 0, 0.25]])
+    cuts = np.array([-2.5, -0.5, 0.0, 0.5, 1.5])
+    thresholds, signs = input_thresholds(gain, mean, bias, cuts, wide=True)
+    assert thresholds.dtype == np.float64
+    for k, c in np.ndindex(thresholds.shape):
+        t = float(thresholds[k, c])
+        if not math.isfinite(t):
+            assert gain[c] == 0
+            continue
+        unit = math.ldexp(1.0, math.frexp(t)[1] - 32)
+        for signed in (t - unit, t, t + unit):
+            y = Fraction(gain[c]) * (Fraction(signed * float(signs[c])) - Fraction(mean[c])) + Fraction(bias[c])
+            assert (y >= Fraction(cuts[k])) == (signed >= t)

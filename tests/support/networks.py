@@ -112,7 +112,7 @@ class RandomNetwork(nn.Module):
         positions = sample.shape[2] * sample.shape[3]
         self.pool = GlobalSumPool(positions, grid) if self.ending == "global" else nn.Flatten()
         inputs = sample.shape[1] * (1 if self.ending == "global" else positions)
-        head_grid = self.pool.grid if isinstance(self.pool, GlobalSumPool) else grid
+        head_grid = draw.of(None, self.pool.grid if isinstance(self.pool, GlobalSumPool) else grid)
         self.head = QuantLinear(
             inputs, draw.int(1, 7), bias=draw.of(True, False), states=draw.of(2, 3, 5), input_grid=head_grid
         )
@@ -141,7 +141,11 @@ class RandomBlock(nn.Module):
         if self.kind == "max" and min(shape[1:]) >= 3:
             self.pool = draw.of(MaxPool2d(2), MaxPool2d(3, 2, 1), nn.MaxPool2d((1, 2)), nn.MaxPool2d(3, 1))
         elif self.kind == "average" and min(shape[1:]) >= 2:
-            self.pool = draw.of(nn.AvgPool2d(2), nn.AvgPool2d((2, 1), 1), nn.AvgPool2d(2, 1, padding=1))
+            self.pool, positions = draw.of(
+                (nn.AvgPool2d(2), 4), (nn.AvgPool2d((2, 1), 1), 2), (nn.AvgPool2d(2, 1, padding=1), 4)
+            )
+            low, high = min(grid.low, 0) * positions, max(grid.high, 0) * positions
+            grid = Grid(low=low, high=high, exponent=grid.exponent - positions.bit_length() + 1)
         elif self.kind == "requantize":
             self.pool = QuantActivation(draw.quantizer())
             grid = self.pool.quantizer.grid
@@ -163,9 +167,6 @@ class RandomBlock(nn.Module):
             input_grid=grid,
             gain=draw.of(0.25, 1.0),
         )
-        if self.kind == "average":
-            # The sums have a finer unit than their input, and a bias must lie on it.
-            self.conv.bias = None
         if self.conv.bias is not None:
             nn.init.normal_(self.conv.bias, generator=draw.generator)
         self.shortcut = (
@@ -214,12 +215,14 @@ class RandomSequence(nn.Module):
             )
             self.pool = draw.of(nn.MaxPool1d(2), nn.AvgPool1d(2, 1), nn.Identity())
         self.act = norm_activation(draw, outputs, self.first.accumulator_unit, channel_dim=-1 if self.last else 1)
-        grid = self.act.quantizer.grid if self.act.quantizer else None
-        self.second = (
-            QuantLinear(outputs, draw.int(1, 5), states=draw.states(), input_grid=grid)
+        bias = draw.of(False, True)
+        self.second = (  # lowering finds the grids of their inputs
+            QuantLinear(outputs, draw.int(1, 5), bias, states=draw.states())
             if self.last
-            else QuantConv1d(outputs, draw.int(1, 5), 2, states=draw.states(), input_grid=grid)
+            else QuantConv1d(outputs, draw.int(1, 5), 2, bias=bias, states=draw.states())
         )
+        if self.second.bias is not None:
+            nn.init.normal_(self.second.bias, generator=draw.generator)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.pool(self.act(self.first(self.input(x)))))

@@ -20,6 +20,7 @@ from maqd.nn import (
     QuantConv1d,
     QuantConv2d,
     QuantLinear,
+    Values,
 )
 from maqd.nn.functional import quantize_activation
 from maqd.nn.layers import QuantLayer
@@ -178,15 +179,16 @@ def per_input(values: Tensor, module: Any) -> Tensor:
 def build_layer(
     module: Any, quantizer: FittedSteps | None, grid: Grid | None, *, bias: bool, gain: float
 ) -> QuantLayer:
-    """The layer of a float one's shape."""
+    """The layer of a float one's shape; without a grid, for inputs in float."""
+    known = Values.FLOAT if grid is None else grid
     if isinstance(module, nn.Linear):
-        return QuantLinear(module.in_features, module.out_features, bias, states=quantizer, input_grid=grid, gain=gain)
+        return QuantLinear(module.in_features, module.out_features, bias, states=quantizer, input_grid=known, gain=gain)
     kind = QuantConv1d if isinstance(module, nn.Conv1d) else QuantConv2d
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         raise ConfigError(f"{type(module).__name__} has no layer of few states")
     return kind(
         module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride), pads(module),
-        tuple(module.dilation), module.groups, bias, states=quantizer, input_grid=grid, gain=gain,
+        tuple(module.dilation), module.groups, bias, states=quantizer, input_grid=known, gain=gain,
     )  # fmt: skip
 
 

@@ -48,11 +48,13 @@ class Codes:
         source: The node that computes it.
         type: Its type.
         known: False after a refusal: then only the shape means anything.
+        wide: Whether PyTorch has it in float64.
     """
 
     source: str
     type: TensorType
     known: bool = True
+    wide: bool = False
 
 
 Rule = Callable[..., Any]
@@ -86,12 +88,15 @@ class Builder:
         traced: The network.
         rules: What each kind of call becomes.
         affine: Form of the activations.
+        sketch: Whether to follow ranges alone, those that hold whatever the weights become in training. There is no
+            graph then.
     """
 
-    def __init__(self, traced: Traced, rules: Rules, affine: AffineForm) -> None:
+    def __init__(self, traced: Traced, rules: Rules, affine: AffineForm, *, sketch: bool = False) -> None:
         self.traced = traced
         self.rules = rules
         self.affine = affine
+        self.sketch = sketch
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = {}
         self.candidates: list[Candidate] = []
@@ -111,7 +116,7 @@ class Builder:
                 self._refuse(step, refused.reason, refused.remedy)
             except MaqdError as error:
                 self._refuse(step, str(error), "change the layer or what it is given")
-        if not self.refusals:
+        if not self.refusals and not self.sketch:
             inputs = [node for node in self.nodes if isinstance(node, Input)]
             others = [node for node in self.nodes if not isinstance(node, Input)]
             self.graph = Graph(nodes=(*inputs, *others), metadata=self._metadata(labels))
@@ -249,25 +254,29 @@ class Step:
                     "train again, or load a checkpoint from before the values were lost",
                 )
 
-    def on_grid(self, grid: Grid) -> Codes:
-        """A stand-in whose values are known to lie on a grid."""
+    def on_grid(self, grid: Grid, *, known: bool = False) -> Codes:
+        """A stand-in whose values are known to lie on a grid; in a sketch it is the result."""
         kind = TensorType(
             shape=self.shape, exponent=grid.exponent, interval=Interval.of(grid.low, grid.high, len(self.shape))
         )
-        return Codes(source="", type=kind, known=False)
+        return Codes(source=self.name, type=kind, known=known)
 
-    def put(self, node: Node, *sources: Codes) -> Codes:
+    def put(self, node: Node, *sources: Codes, wide: bool | None = None) -> Codes:
         """Adds a node to the graph; after a refusal among the sources, a stand-in only.
 
         Args:
             node: The node.
             sources: Its inputs.
+            wide: Whether PyTorch computes it in float64; by default, if a source is.
         """
         if not all(source.known for source in sources):
             return self.builder.stand_in(self.call.meta["value"])
         kind = node.infer(*(source.type for source in sources))
         low, high = kind.interval.lowest, kind.interval.highest
-        if max(-low, high) >= EXACT_LIMIT:
+        wide = any(source.wide for source in sources) if wide is None else wide
+        if self.builder.sketch:
+            return Codes(source=node.name, type=kind)
+        if max(-low, high) >= EXACT_LIMIT and not wide:
             self.refuse(
                 f"its integers can reach {low} .. {high}, and float32, in which PyTorch evaluates, is exact below 2^24",
                 "use fewer states, a smaller fan-in or fewer summands",
@@ -279,7 +288,7 @@ class Step:
             )
         self.builder.nodes.append(node)
         self.builder.types[node.name] = kind
-        return Codes(source=node.name, type=kind)
+        return Codes(source=node.name, type=kind, wide=wide)
 
 
 def _check_in_place(step: Step) -> None:

@@ -14,6 +14,7 @@ from maqd.errors import DataError, LoweringError
 from maqd.graph import Graph
 from maqd.graph.proof import ActivationReport
 from maqd.lowering.builder import Builder
+from maqd.lowering.grids import find_grids
 from maqd.lowering.refusals import Refusal, RefusedError
 from maqd.lowering.rules import RULES
 from maqd.nn.tracing import TracingError, plain, trace
@@ -42,7 +43,8 @@ def check(
 ) -> tuple[Refusal, ...]:
     """What stands between a network and its integer graph: to be called before training.
 
-    The network is left as it is, its modes included; no values are computed but those of the layers' weights.
+    Layers that were built without `input_grid` get it here. The network is left as it is otherwise, its modes
+    included; no values are computed but those of the layers' weights.
 
     Args:
         model: Layers of `maqd.nn` and what docs/lowering.md lists.
@@ -111,5 +113,6 @@ def _build(
         return None, (refusal,)
     builder = Builder(traced, RULES, affine)
     with torch.no_grad():
+        find_grids(model, traced)
         builder.build(labels)
     return builder, tuple(builder.refusals)

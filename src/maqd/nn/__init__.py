@@ -3,6 +3,7 @@
 from maqd.nn.activation import NormActivation, QuantActivation
 from maqd.nn.factory import LayerFactory, grid_of
 from maqd.nn.fitted import FittedSteps
+from maqd.nn.input_grid import Values
 from maqd.nn.inputs import IntegerInput
 from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
 from maqd.nn.norm import (
@@ -58,6 +59,7 @@ __all__ = [
     "RoundClip",
     "Surrogate",
     "ThresholdQuantizer",
+    "Values",
     "WeightMethod",
     "WeightQuantizer",
     "grid_of",

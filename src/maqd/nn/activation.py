@@ -65,6 +65,7 @@ class NormActivation(Folded):
     """
 
     thresholds: Tensor
+    wide_thresholds: Tensor
     signs: Tensor
     learned: nn.ParameterList | None
 
@@ -81,6 +82,7 @@ class NormActivation(Folded):
         learned = quantizer.initial() if isinstance(quantizer, ThresholdQuantizer) else ()
         self.learned = nn.ParameterList([nn.Parameter(value) for value in learned]) if learned else None
         self.register_buffer("thresholds", torch.empty(0), persistent=False)
+        self.register_buffer("wide_thresholds", torch.empty(0), persistent=False)
         self.register_buffer("signs", torch.empty(0), persistent=False)
 
     @property
@@ -112,19 +114,26 @@ class NormActivation(Folded):
         return self.norm.state_key(), versions(*self._learned)
 
     def compute_integers(self) -> None:
-        """The thresholds."""
+        """The thresholds: for inputs in float32, and for those in float64 of layers with wide accumulators."""
         if self.quantizer is not None and isinstance(self.norm, FoldableNorm):
-            device = self.norm.running_mean.device
-            self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(self.cuts()))
+            device, cuts = self.norm.running_mean.device, self.cuts()
+            self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(cuts))
+            self.wide_thresholds = self.norm.thresholds(cuts, wide=True)[0].to(device)
 
     def outline(self, x: Tensor) -> Tensor:
         """What `forward` returns in evaluation for a tensor on the meta device: shape and dtype alone."""
-        self.norm.check_input(x)
+        if isinstance(self.norm, Normalization):
+            self.norm.check_input(x)
         return torch.empty_like(x, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation of the normalized x; x has its channels in `norm.channel_dim`."""
         norm, quantizer = self.norm, self.quantizer
+        if not isinstance(norm, Normalization):  # put in place of the first one, which was checked
+            raise ConfigError(
+                f"NormActivation holds {type(norm).__name__}, which it cannot fold, so the network could not be "
+                "lowered; use maqd.nn.BatchNorm or LayerBatchNorm"
+            )
         if quantizer is None:
             return torch.relu(norm(x))
         if not self.rounding:
@@ -138,8 +147,12 @@ class NormActivation(Folded):
         norm.check_input(x)
         if not torch.compiler.is_compiling():
             self.fold()
-        rows = norm.to_rows(x.detach()).float()
-        out = norm.from_rows(threshold_activation(rows, self.thresholds, self.signs, quantizer), x)
+        rows = norm.to_rows(x.detach())
+        if rows.dtype == torch.float64:
+            out = threshold_activation(rows, self.wide_thresholds, self.signs, quantizer).float()
+        else:
+            out = threshold_activation(rows.float(), self.thresholds, self.signs, quantizer)
+        out = norm.from_rows(out, x)
         parameters = (x, norm.weight, norm.bias, *self._learned)
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in parameters):
             out = with_gradient_of(out, self._quantize(norm.frozen(x), quantizer))

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from maqd.nn.activation import NormActivation
 from maqd.nn.baselines import ACTIVATIONS, WEIGHTS
+from maqd.nn.input_grid import Values
 from maqd.nn.layers import QuantConv2d, QuantLinear
 from maqd.nn.norm import make_norm
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
@@ -19,6 +20,8 @@ class LayerFactory:
 
     Args:
         quant: The network's quantization.
+
+    The grids that its methods take are those of `grid_of`: None for inputs in float.
     """
 
     quant: QuantConfig
@@ -76,7 +79,7 @@ class LayerFactory:
             padding=((height - 1) // 2, (width - 1) // 2) if padding is None else padding,
             groups=groups,
             states=self.weight_quantizer(name),
-            input_grid=grid,
+            input_grid=_input(grid),
             gain=gain,
         )
 
@@ -87,7 +90,7 @@ class LayerFactory:
 
     def linear(self, name: str, inputs: int, outputs: int, grid: Grid | None) -> QuantLinear:
         """A linear map without bias."""
-        return QuantLinear(inputs, outputs, states=self.weight_quantizer(name), input_grid=grid)
+        return QuantLinear(inputs, outputs, states=self.weight_quantizer(name), input_grid=_input(grid))
 
     def head(self, name: str, inputs: int, classes: int, grid: Grid | None, *, positions: int = 1) -> QuantLinear:
         """The classifier: integer logits with a bias on their grid.
@@ -100,9 +103,14 @@ class LayerFactory:
             classes,
             bias=True,
             states=self.weight_quantizer(name),
-            input_grid=grid,
+            input_grid=_input(grid),
             gain=math.sqrt(positions),
         )
+
+
+def _input(grid: Grid | None) -> Grid | Values:
+    """A layer's input: None stands for an activation in float, as in `grid_of`."""
+    return Values.FLOAT if grid is None else grid
 
 
 def grid_of(activation: NormActivation) -> Grid | None:

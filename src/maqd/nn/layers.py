@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,19 +12,22 @@ from torch import Tensor, nn
 from maqd.errors import ConfigError
 from maqd.nn.folding import Folded, versions
 from maqd.nn.functional import quantize_bias, with_gradient_of
+from maqd.nn.input_grid import Values, describe_grid, misfit
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
-from maqd.numerics.limits import EXACT_LIMIT
+from maqd.numerics.limits import INT32_LIMIT, WIDE_LIMIT
 from maqd.numerics.states import Grid, States
 
-UNIT_INPUT = Grid(low=0, high=1, exponent=0)
-"""What a layer assumes of its input when it is not told."""
+UNIT = Grid(low=0, high=1, exponent=0)
+"""The grid that inputs in float are taken for, and that of layers saved without one."""
 
 
 class QuantLayer(Folded):
     """What convolutions and linear layers share: a weight of a few states, and a bias on the accumulator's grid.
 
     Training quantizes the weight in every step. Evaluation uses codes computed once, in float64 on the CPU, and
-    accumulates in float32, where sums of codes are exact.
+    accumulates in float32, where sums of codes below 2^24 are exact; in float64 where they come near (`wide`).
+
+    The first batch in training and the first in evaluation must lie on `input_grid`.
 
     Args:
         shape: Of the weight: outputs first, then fan-in.
@@ -31,7 +35,8 @@ class QuantLayer(Folded):
         states: M_w, for MaQD's `RoundClip`; or another `WeightQuantizer`; None for a float layer.
         step: Of `RoundClip`: distance of neighbouring states, in standard deviations of a filter; None takes the best
             uniform step for a unit Gaussian.
-        input_grid: Where the input lies: sets the power-of-two gain and the accumulator's unit.
+        input_grid: Where the input lies: sets the power-of-two gain and the accumulator's unit. `Values.FLOAT` for
+            inputs in float. None leaves it to `maqd.check`, which finds it by following the network, before training.
         gain: Wanted standard deviation of the output for inputs that fill their range, up to a factor sqrt(2).
     """
 
@@ -46,7 +51,7 @@ class QuantLayer(Folded):
         bias: bool,
         states: int | WeightQuantizer | None,
         step: float | None,
-        input_grid: Grid | None,
+        input_grid: Grid | Values | None,
         gain: float,
     ) -> None:
         super().__init__()
@@ -60,7 +65,7 @@ class QuantLayer(Folded):
             self.quantizer = states
         else:
             self.quantizer = RoundClip(states=States(count=states, signed=True), step=step)
-        self.input_grid = UNIT_INPUT if input_grid is None else input_grid
+        self.gain = gain
         self.rounding = True
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
@@ -71,20 +76,89 @@ class QuantLayer(Folded):
         self.register_buffer("eval_bias", torch.empty(0), persistent=False)
         learned = () if self.quantizer is None else self.quantizer.initial(self.weight.detach())
         self.learned = nn.ParameterList([nn.Parameter(value) for value in learned]) if learned else None
-        self.exponent = None
+        self.exponent: int | None = None
+        self.input_grid: Grid | None = None
+        self.float_input = isinstance(input_grid, Values)
+        self.wide = False
+        self._unseen = {True, False}
+        if isinstance(input_grid, Grid):
+            self.set_input_grid(input_grid)
+        elif self.float_input:
+            self.set_input_grid(UNIT)
+        elif self.quantizer is not None:
+            # Only where it has to be found: networks that state their grids keep the names in their saved states.
+            self.register_buffer("input_range", torch.tensor(_UNKNOWN))
+
+    def set_input_grid(self, grid: Grid) -> None:
+        """States where the input lies; before training, since it sets the scale of the output.
+
+        Raises:
+            ConfigError: Sums may leave 32 bits, whatever the weights become in training.
+        """
         if self.quantizer is None:
+            self.input_grid = grid
             return
-        fan_in = math.prod(shape[1:])
-        scale = gain / (math.sqrt(fan_in) * self.input_grid.magnitude * self.input_grid.unit)
-        self.exponent = round(math.log2(scale * self.quantizer.code_scale))
-        count, high = self.quantizer.states.count, self.quantizer.states.high
-        largest = self.largest_product_sum = fan_in * high * self.input_grid.magnitude
-        if largest >= EXACT_LIMIT:
+        fan_in = self.weight[0].numel()
+        scale = self.gain / (math.sqrt(fan_in) * grid.magnitude * grid.unit)
+        largest = self.quantizer.largest_sum(fan_in) * grid.magnitude
+        if largest > INT32_LIMIT:
+            most = _most_inputs(self.quantizer, grid)
             raise ConfigError(
-                f"{type(self).__name__} with fan-in {fan_in}, {count} weight states and input codes up to "
-                f"{self.input_grid.magnitude} can accumulate {largest} >= 2**24, which float32 does not hold exactly; "
-                "use fewer states or a smaller fan-in"
+                f"{type(self).__name__} with fan-in {fan_in}, {self.quantizer.states.count} weight states and input "
+                f"codes up to {grid.magnitude} can accumulate {largest}, which does not fit 32 bits; use fewer states "
+                f"or a fan-in of at most {most}"
             )
+        self.input_grid, self._unseen = grid, {True, False}
+        self.exponent = round(math.log2(scale * self.quantizer.code_scale))
+        if "input_range" in self._buffers:
+            self.input_range = torch.tensor((grid.low, grid.high, grid.exponent), device=self.weight.device)
+        if not self.training:
+            self.refold()
+
+    input_range: Tensor
+
+    def find_grid(self) -> Grid | None:
+        """The input's grid, also where a saved state brought it; None where it is not known yet."""
+        if self.input_grid is None and "input_range" in self._buffers and not self.input_range.is_meta:
+            low, high, exponent = self.input_range.tolist()
+            if low <= high:
+                self.set_input_grid(Grid(low=low, high=high, exponent=exponent))
+        return self.input_grid
+
+    def _known_grid(self) -> Grid:
+        """The input's grid.
+
+        Raises:
+            ConfigError: It is not known.
+        """
+        if (grid := self.find_grid()) is None:
+            raise ConfigError(
+                f"{self._title()} does not know where its input lies; call maqd.check(network, example) once before "
+                "training, or build the layer with input_grid"
+            )
+        return grid
+
+    def _title(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **options: Any) -> None:
+        key = f"{prefix}input_range"
+        if "input_range" not in self._buffers:
+            saved, grid = state_dict.get(key), self.input_grid
+            if (
+                isinstance(saved, Tensor)
+                and grid is not None
+                and saved.tolist() == [grid.low, grid.high, grid.exponent]
+            ):
+                del state_dict[key]  # the same grid, stated when the layer was built
+        elif key not in state_dict and f"{prefix}weight" in state_dict:
+            # Saved before grids were found: then layers without one took their inputs for 0 and 1.
+            grid = self.input_grid or UNIT
+            state_dict[key] = torch.tensor((grid.low, grid.high, grid.exponent))
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
+        if "input_range" in self._buffers:
+            self.input_grid, self.exponent = None, None
+            self.find_grid()
 
     @property
     def states(self) -> States | None:
@@ -99,9 +173,10 @@ class QuantLayer(Folded):
     @property
     def accumulator_unit(self) -> float:
         """Value of 1 in the integer accumulator: unit of the weights times unit of the input."""
-        if self.exponent is None:
+        if self.quantizer is None:
             raise ConfigError(f"{type(self).__name__} has float weights, and so no integer accumulator; set its states")
-        return math.ldexp(1.0, self.exponent + self.input_grid.exponent)
+        grid = self._known_grid()
+        return math.ldexp(1.0, (self.exponent or 0) + grid.exponent)
 
     def weight_codes(self) -> Tensor:
         """The weight's codes, int16 on the CPU, shaped like the weight.
@@ -122,29 +197,39 @@ class QuantLayer(Folded):
         """The codes that evaluation uses.
 
         Raises:
-            ConfigError: The bias takes the accumulator out of the range that float32 holds exactly.
+            ConfigError: The bias takes the accumulator out of 32 bits.
         """
-        if self.exponent is None:
+        if self.exponent is None or self.input_grid is None:
             return
-        codes = self.weight_codes().to(self.weight.device, torch.float32)
-        # With the strides of the weight: they decide the memory format of the output, as in training.
-        self.eval_weight = torch.empty_like(self.weight, dtype=torch.float32)
-        self.eval_weight.copy_(codes * math.ldexp(1.0, self.exponent))
+        codes = self.weight_codes()
+        largest = _largest_sum(codes, self.input_grid)
+        bias = None
         if self.bias is not None:
-            self.eval_bias = quantize_bias(self.bias.double(), self.accumulator_unit).float()
-            largest = self.largest_product_sum + float(self.eval_bias.abs().max()) / self.accumulator_unit
-            if not largest < EXACT_LIMIT:
+            bias = quantize_bias(self.bias.double(), self.accumulator_unit)
+            largest = largest + float(bias.abs().max()) / self.accumulator_unit
+            if not largest <= INT32_LIMIT:
                 raise ConfigError(
-                    f"{type(self).__name__} with its bias can accumulate {largest:g} >= 2**24, which float32 does not "
-                    "hold exactly; keep the bias smaller or use a coarser input grid"
+                    f"{type(self).__name__} with its bias can accumulate {largest:g}, which does not fit 32 bits; "
+                    "keep the bias smaller or use a coarser input grid"
                 )
+        self.wide = largest >= WIDE_LIMIT
+        dtype = torch.float64 if self.wide else torch.float32
+        # With the strides of the weight: they decide the memory format of the output, as in training.
+        self.eval_weight = torch.empty_like(self.weight, dtype=dtype)
+        self.eval_weight.copy_(codes.to(self.weight.device, dtype) * math.ldexp(1.0, self.exponent))
+        if bias is not None:
+            self.eval_bias = bias.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output; in evaluation exact integers times `accumulator_unit`, in float32."""
-        if self.quantizer is None or self.exponent is None:
+        """The layer's output; in evaluation exact integers times `accumulator_unit`, in float64 if `wide`."""
+        if self.quantizer is None:
             return self._apply_weight(_same_type(x, self.weight), self.weight, self.bias)
+        if self.exponent is None:
+            self._known_grid()
+        if not torch.compiler.is_compiling() and self.training in self._unseen:
+            self._look_at(x)
         if not self.rounding:
-            weight = self.quantizer.unrounded(self.weight, math.ldexp(1.0, self.exponent), self._learned)
+            weight = self.quantizer.unrounded(self.weight, math.ldexp(1.0, self.exponent or 0), self._learned)
             return self._apply_weight(x, weight, self.bias)
         if self.training:
             weight, bias = self._values()
@@ -159,10 +244,22 @@ class QuantLayer(Folded):
             bias = bias if bias is None or bias_values is None else with_gradient_of(bias, bias_values)
         with torch.autocast(x.device.type, enabled=False):
             if not x.is_cuda or torch.compiler.is_compiling():
-                return self._apply_weight(x.float(), weight, bias)
+                return self._apply_weight(x.to(weight.dtype), weight, bias)
             # Some of cuDNN's algorithms (Winograd, FFT, TF32) are not exact on integers; the plain ones are.
             with torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
-                return self._apply_weight(x.float(), weight, bias)
+                return self._apply_weight(x.to(weight.dtype), weight, bias)
+
+    def _look_at(self, x: Tensor) -> None:
+        """Raises ConfigError unless the first batch lies on the input's grid: the network would train for nothing."""
+        if self.float_input or not self.rounding or self.input_grid is None or x.is_meta:
+            return
+        found = misfit(x, self.input_grid, dropout=self.training)
+        if found is not None:
+            raise ConfigError(
+                f"{self._title()} was built for an input of {describe_grid(self.input_grid)} and gets {found}; build "
+                "it without input_grid and call maqd.check(network, example), or give it the grid of its input"
+            )
+        self._unseen.discard(self.training)
 
     def _values(self) -> tuple[Tensor, Tensor | None]:
         """Quantized weight and bias with gradients."""
@@ -182,6 +279,35 @@ class QuantLayer(Folded):
 
     def _describe_states(self) -> str:
         return "float" if self.quantizer is None else self.quantizer.describe()
+
+
+_UNKNOWN = (0, -1, 0)
+"""Saved in place of a grid that was not found yet."""
+
+
+def _largest_sum(codes: Tensor, grid: Grid) -> int:
+    """No sum of products, in any order, is larger in magnitude.
+
+    Args:
+        codes: O x ..., integers.
+        grid: Of the inputs.
+    """
+    rows = codes.flatten(1).to(torch.int64)
+    positive, negative = rows.clamp_min(0).sum(1), -rows.clamp_max(0).sum(1)
+    low, high = -min(grid.low, 0), max(grid.high, 0)
+    return int(torch.maximum(positive * high + negative * low, positive * low + negative * high).max())
+
+
+def _most_inputs(quantizer: WeightQuantizer, grid: Grid) -> int:
+    """The largest fan-in whose sums fit 32 bits."""
+    low, high = 0, INT32_LIMIT
+    while low < high:
+        middle = (low + high + 1) // 2
+        if quantizer.largest_sum(middle) * grid.magnitude <= INT32_LIMIT:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _same_type(x: Tensor, like: Tensor) -> Tensor:
@@ -215,7 +341,7 @@ class _QuantConv(QuantLayer):
         *,
         states: int | WeightQuantizer | None = 3,
         step: float | None = None,
-        input_grid: Grid | None = None,
+        input_grid: Grid | Values | None = None,
         gain: float = 1.0,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
@@ -252,7 +378,8 @@ class QuantConv2d(_QuantConv):
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: As in `torch.nn.Conv2d`.
         states: M_w >= 2; or a `WeightQuantizer` other than MaQD's; or None for float weights.
         step: Distance of neighbouring states in standard deviations; None: best uniform step for a Gaussian.
-        input_grid: Where the input lies (`Quantizer.grid`, `maqd.numerics.states.PIXELS`); codes 0 and 1 by default.
+        input_grid: Where the input lies (`Quantizer.grid`, `maqd.numerics.states.PIXELS`), or `Values.FLOAT`; None
+            leaves it to `maqd.check`.
         gain: Wanted standard deviation of the output for inputs that fill their range.
     """
 
@@ -299,7 +426,7 @@ class QuantLinear(QuantLayer):
         *,
         states: int | WeightQuantizer | None = 3,
         step: float | None = None,
-        input_grid: Grid | None = None,
+        input_grid: Grid | Values | None = None,
         gain: float = 1.0,
     ) -> None:
         super().__init__(

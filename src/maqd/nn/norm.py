@@ -168,13 +168,14 @@ class FoldableNorm(Normalization):
         columns = [value.cpu().double().expand(self.num_features).numpy().copy() for value in (gain, mean, bias)]
         return columns[0], columns[1], columns[2]
 
-    def thresholds(self, cuts: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    def thresholds(self, cuts: NDArray[np.float64], *, wide: bool = False) -> tuple[Tensor, Tensor]:
         """Thresholds K x C and signs C, float32 on the CPU; see `maqd.numerics.fixedpoint.input_thresholds`.
 
         Args:
             cuts: The K values of y at which a code rises, ascending.
+            wide: Whether inputs are float64 values of up to 32 bits; the thresholds are then float64, too.
         """
-        thresholds, signs = input_thresholds(*self.affine_map(), cuts)
+        thresholds, signs = input_thresholds(*self.affine_map(), cuts, wide=wide)
         return torch.from_numpy(thresholds), torch.from_numpy(signs)
 
     def state_key(self) -> Hashable:

@@ -106,10 +106,11 @@ class GlobalSumPool(nn.Module):
             self.grid = Grid(low=low, high=high, exponent=exponent - self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W -> N x C, float32: in bfloat16 sums of codes would round."""
+        """N x C x H x W -> N x C, float32 (or float64 like x): in bfloat16 sums of codes would round."""
         if x.shape[-1] * x.shape[-2] != self.positions:
             raise ConfigError(f"GlobalSumPool was built for {self.positions} positions, got {tuple(x.shape[-2:])}")
-        return x.float().sum((-2, -1)) * 2.0**-self.shift
+        wide = x if x.dtype == torch.float64 else x.float()
+        return wide.sum((-2, -1)) * 2.0**-self.shift
 
     def extra_repr(self) -> str:
         return f"positions={self.positions}, shift={self.shift}"

@@ -79,6 +79,10 @@ class WeightQuantizer(ABC):
             int16 on the CPU, shaped like the weight, each one of `states.codes`.
         """
 
+    def largest_sum(self, fan_in: int) -> int:
+        """No filter's codes have a larger sum of magnitudes, whatever its weights."""
+        return fan_in * self.states.high
+
     def unrounded(self, weight: Tensor, unit: float, learned: tuple[Tensor, ...]) -> Tensor:
         """What `values` would be with infinitely many states: the weights of a float phase (`maqd.nn.set_rounding`).
 
@@ -128,6 +132,12 @@ class RoundClip(WeightQuantizer):
 
     def unrounded(self, weight: Tensor, unit: float, learned: tuple[Tensor, ...]) -> Tensor:
         return weight_standardize(weight) * (unit / self.code_scale)
+
+    def largest_sum(self, fan_in: int) -> int:
+        # Squares of standardized weights have a mean of at most 1, and so have their magnitudes; rounding adds at most
+        # half a step to each.
+        standardized = math.floor(fan_in * (1 / self.code_scale + self.states.spacing / 2) * (1 + 1e-9)) + 1
+        return min(super().largest_sum(fan_in), standardized)
 
     def codes(self, weight: Tensor, learned: tuple[Tensor, ...]) -> Tensor:
         return weight_codes(weight, self.states, self.distance)

@@ -8,6 +8,7 @@ Normalization in Neural Network Deployments and Beyond", arXiv 2008.13128).
 """
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,9 +54,34 @@ def float32_at_least(value: Fraction) -> np.float32:
     return near
 
 
+WIDE_BITS = 32
+"""Significant bits of the numbers that thresholds in float64 are made for: integers of 32 bits times a unit."""
+
+
+def wide_at_least(value: Fraction) -> float:
+    """The smallest number of `WIDE_BITS` significant bits that is not below `value`; infinity beyond float64."""
+    if value == 0:
+        return 0.0
+    numerator, denominator = abs(value.numerator), value.denominator
+    exponent = numerator.bit_length() - denominator.bit_length()  # 2**(exponent - 1) < |value| < 2**(exponent + 1)
+    if abs(value) < Fraction(2) ** exponent:
+        exponent -= 1
+    shift = WIDE_BITS - 1 - exponent
+    whole = -(-value * Fraction(2) ** shift // 1)
+    try:
+        return math.ldexp(float(whole), -shift)
+    except OverflowError:
+        return math.inf if value > 0 else -float(np.finfo(np.float64).max)
+
+
 def input_thresholds(
-    gain: NDArray[np.float64], mean: NDArray[np.float64], bias: NDArray[np.float64], cuts: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    gain: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    cuts: NDArray[np.float64],
+    *,
+    wide: bool = False,
+) -> tuple[NDArray[np.floating], NDArray[np.float32]]:
     """Thresholds on the input of y = gain * (x - mean) + bias, for every float32 x.
 
     Args:
@@ -63,10 +89,11 @@ def input_thresholds(
         mean: C.
         bias: C.
         cuts: K ascending cuts of y.
+        wide: For every float64 x of at most 32 significant bits instead.
 
     Returns:
-        The thresholds, K x C ascending along K, and the signs, C: for every finite float32 x,
-        y >= cuts[k] exactly (as rational numbers) if and only if signs[c] * x >= thresholds[k, c].
+        The thresholds, K x C ascending along K, float32 (float64 if wide), and the signs, C: for every such x that is
+        finite, y >= cuts[k] exactly (as rational numbers) if and only if signs[c] * x >= thresholds[k, c].
         Infinite thresholds stand for "always" and "never".
 
     Raises:
@@ -81,32 +108,43 @@ def input_thresholds(
             )
     # Channels that are alike, as those of a map for the whole layer, are computed once.
     columns, place = np.unique(np.stack([gain, mean, bias]), axis=1, return_inverse=True)
-    thresholds, signs = _distinct_thresholds(columns[0], columns[1], columns[2], cuts)
+    thresholds, signs = _distinct_thresholds(columns[0], columns[1], columns[2], cuts, wide=wide)
     return thresholds[:, place.reshape(-1)], signs[place.reshape(-1)]
 
 
 def _distinct_thresholds(
-    gain: NDArray[np.float64], mean: NDArray[np.float64], bias: NDArray[np.float64], cuts: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    gain: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    cuts: NDArray[np.float64],
+    *,
+    wide: bool,
+) -> tuple[NDArray[np.floating], NDArray[np.float32]]:
     signs = np.where(gain < 0, -1.0, 1.0)
     dead = gain == 0
     with np.errstate(all="ignore"):  # a dead channel divides by zero, and thresholds may lie beyond float32
         quotient = (cuts[:, None] - bias) / np.where(dead, 1.0, np.abs(gain))
         approximate = signs * mean + quotient
-        near = approximate.astype(np.float32)
-        thresholds = np.where(near >= approximate, near, np.nextafter(near, np.float32(np.inf)))
+        if wide:
+            fraction, exponent = np.frexp(approximate)
+            near = np.ldexp(np.rint(np.ldexp(fraction, WIDE_BITS)), exponent - WIDE_BITS)
+            spacing = np.ldexp(1.0, exponent - WIDE_BITS)
+            thresholds = np.where(near >= approximate, near, near + spacing)
+        else:
+            near = approximate.astype(np.float32)
+            spacing = np.abs(np.spacing(near)).astype(np.float64)
+            thresholds = np.where(near >= approximate, near, np.nextafter(near, np.float32(np.inf)))
         # The float64 value is within a few units in its last place of the exact one, so it decides unless a
-        # float32 lies that close (or the float32 neighbours themselves do, where mean and quotient cancel).
+        # number of the grid lies that close (or its neighbours themselves do, where mean and quotient cancel).
         # The factor covers the roundings of the difference, the quotient and the sum.
         slack = 2.0**-50 * (np.abs(mean) + np.abs(quotient) + (np.abs(cuts[:, None]) + np.abs(bias)) / np.abs(gain))
-        spacing = np.abs(np.spacing(near)).astype(np.float64)
         clear = (np.abs(near - approximate) > slack) & (slack < spacing / 8) & np.isfinite(near)
     thresholds[:, dead] = np.where(bias[dead] >= cuts[:, None], -np.inf, np.inf)
     for k, c in np.argwhere(~clear & ~dead).tolist():
         distance = Fraction(float(cuts[k])) - Fraction(float(bias[c]))
         exact = Fraction(float(signs[c] * mean[c])) + distance / Fraction(abs(float(gain[c])))
-        thresholds[k, c] = float32_at_least(exact)
-    return thresholds.astype(np.float32), signs.astype(np.float32)
+        thresholds[k, c] = wide_at_least(exact) if wide else float32_at_least(exact)
+    return thresholds.astype(np.float64 if wide else np.float32), signs.astype(np.float32)
 
 
 class AffineForm(enum.Enum):

@@ -6,6 +6,9 @@ INT32_LIMIT = 2**31 - 1
 EXACT_LIMIT = 2**24
 """Integers below this are exact in float32, whatever the order of a sum."""
 
+WIDE_LIMIT = 2**20
+"""Layers whose sums can reach this are evaluated in float64, so that sums of 16 others stay exact in float32."""
+
 SAFE_EXPONENT = 96
 """Units stay this close to 1 in powers of two: then every integer below 2**24 is a normal float32."""
 

@@ -9,7 +9,7 @@ from maqd.graph import channel_interval
 from maqd.graph.proof import Evaluated, candidate
 from maqd.lowering.builder import Codes, Raw, Rules, Step
 from maqd.nn import NormActivation, QuantActivation
-from maqd.nn.norm import FoldableNorm
+from maqd.nn.norm import FoldableNorm, Normalization
 from maqd.numerics.fixedpoint import activation_cuts
 from maqd.numerics.states import power_of_two_exponent
 from maqd.settings.quantization import Quantizer
@@ -25,7 +25,7 @@ def quant_activation(step: Step, x: Codes | Raw, module: QuantActivation) -> Cod
         quantizer,
         0,
         cuts,
-        (np.repeat(cuts.astype(np.float32)[:, None], channels, 1), np.ones(channels, np.float32)),
+        (np.repeat(cuts.astype(_dtype(source))[:, None], channels, 1), np.ones(channels, np.float32)),
         (np.ones(channels), np.zeros(channels), np.zeros(channels)),
     )
     return _put(step, source, 0, evaluated)
@@ -34,6 +34,8 @@ def quant_activation(step: Step, x: Codes | Raw, module: QuantActivation) -> Cod
 def norm_activation(step: Step, x: Codes | Raw, module: NormActivation) -> Codes:
     """`NormActivation`: a step function for each channel, as evaluation computes it."""
     source, quantizer, norm = step.codes(x), _quantizer(step, module), module.norm
+    if not isinstance(norm, Normalization):
+        step.refuse(f"it holds {type(norm).__name__}, which it cannot fold", "use BatchNorm or LayerBatchNorm")
     if not isinstance(norm, FoldableNorm):
         step.refuse(
             f"{type(norm).__name__} takes its statistics from each sample at inference and cannot be folded",
@@ -41,8 +43,13 @@ def norm_activation(step: Step, x: Codes | Raw, module: NormActivation) -> Codes
         )
     axis = norm.channel_dim - 1 if norm.channel_dim > 0 else len(source.type.shape) + norm.channel_dim
     module.refold()
-    integers = (module.thresholds.cpu().numpy(), module.signs.cpu().numpy())
+    thresholds = module.wide_thresholds if source.wide else module.thresholds
+    integers = (thresholds.cpu().numpy(), module.signs.cpu().numpy())
     return _put(step, source, axis, _evaluated(source, quantizer, axis, module.cuts(), integers, norm.affine_map()))
+
+
+def _dtype(source: Codes) -> type[np.floating]:
+    return np.float64 if source.wide else np.float32
 
 
 def _quantizer(step: Step, module: NormActivation | QuantActivation) -> Quantizer:
@@ -85,15 +92,15 @@ def _evaluated(
 
 
 def _put(step: Step, source: Codes, axis: int, evaluated: Evaluated) -> Codes:
-    if not source.known:
-        return step.on_grid(evaluated.states.grid(evaluated.step_exponent))
+    if not source.known or step.builder.sketch:
+        return step.on_grid(evaluated.states.grid(evaluated.step_exponent), known=source.known)
     found = candidate(step.name, source.source, axis, evaluated, step.builder.affine)
     if found is None:
         step.refuse(
             "no fixed-point map whose products fit 64 bits equals it on every accumulator value",
             "lower with thresholds (auto chooses them where needed)",
         )
-    result = step.put(found.node, source)
+    result = step.put(found.node, source, wide=False)
     step.builder.candidates.append(found)
     return result
 

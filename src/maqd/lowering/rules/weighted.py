@@ -7,15 +7,34 @@ import numpy as np
 from maqd.graph import Conv, Linear
 from maqd.lowering.builder import Codes, Raw, Rules, Step
 from maqd.nn import QuantConv1d, QuantConv2d, QuantLinear
+from maqd.nn.input_grid import describe_grid, fits
 from maqd.numerics.packing import PackedCodes
+from maqd.numerics.states import Grid
 
 
 def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | QuantLinear) -> Codes:
     """`QuantConv1d`, `QuantConv2d`, `QuantLinear`: sums of products of codes, plus the bias."""
     source = step.codes(x)
-    exponent = module.exponent
-    if module.states is None or exponent is None:
+    if module.quantizer is None or module.states is None:
         step.refuse("its weights are in float", "give it states and train again")
+    if module.find_grid() is None and source.known:
+        module.set_input_grid(source.type.grid)
+    if module.input_grid is None or module.exponent is None:
+        return step.builder.stand_in(step.call.meta["value"])
+    exponent = module.exponent
+    if step.builder.sketch:
+        # Bounds for any weights; a bias can double them.
+        largest = module.quantizer.largest_sum(module.weight[0].numel()) * source.type.grid.magnitude
+        largest *= 1 if module.bias is None else 2
+        grid = Grid(low=-largest, high=largest, exponent=source.type.exponent + exponent)
+        return step.on_grid(grid, known=source.known)
+    if source.known and module.float_input:
+        step.refuse("it was built for an input in float", "build it without input_grid and train again")
+    if source.known and not fits(source.type.grid, module.input_grid):
+        step.refuse(
+            f"its input has {describe_grid(source.type.grid)}, and it was built for {describe_grid(module.input_grid)}",
+            "build it without input_grid, or with that of its input, and train again",
+        )
     module.refold()
     weight = PackedCodes.pack(module.weight_codes().numpy(), module.states)
     bias = None
@@ -25,7 +44,7 @@ def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | Qua
         if not np.array_equal(bias, units):
             step.refuse(
                 "its bias is not on the grid of its accumulator",
-                "build the layer with the input_grid that its input has",
+                "call the layer with inputs of one unit only",
             )
     common: dict[str, Any] = {
         "name": step.name,
@@ -35,9 +54,9 @@ def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | Qua
         "bias": bias,
     }
     if isinstance(module, QuantLinear):
-        return step.put(Linear(**common), source)
+        return step.put(Linear(**common), source, wide=module.wide)
     geometry: dict[str, Any] = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
-    return step.put(Conv(**common, **geometry, groups=module.groups), source)
+    return step.put(Conv(**common, **geometry, groups=module.groups), source, wide=module.wide)
 
 
 RULES = Rules(modules=dict.fromkeys((QuantConv1d, QuantConv2d, QuantLinear), weighted), functions={})
