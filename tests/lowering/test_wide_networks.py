@@ -1,4 +1,4 @@
-"""Networks of 255 weight and 256 activation states: sums beyond 2^24, which PyTorch evaluates in float64 and engines in int32."""
+"""255 weight and 256 activation states: sums beyond 2^24, which PyTorch evaluates in float64, engines in int32."""
 
 from dataclasses import replace
 
