@@ -257,7 +257,7 @@ def measure_cost(case: Case, run: Path, seed: int) -> Cost:
         target=Target.CORTEX_M4,
         flash=plenty,
         ram=plenty,
-        images=image,
+        samples=[image],
     )
     found = emulate(exported, Target.CORTEX_M4)
     return Cost(

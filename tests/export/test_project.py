@@ -126,7 +126,7 @@ int main(void) {{
 
 @pytest.mark.parametrize("prefix", ["", "1net", "a-b", "int", "_net", "größe"])
 def test_prefixes_that_are_no_identifiers(prefix: str, graph: Path, tmp_path: Path, capsys) -> None:
-    error = refusal(capsys, "export", graph, "--to", "c99", "-o", tmp_path / "new", f"--prefix={prefix}")
+    error = refusal(capsys, "export", graph, "--to", "c99", "-o", tmp_path / "new", f"--prefix={prefix}", status=2)
     assert f"must be a C identifier that begins with a letter, got {prefix!r}" in error
     assert not (tmp_path / "new").exists()
 

@@ -67,11 +67,11 @@ def test_every_node_is_computed_once_before_it_is_read(fuse: bool, data: st.Data
     assert len(computed) == len(set(computed))
     free = {node.name for node in graph.nodes if isinstance(node, MOVES)}
     assert {node.name for node in graph.nodes} - set(computed) <= free
-    written = {plan.input.storage}
+    written = {buffer.storage for buffer in plan.inputs}
     for step in plan.steps:
         assert all(buffer.storage in written for buffer in step.links.inputs)
         written.update(buffer.storage for buffer in step.links.outputs)
-    assert plan.result.storage in written
+    assert all(buffer.storage in written for buffer in plan.outputs)
     for name, (buffer, shape) in plan.tensors.items():
         assert buffer.size == graph.types[name].size
         assert shape == graph.types[name].shape

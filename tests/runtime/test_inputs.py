@@ -26,11 +26,12 @@ from maqd.graph import (
 )
 from maqd.numerics.states import Grid
 from maqd.runtime import NativeEngine, NumpyEngine, inputs
+from maqd.runtime.c99 import CEngine
 from maqd.runtime.engine import BaseEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import verify
 
-ENGINES: list[type[BaseEngine]] = [NumpyEngine, NativeEngine, OnnxRuntime]
+ENGINES: list[type[BaseEngine]] = [NumpyEngine, NativeEngine, OnnxRuntime, CEngine]
 BORDER = Border(multiplier=np.array([3, -5, 2**29 - 1]), offset=np.array([1, 0, -7]), shift=20)
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from random_graphs import hard_samples
 
 from maqd.errors import EngineError
 from maqd.export.c99 import Strategy, export_c99
@@ -36,15 +36,8 @@ class Toolchain:
     runner: tuple[str, ...] = ()
 
 
-def hard_images(graph: Graph) -> np.ndarray:
-    """A random image, a black and a white one."""
-    images = np.random.default_rng(0).integers(0, 256, (3, *graph.input.shape), dtype=np.uint8)
-    images[1], images[2] = 0, 255
-    return images
-
-
 def run_selftests(graphs: Sequence[Graph], strategies: Sequence[Strategy], tools: Toolchain, folder: Path) -> int:
-    """Exports, compiles, links and runs; how many programs were compared, every tensor of three images each.
+    """Exports, compiles, links and runs; how many programs were compared, every tensor of three samples each.
 
     Raises:
         AssertionError: A compiler or a self-test failed.
@@ -61,7 +54,9 @@ def _batch(cases: list[tuple[Graph, Strategy]], tools: Toolchain, folder: Path) 
     for graph, strategy in cases:
         prefix = f"net{len(prefixes)}"
         try:
-            exported = export_c99(graph, strategy=strategy, prefix=prefix, images=hard_images(graph))
+            exported = export_c99(
+                graph, strategy=strategy, prefix=prefix, samples=[samples[:3] for samples in hard_samples(graph)]
+            )
         except EngineError as error:
             if "thresholds must be able to exceed" not in str(error):  # no engine but the interpreter takes such sums
                 raise

@@ -1,6 +1,6 @@
 """Random integer graphs that are hard for an engine: ragged channels, strides, groups, extreme thresholds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from maqd.errors import GraphError
 from maqd.graph import (
     Add,
+    Border,
     Concat,
     Conv,
     FixedPoint,
@@ -26,13 +27,15 @@ from maqd.graph import (
     Output,
     Permute,
     Reshape,
+    Storage,
     SumPool,
     TensorType,
     Thresholds,
     channel_interval,
 )
 from maqd.numerics.packing import PackedCodes
-from maqd.numerics.states import States
+from maqd.numerics.states import Grid, States
+from maqd.runtime import inputs
 
 CHANNELS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200, 256, 257, 300)
 """Around the widths of vectors."""
@@ -256,14 +259,55 @@ class Builder:
             end = self.activation(end, self.int(0, len(self.types[end].shape) - 1)) or end
         return end
 
-    def prune(self, end: str) -> Graph:
-        """The graph of what the end needs."""
-        needed = {end}
+    def input(self, shape: tuple[int, ...]) -> str:
+        """An input: pixels more often than other integers and floats."""
+        storage = self.of(*[Storage.U8] * 4, *Storage)
+        name = self.name()
+        node = Input(name=name, key=f"{name}.x", inputs=(), shape=shape)
+        if storage is not Storage.U8 or self.of(True, False, False):
+            low, high = self.of((-128, 127), (0, 1), (0, 15), (-9, 100), (0, 255), (-3000, 3000), (0, 40000))
+            grid = Grid(low=low, high=high, exponent=self.of(-6, -3))
+            limits = None if storage is Storage.F32 else np.iinfo(storage.value)
+            if limits is not None and high - low > limits.max - limits.min:
+                return self.input(shape)
+            zero = 0 if limits is None else self.int(limits.min - low, limits.max - high)
+            border = self.border(shape) if limits is None else None
+            node = replace(node, grid=grid, storage=storage, zero=zero, border=border)
+        self.nodes.append(node)
+        self.types = Graph(nodes=(*self.nodes, Output(name="end", inputs=(name,)))).types
+        return name
+
+    def border(self, shape: tuple[int, ...]) -> Border:
+        """Of one channel or several, scaled by a few thousandths or thousands."""
+        axis = self.int(0, len(shape) - 1)
+        count, top = self.of(1, shape[axis]), self.of(9, 2**29 - 1)
+        signs = self.random.choice(np.array([-1, 1]), count)
+        return Border(
+            multiplier=signs * self.random.integers(1, top + 1, count),
+            offset=self.random.integers(-99, 100, count),
+            shift=self.of(0, 10, 31, 62),
+            axis=axis,
+        )
+
+    def join(self, first: str, second: str) -> str | None:
+        """Two tensors of one shape, added or side by side."""
+        exponents = [self.types[name].exponent for name in (first, second)]
+        shifts = tuple(exponent - min(exponents) for exponent in exponents)
+        if self.of(True, False):
+            return self.add(Add(name=self.name(), inputs=(first, second), shifts=shifts))
+        return self.add(Concat(name=self.name(), inputs=(first, second), shifts=shifts, axis=0))
+
+    def prune(self, end: str, more: tuple[str, ...] = ()) -> Graph:
+        """The graph of what the end and more outputs need."""
+        needed = {end, *more}
         for node in reversed(self.nodes):
             if node.name in needed:
                 needed.update(node.inputs)
         kept = tuple(node for node in self.nodes if node.name in needed)
-        graph = Graph(nodes=(*kept, Output(name="logits", inputs=(end,))))
+        outputs = [Output(name="logits", inputs=(end,))]
+        for place, name in enumerate(more):
+            outputs.append(Output(name=f"more{place}", key=f"a.{place}", inputs=(name,), divisor=self.of(1, 9)))
+        graph = Graph(nodes=(*kept, *outputs))
         graph.validate()
         return graph
 
@@ -274,9 +318,9 @@ def random_graph(data: st.DataObject) -> Graph:
     dims = builder.of(2, 2, 2, 1, 1, 3)
     space = tuple(builder.int(1, {1: 12, 2: 7, 3: 4}[dims]) for _ in range(dims))
     shape = (builder.of(1, 3, 4, 17), *space)
-    builder.nodes.append(Input(name="input", inputs=(), shape=shape))
-    builder.types = Graph(nodes=(*builder.nodes, Output(name="end", inputs=("input",)))).types
-    end = "input"
+    end = builder.input(shape)
+    if builder.of(True, False, False):
+        end = builder.join(end, builder.input(shape)) or end
     for _ in range(builder.int(1, 4)):
         steps = (builder.conv, builder.conv, builder.conv, builder.merge, builder.merge, builder.pool, builder.pool)
         for make in (builder.of(*steps, builder.move, builder.product), builder.activation):
@@ -284,7 +328,18 @@ def random_graph(data: st.DataObject) -> Graph:
                 end = make(end) or end
         if prod(builder.types[end].shape) > 20000:
             break
-    return builder.prune(builder.head(end))
+    end = builder.head(end)
+    others = [node.name for node in builder.nodes if node.name != end]
+    return builder.prune(end, tuple(builder.of(*others) for _ in range(builder.of(0, 0, 0, 1, 2)) if others))
+
+
+def hard_samples(graph: Graph) -> tuple[np.ndarray, ...]:
+    """Random codes, the lowest, the highest, and codes 0; halves between codes and infinities for floats."""
+    found = inputs.random(graph, 5)
+    for node, samples in zip(graph.inputs, found, strict=True):
+        if node.border is None:
+            samples[4] = node.zero
+    return found
 
 
 @cache

@@ -120,7 +120,7 @@ def measure(
         EngineError: There is no board for the target, or the program fails.
         ExportError: The graph cannot be exported.
     """
-    exported = export_c99(graph, strategy=strategy, target=target, flash=PLENTY, ram=PLENTY, images=images)
+    exported = export_c99(graph, strategy=strategy, target=target, flash=PLENTY, ram=PLENTY, samples=[images])
     found = emulate(exported, target)
     shares = {name: float((x != 0).mean()) for name, x in NumpyEngine(graph).layers(images[-1:])}
     rows = []

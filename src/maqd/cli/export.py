@@ -5,9 +5,11 @@ import enum
 import json
 import re
 
+import numpy as np
+
 from maqd.cli.arguments import take_settings
 from maqd.cli.options import Options, UsageError, graph_file, some_path
-from maqd.cli.verify import samples_of
+from maqd.cli.verify import inputs_of, open_against
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS, is_prefix
 from maqd.export.onnx.integer import Profile, save_onnx
@@ -109,9 +111,11 @@ def command(arguments: list[str]) -> int:
 
 
 def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]]) -> dict[str, object]:
-    images = None
+    samples = None
     if options.against is not None:
-        images = samples_of(graph, options.against, data, VECTORS, allow_import=options.allow_import)
+        run = open_against(graph, options.against, allow_import=options.allow_import)
+        batches = inputs_of(run, data, VECTORS, allow_import=options.allow_import)
+        samples = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
     strategy = Strategy(options.strategy or Strategy.BALANCED.value)
     exported = export_c99(
         graph,
@@ -120,7 +124,7 @@ def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]])
         prefix="maqd" if options.prefix is None else options.prefix,
         flash=_bytes("flash", options.flash),
         ram=_bytes("ram", options.ram),
-        images=images,
+        samples=samples,
     )
     save_c99(exported, options.output)
     return {"kind": strategy.value, "bytes_of_tables": exported.table_bytes, "bytes_of_RAM": exported.arena_bytes}

@@ -135,9 +135,9 @@ def fields(w: Writer, index: int, conv: FieldConv) -> list[str]:
     return [
         w.sums(index),
         "    int32_t total = 0;",
-        f"    for (int32_t i = 0; i < {inputs}; i++) total += image[i];",
+        f"    for (int32_t i = 0; i < {inputs}; i++) total += {x.caller}[i];",
         f"    for (int32_t p = 0; p < {conv.passes}; p++)",
-        f"        maqd_fields_pass(image, {inputs}, {chunk}, {weights} + p * {inputs}, sums + p * 8);",
+        f"        maqd_fields_pass({x.caller}, {inputs}, {chunk}, {weights} + p * {inputs}, sums + p * 8);",
         f"    for (int32_t o = 0; o < {outputs}; o++)",
         f"        sums[o] = {states.spacing} * sums[o] + {states.low} * total + {added}[o];",
         *_finish(w, index, conv, "    ", "0"),

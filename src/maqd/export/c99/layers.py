@@ -4,7 +4,7 @@ from maqd.errors import ExportError
 from maqd.export.c99 import convolution, pixels, planes, steps
 from maqd.export.c99.operations import TRITS, EventConv, FieldConv, Operation, PixelConv, PlainConv, PlaneConv, step_of
 from maqd.export.c99.program import Program
-from maqd.export.c99.text import Writer
+from maqd.export.c99.text import Writer, comment
 from maqd.graph.rules import Rules
 from maqd.plan import AddStep, ConcatStep, MoveStep, MultiplyStep, PoolStep, QuantizeStep, SumStep, TransposeStep
 
@@ -31,9 +31,12 @@ def _function(w: Writer, index: int, operation: Operation) -> str:
     shapes = " -> ".join(
         " and ".join(f"{b.rows} x {b.columns} x {b.channels}" for b in side) for side in (links.inputs, links.outputs)
     )
+    ends = w.program.ends.inputs
     what = ", ".join(links.nodes) or "reorder"
-    body = "\n".join([*C99.find(operation, what)(w, index, operation), *w.trace(operation), "    (void)image;"])
-    return f"/* {what}: {shapes} */\nstatic void layer{index}(const uint8_t *image, maqd_word *arena) {{\n{body}\n}}"
+    body = [*C99.find(operation, what)(w, index, operation), *w.trace(operation)]
+    text = "\n".join([*body, *(f"    (void){end.argument};" for end in ends)])
+    inputs = ", ".join(end.declaration for end in ends)
+    return f"/* {comment(what)}: {shapes} */\nstatic void layer{index}({inputs}, maqd_word *arena) {{\n{text}\n}}"
 
 
 C99 = Rules(

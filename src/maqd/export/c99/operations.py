@@ -33,7 +33,8 @@ class Codes:
         rows, columns, channels: Its shape; the channels are innermost.
         bits: 1, 2 or 4: fields of words; 8, 16 or 32: an integer each.
         zero: The stored integer of value 0.
-        offset: Where in the arena, in bytes; None for the caller's image.
+        offset: Where in the arena, in bytes; None for the caller's arrays.
+        caller: Name of the caller's array that it is.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Codes:
     bits: int
     zero: int
     offset: int | None
+    caller: str = ""
 
     @property
     def packed(self) -> bool:

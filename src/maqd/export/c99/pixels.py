@@ -34,7 +34,7 @@ def pixels(w: Writer, index: int, conv: PixelConv) -> list[str]:
         f"    const uint8_t *rows[{high}];",
         f"    for (int32_t row = 0; row < {out.rows}; row++) {{",
         f"        for (; next < row * {step.stride[0]} - {step.padding[0]} + {ring}; next++) {{",
-        f"            maqd_pixels_row(&x, image, next, {step.padding[1]}, {width}, ring + slot * {row_bytes});",
+        f"            maqd_pixels_row(&x, {x.caller}, next, {step.padding[1]}, {width}, ring + slot * {row_bytes});",
         f"            slot = slot + 1 == {ring} ? 0 : slot + 1;",
         "        }",
         f"        for (int32_t i = 0, from = at; i < {high}; i++) {{",

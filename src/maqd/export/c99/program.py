@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.errors import ExportError
+from maqd.export.c99.ends import Ends, direct, image_storages, make_ends
 from maqd.export.c99.operations import (
     LANES,
     TRITS,
@@ -31,7 +31,7 @@ from maqd.export.c99.operations import (
     turned_signs,
 )
 from maqd.export.c99.targets import Target
-from maqd.graph import Graph, Storage
+from maqd.graph import Graph
 from maqd.numerics.states import States
 from maqd.plan import (
     AddStep,
@@ -76,6 +76,7 @@ class Program:
     Args:
         graph: What it computes.
         plan: The steps.
+        ends: What it takes and gives.
         strategy: What matters most.
         operations: One for each step.
         codes: How each storage is stored, by its number; views of it differ in shape only.
@@ -85,6 +86,7 @@ class Program:
 
     graph: Graph
     plan: Plan
+    ends: Ends
     strategy: Strategy
     operations: tuple[Operation, ...]
     codes: tuple[Codes, ...]
@@ -95,20 +97,6 @@ class Program:
         """How a buffer, which may be a view of a storage, is stored."""
         found = self.codes[buffer.storage]
         return replace(found, rows=buffer.rows, columns=buffer.columns, channels=buffer.channels)
-
-
-def _check_ends(graph: Graph) -> None:
-    """Programs take one input of bytes and give one output."""
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise ExportError(
-            f"C99 programs have one input and output, got inputs {', '.join(node.key for node in graph.inputs)} and "
-            f"outputs {', '.join(node.key for node in graph.outputs)}; lower a network with one of each"
-        )
-    if graph.input.storage is not Storage.U8:
-        raise ExportError(
-            f"C99 programs take uint8, and input {graph.input.key!r} is {graph.input.storage.value}; "
-            "use maqd.nn.IntegerInput with uint8 samples"
-        )
 
 
 def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENERIC) -> Program:
@@ -123,11 +111,11 @@ def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENER
         ExportError: The graph has a node that there is no kernel for.
         EngineError: An activation's input can reach the very largest int32.
     """
-    _check_ends(graph)
     plan = make_plan(graph)
+    ends = make_ends(graph, plan)
     operations = tuple(_operation(step, trits=False) for step in plan.steps)
     if strategy is not Strategy.SIZE:
-        operations = tuple(_first(one, plan.input.storage, target) for one in operations)
+        operations = tuple(_first(one, image_storages(ends), target) for one in operations)
     if strategy is Strategy.SIZE:
         smaller = tuple(_operation(step, trits=True) for step in plan.steps)
         if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
@@ -138,16 +126,20 @@ def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENER
         if chosen == operations:
             break
         operations = chosen
-    arena = _place(plan, operations, stored)
+    arena = _place(plan, ends, operations, stored)
     offsets = arena.offsets
-    image = plan.input.storage
+    callers = direct(ends)
     return Program(
         graph=graph,
         plan=plan,
+        ends=ends,
         strategy=strategy,
         operations=operations,
         codes=tuple(
-            replace(codes, offset=None if place == image else offsets[place]) for place, codes in enumerate(stored)
+            replace(codes, offset=None, caller=callers[place])
+            if place in callers
+            else replace(codes, offset=offsets[place])
+            for place, codes in enumerate(stored)
         ),
         scratch=offsets[len(stored) :],
         arena=arena.size,
@@ -205,9 +197,9 @@ def _planes(step: ConvStep) -> PlaneConv | None:
     return PlaneConv(step=step, weights=weights, thresholds=thresholds)
 
 
-def _first(operation: Operation, image: int, target: Target) -> Operation:
+def _first(operation: Operation, images: set[int], target: Target) -> Operation:
     """The operation, or the kernel on pixels where that can compute it from the image."""
-    if not isinstance(operation, EventConv) or operation.step.links.inputs[0].storage != image:
+    if not isinstance(operation, EventConv) or operation.step.links.inputs[0].storage not in images:
         return operation
     step, q = operation.step, operation.step.quantization
     x, (outputs, inputs, high, wide) = step.links.inputs[0], step.weight.shape
@@ -344,7 +336,7 @@ def _packed(index: NDArray[np.int64], rows: RowFormat) -> NDArray[np.uint8]:
 
 def _storages(plan: Plan, operations: tuple[Operation, ...]) -> list[Codes]:
     """How each storage is stored."""
-    buffers: dict[int, list[Buffer]] = {plan.input.storage: [plan.input]}
+    buffers: dict[int, list[Buffer]] = {buffer.storage: [buffer] for buffer in plan.inputs}
     for step in plan.steps:
         for buffer in (*step.links.inputs, *step.links.outputs):
             buffers.setdefault(buffer.storage, []).append(buffer)
@@ -378,7 +370,7 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
         and views[0].zero == 0
         and views[0].highest < 16
     }
-    found -= {plan.input.storage, plan.result.storage}
+    found -= {buffer.storage for buffer in (*plan.inputs, *plan.outputs)}
     while True:
         wrong = set()
         for operation in operations:
@@ -410,27 +402,30 @@ def _plain(quantization: Quantization | None) -> bool:
     return quantization is not None and quantization.spacing == 1 and quantization.base == 0
 
 
-def _place(plan: Plan, operations: tuple[Operation, ...], stored: list[Codes]) -> Arena:
+def _place(plan: Plan, ends: Ends, operations: tuple[Operation, ...], stored: list[Codes]) -> Arena:
     """Places of the storages, then of the operations' scratch memory."""
-    end = len(operations)
+    end, callers = len(operations), direct(ends)
     first, last = [end] * len(stored), [0] * len(stored)
     for at, step in enumerate(plan.steps):
         for buffer in step.links.outputs:
             first[buffer.storage] = min(first[buffer.storage], at)
         for buffer in (*step.links.inputs, *step.links.outputs):
             last[buffer.storage] = max(last[buffer.storage], at)
-    last[plan.result.storage] = end
+    for buffer in plan.inputs:
+        first[buffer.storage] = 0
+    for buffer in plan.outputs:
+        last[buffer.storage] = end
     # A layer on planes may write where its input lies: the ring holds the rows that it still needs.
-    under = list(range(len(stored)))
+    under, inputs = list(range(len(stored))), {buffer.storage for buffer in plan.inputs}
     for at, one in enumerate(operations):
         if isinstance(one, PlaneConv):
             x, y = one.step.links.inputs[0].storage, one.step.links.outputs[0].storage
-            if last[x] == at and x != plan.input.storage and one.follows(stored[x], stored[y]):
+            if last[x] == at and x not in inputs and one.follows(stored[x], stored[y]):
                 under[y] = under[x]
     lifetimes = []
     for s in range(len(stored)):
         mine = [one for one, root in enumerate(under) if root == under[s]]
-        size = 0 if s == plan.input.storage or under[s] != s else max(stored[one].size for one in mine)
+        size = 0 if s in callers or under[s] != s else max(stored[one].size for one in mine)
         begin, finish = min(first[one] for one in mine), max(last[one] for one in mine)
         lifetimes.append(Lifetime(size=size, first=min(begin, finish), last=finish))
     lifetimes += [Lifetime(size=_scratch(one), first=at, last=at) for at, one in enumerate(operations)]

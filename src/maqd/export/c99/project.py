@@ -1,6 +1,7 @@
 """The directory of an exported program."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +10,18 @@ from numpy.typing import NDArray
 
 from maqd import __version__
 from maqd.errors import ExportError
+from maqd.export.c99.ends import shape_in_memory
 from maqd.export.c99.operations import Weighted, step_of
 from maqd.export.c99.program import Program, Strategy, make_program
-from maqd.export.c99.selftest import make_vectors, write_selftest
+from maqd.export.c99.quantize import quantized, quantizer, write_quantizers
+from maqd.export.c99.selftest import make_vectors, random_samples, write_selftest
 from maqd.export.c99.source import Source, model_hash, write_source
 from maqd.export.c99.targets import Target
 from maqd.graph import Graph
 from maqd.io.files import write_directory
 
 VECTORS = 2
-"""Images of the self-test."""
+"""Samples of the self-test."""
 
 STACK = 512
 """Bytes that a function of the program may need on the stack; the Makefile asks the compiler to check."""
@@ -68,7 +71,7 @@ def export_c99(
     prefix: str = "maqd",
     flash: int | None = None,
     ram: int | None = None,
-    images: NDArray[np.uint8] | None = None,
+    samples: Sequence[NDArray[np.generic]] | None = None,
 ) -> Exported:
     """A graph as a C99 program; the same text for the same arguments.
 
@@ -78,7 +81,7 @@ def export_c99(
         target: What it is compiled for, and whose memory it must fit.
         prefix: Of all names that are visible outside, and of the files' names.
         flash, ram: Bytes there are, instead of the target's.
-        images: uint8, N x the input's shape, for the self-test; random ones by default.
+        samples: An array for each input, N x its shape, for the self-test; random ones by default.
 
     Raises:
         ExportError: The prefix is no identifier, or the network does not fit the memory.
@@ -88,14 +91,15 @@ def export_c99(
     program = make_program(graph, strategy, target)
     source = write_source(program, prefix)
     _check_memory(program, source, target, flash, ram)
-    if images is None:
-        images = np.random.default_rng(0).integers(0, 256, (VECTORS, *graph.input.shape), dtype=np.uint8)
+    vectors = make_vectors(graph, program, source, samples or random_samples(program, VECTORS))
+    quantizers = write_quantizers(program.ends, prefix)
     files = {
         f"{prefix}_model.h": source.header,
         f"{prefix}_model.c": source.code,
-        f"{prefix}_selftest.c": write_selftest(prefix, source, make_vectors(graph, source, images)),
+        f"{prefix}_selftest.c": write_selftest(prefix, program, source, vectors),
+        **quantizers,
         "Makefile": _makefile(prefix, target),
-        "CMakeLists.txt": _cmake(prefix),
+        "CMakeLists.txt": _cmake(prefix, [name for name in quantizers if name.endswith(".c")]),
         "README.md": _readme(program, source, prefix, target),
     }
     return Exported(
@@ -172,11 +176,12 @@ clean:
 """
 
 
-def _cmake(prefix: str) -> str:
+def _cmake(prefix: str, more: list[str]) -> str:
+    """`more`: source files beside the network's."""
     return f"""cmake_minimum_required(VERSION 3.13)
 project({prefix}_model C)
 
-add_library({prefix}_model STATIC {prefix}_model.c)
+add_library({prefix}_model STATIC {" ".join([f"{prefix}_model.c", *more])})
 target_include_directories({prefix}_model PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
 set_target_properties({prefix}_model PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF)
 
@@ -190,9 +195,36 @@ set_tests_properties({prefix} PROPERTIES DEPENDS build_{prefix})
 """
 
 
+def _arguments(program: Program, prefix: str) -> str:
+    """What the arguments are."""
+    ends = program.ends
+    if ends.plain:
+        x, out = program.plan.inputs[0], program.plan.outputs[0]
+        return (
+            f"`image` is {x.rows} x {x.columns} x {x.channels} (rows, columns, channels), pixels as they are. "
+            f"The class is the\nlargest of {out.size} logits."
+        )
+    lines = [
+        f"- `{end.argument}`: {end.type} {' x '.join(map(str, shape_in_memory(end.node.shape)))}"
+        + (f"; `{quantizer(end, prefix)}` makes it from floats" if end.node.border is not None else "")
+        for end in ends.inputs
+    ]
+    lines += [
+        f"- `{end.argument}`: int32_t {' x '.join(map(str, shape_in_memory(program.graph.types[end.node.name].shape)))}"
+        for end in ends.outputs
+    ]
+    optional = ""
+    if quantized(ends):
+        optional = f"\n`{prefix}_quantize.c` is optional: it turns floats into integers. The network itself has none.\n"
+    return (
+        f"The channels are innermost. {prefix}_model.h says what the integers mean.\n\n"
+        + "\n".join(lines)
+        + f"\n{optional}\n"
+    )
+
+
 def _readme(program: Program, source: Source, prefix: str, target: Target) -> str:
     upper, graph = prefix.upper(), program.graph
-    x = program.plan.input
     rows = []
     for operation in program.operations:
         links = step_of(operation).links
@@ -206,11 +238,10 @@ def _readme(program: Program, source: Source, prefix: str, target: Target) -> st
 
 Written by maqd {__version__} for {target.value}, strategy {program.strategy.value}.
 
-    int {prefix}_run(const uint8_t *image, int32_t *logits);
-    int {prefix}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *arena);
+    {program.ends.function(f"{prefix}_run")};
+    {program.ends.function(f"{prefix}_run_arena", "uint32_t *arena")};
 
-`image` is {x.rows} x {x.columns} x {x.channels} (rows, columns, channels), pixels as they are. The class is the
-largest of {program.plan.result.size} logits. Nothing is allocated, nothing is a float, and of the C library only
+{_arguments(program, prefix)} Nothing is allocated, no float is used, and of the C library only
 stdint.h and stddef.h are needed. `{prefix}_run_arena` uses memory of the caller, so several threads may run it at once.
 `make test` compiles the program here and compares every tensor with what the interpreter computed.
 
@@ -218,7 +249,7 @@ stdint.h and stddef.h are needed. `{prefix}_run_arena` uses memory of the caller
 |---|---|
 | flash: tables | {source.table_bytes:,} (`{upper}_TABLE_BYTES`, checked by the compiler) |
 | flash: code | what the compiler makes of it; `maqd bench --target` measures it |
-| RAM | {max(program.arena, 4):,} (`{upper}_ARENA_BYTES`), besides the image and the logits |
+| RAM | {max(program.arena, 4):,} (`{upper}_ARENA_BYTES`), besides the arguments |
 | stack | at most {STACK:,} a function, checked by `make`; calls are two deep |
 
 | layer | kernel | output | bits | bytes |

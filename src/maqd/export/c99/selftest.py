@@ -1,11 +1,14 @@
 """Test vectors for a program, and the program that checks them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd.export.c99.program import Program
 from maqd.export.c99.source import Source
+from maqd.export.c99.text import string
 from maqd.graph import Graph, interpreter
 
 FNV_START, FNV_PRIME = 0x811C9DC5, 0x01000193
@@ -17,13 +20,13 @@ class Vectors:
     """What the program must compute.
 
     Args:
-        images: uint8, N x rows x columns x channels.
-        logits: int32, N x classes, in the order of memory.
+        inputs: Of each input's type, N x elements in the order of memory.
+        outputs: int32, N x elements in the order of memory, of each output.
         hashes: uint32, N x traced tensors.
     """
 
-    images: NDArray[np.uint8]
-    logits: NDArray[np.int32]
+    inputs: tuple[NDArray[np.integer], ...]
+    outputs: tuple[NDArray[np.int32], ...]
     hashes: NDArray[np.uint32]
 
 
@@ -32,21 +35,40 @@ def in_memory(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.ascontiguousarray(np.moveaxis(values, 1, -1)).reshape(len(values), -1)
 
 
-def make_vectors(graph: Graph, source: Source, images: NDArray[np.uint8]) -> Vectors:
-    """What the interpreter computes for some images.
+def make_vectors(graph: Graph, program: Program, source: Source, samples: Sequence[NDArray[np.generic]]) -> Vectors:
+    """What the interpreter computes for some samples.
 
     Args:
         graph: A valid graph.
-        source: Its program.
-        images: uint8, N x the input's shape.
+        program: Its program.
+        source: The program's text.
+        samples: An array for each input, of the graph's type, N x the input's shape.
     """
-    tensors = dict(interpreter.layers(graph, images.astype(np.int64) - graph.input.zero))
+    ends = program.ends
+    codes = [end.codes(one) for end, one in zip(ends.inputs, samples, strict=True)]
+    tensors = dict(interpreter.layers(graph, *codes))
     hashes = [_hash(in_memory(one.as_computed(tensors[one.name]))) for one in source.traced]
+    count = len(codes[0])
     return Vectors(
-        images=in_memory(images.astype(np.int64)).astype(np.uint8),
-        logits=in_memory(tensors[graph.output.name]).astype(np.int32),
-        hashes=np.stack(hashes, 1) if hashes else np.zeros((len(images), 0), np.uint32),
+        inputs=tuple(in_memory(one + end.zero).astype(end.dtype) for end, one in zip(ends.inputs, codes, strict=True)),
+        outputs=tuple(in_memory(tensors[end.node.name]).astype(np.int32) for end in ends.outputs),
+        hashes=np.stack(hashes, 1) if hashes else np.zeros((count, 0), np.uint32),
     )
+
+
+def random_samples(program: Program, count: int) -> list[NDArray[np.generic]]:
+    """Random codes of each input, as samples of the graph's type; numbers amid their codes' ranges for floats."""
+    random = np.random.default_rng(0)
+    found: list[NDArray[np.generic]] = []
+    for end in program.ends.inputs:
+        node, border = end.node, end.node.border
+        codes = random.integers(node.grid.low, node.grid.high + 1, (count, *node.shape))
+        if border is None:
+            found.append((codes + node.zero).astype(node.storage.value))
+            continue
+        scale, offset = border.factors(len(node.shape))
+        found.append(((codes - offset) / scale).astype(np.float32))
+    return found
 
 
 def _hash(values: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -57,10 +79,31 @@ def _hash(values: NDArray[np.int64]) -> NDArray[np.uint32]:
     return found.astype(np.uint32)
 
 
-def write_selftest(prefix: str, source: Source, vectors: Vectors) -> str:
+def write_selftest(prefix: str, program: Program, source: Source, vectors: Vectors) -> str:
     """The text of the test program."""
-    upper, count, tensors = prefix.upper(), len(vectors.images), len(source.traced)
-    names = "".join(f'\n    "{one.name}",' for one in source.traced)
+    ends, count, tensors = program.ends, len(vectors.hashes), len(source.traced)
+    names = "".join(f"\n    {string(one.name)}," for one in source.traced)
+    what = "image" if ends.plain else "sample"
+    given = "\n\n".join(
+        f"static const {end.type} given_{end.argument}[{count}][{values.shape[1]}] = {{\n{_rows(values)}\n}};"
+        for end, values in zip(ends.inputs, vectors.inputs, strict=True)
+    )
+    expected = "\n\n".join(
+        f"static const int32_t expected_{end.argument}[{count}][{values.shape[1]}] = {{\n{_rows(values)}\n}};"
+        for end, values in zip(ends.outputs, vectors.outputs, strict=True)
+    )
+    room = "\n".join(
+        f"    static int32_t {end.argument}[{values.shape[1]}];"
+        for end, values in zip(ends.outputs, vectors.outputs, strict=True)
+    )
+    arguments = ", ".join(
+        [f"given_{end.argument}[*image]" for end in ends.inputs] + [end.argument for end in ends.outputs]
+    )
+    compared = "\n".join(
+        f"        for (int32_t i = 0; i < {values.shape[1]}; i++)\n"
+        f"            if ({end.argument}[i] != expected_{end.argument}[*image][i]) return 1;"
+        for end, values in zip(ends.outputs, vectors.outputs, strict=True)
+    )
     return f"""/* Test vectors of the network and the program that checks them. See README.md.
  *
  * Compiled with MAQD_TRACE, together with the network, it compares every tensor, by a hash of its values.
@@ -69,16 +112,12 @@ def write_selftest(prefix: str, source: Source, vectors: Vectors) -> str:
 
 #include <stdint.h>
 
-/* Compares; returns 0, or 1 and the first image and tensor that differ (tensor -1: the logits). */
+/* Compares; returns 0, or 1 and the first {what} and tensor that differ (tensor -1: an output). */
 int {prefix}_selftest(int32_t *image, int32_t *tensor);
 
-static const uint8_t images[{count}][{vectors.images.shape[1]}] = {{
-{_rows(vectors.images)}
-}};
+{given}
 
-static const int32_t expected[{count}][{upper}_CLASSES] = {{
-{_rows(vectors.logits)}
-}};
+{expected}
 
 #ifdef MAQD_TRACE
 #define TENSORS {tensors}
@@ -95,20 +134,19 @@ void {prefix}_trace(int32_t tensor, const int32_t *values, int32_t count) {{
 #endif
 
 int {prefix}_selftest(int32_t *image, int32_t *tensor) {{
-    int32_t logits[{upper}_CLASSES];
+{room}
     for (*image = 0; *image < {count}; ++*image) {{
 #ifdef MAQD_TRACE
         for (int32_t i = 0; i < TENSORS; i++) found[i] = {FNV_START}u;
 #endif
         *tensor = -1;
-        if ({prefix}_run(images[*image], logits) != 0) return 1;
+        if ({prefix}_run({arguments}) != 0) return 1;
 #ifdef MAQD_TRACE
         for (*tensor = 0; *tensor < TENSORS; ++*tensor)
             if (found[*tensor] != hashes[*image][*tensor]) return 1;
         *tensor = -1;
 #endif
-        for (int32_t i = 0; i < {upper}_CLASSES; i++)
-            if (logits[i] != expected[*image][i]) return 1;
+{compared}
     }}
     return 0;
 }}
@@ -123,16 +161,16 @@ int main(void) {{
 #endif
     int32_t image, tensor;
     if ({prefix}_selftest(&image, &tensor) == 0) {{
-        printf("{count} images: the same integers\\n");
+        printf("{count} {what}s: the same integers\\n");
         return 0;
     }}
 #ifdef MAQD_TRACE
     if (tensor >= 0) {{
-        printf("image %d: tensor %s differs\\n", (int)image, names[tensor]);
+        printf("{what} %d: tensor %s differs\\n", (int)image, names[tensor]);
         return 1;
     }}
 #endif
-    printf("image %d: the logits differ\\n", (int)image);
+    printf("{what} %d: {"the logits differ" if ends.plain else "an output differs"}\\n", (int)image);
     return 1;
 }}
 #endif

@@ -1,15 +1,18 @@
 """The text of a program: its header, and its code with tables, kernels and a function for each step."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import maqd
 from maqd import __version__
 from maqd.errors import ExportError
+from maqd.export.c99.ends import Entry, Exit, shape_in_memory
 from maqd.export.c99.layers import write_layers
 from maqd.export.c99.operations import FieldConv, PixelConv, PlaneConv
 from maqd.export.c99.program import Program
-from maqd.export.c99.text import Traced, Writer, element
+from maqd.export.c99.quantize import quantizer
+from maqd.export.c99.text import TYPES, Traced, Writer, comment, element
 from maqd.graph import Graph, container
 
 
@@ -68,7 +71,7 @@ def write_source(program: Program, prefix: str) -> Source:
 
 
 def _header(program: Program, name: str, table_bytes: int) -> str:
-    upper, x, out = name.upper(), program.plan.input, program.plan.result
+    upper, ends = name.upper(), program.ends
     return f"""/* A network in integers, written by maqd {__version__}. See README.md. */
 #ifndef {upper}_MODEL_H
 #define {upper}_MODEL_H
@@ -79,16 +82,9 @@ def _header(program: Program, name: str, table_bytes: int) -> str:
 extern "C" {{
 #endif
 
-/* The image: uint8_t [rows][columns][channels], pixels as they are. */
-#define {upper}_ROWS {x.rows}
-#define {upper}_COLUMNS {x.columns}
-#define {upper}_CHANNELS {x.channels}
+{_plain_ends(program, upper) if ends.plain else _named_ends(program, name)}
 
-/* The logits: int32_t; a score is logit * 2^exponent, and the largest one is the class. */
-#define {upper}_CLASSES {out.size}
-#define {upper}_EXPONENT ({program.graph.types[program.graph.output.name].exponent})
-
-/* Bytes of memory that a run needs, besides the image, the logits and the stack. */
+/* Bytes of memory that a run needs, besides its arguments and the stack. */
 #define {upper}_ARENA_BYTES {max(program.arena, 4)}
 
 /* Bytes of constant tables. */
@@ -97,13 +93,13 @@ extern "C" {{
 /* The network (first half of the SHA-256 of its nodes). */
 #define {upper}_HASH "{model_hash(program.graph)[:32]}"
 
-/* Computes the logits of an image in memory of its own: not to be called by two threads at once.
+/* Computes the outputs in memory of its own: not to be called by two threads at once.
  * Returns 0, or 1 if a pointer is null. */
-int {name}_run(const uint8_t *image, int32_t *logits);
+{ends.function(f"{name}_run")};
 
 /* The same in the caller's memory: {upper}_ARENA_BYTES bytes, aligned to 4. May be called by several threads, each
  * with memory of its own. Nothing needs to be kept or cleared between calls. */
-int {name}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *arena);
+{ends.function(f"{name}_run_arena", "uint32_t *arena")};
 
 #ifdef MAQD_TRACE
 /* Called with every tensor that is computed, a part at a time, in the order of memory (channels innermost). Yours. */
@@ -117,6 +113,52 @@ void {name}_trace(int32_t tensor, const int32_t *values, int32_t count);
 """
 
 
+def _plain_ends(program: Program, upper: str) -> str:
+    """The constants of a network from an image to logits."""
+    x, out = program.plan.inputs[0], program.plan.outputs[0]
+    return f"""/* The image: uint8_t [rows][columns][channels], pixels as they are. */
+#define {upper}_ROWS {x.rows}
+#define {upper}_COLUMNS {x.columns}
+#define {upper}_CHANNELS {x.channels}
+
+/* The logits: int32_t; a score is logit * 2^exponent, and the largest one is the class. */
+#define {upper}_CLASSES {out.size}
+#define {upper}_EXPONENT ({program.graph.types[program.graph.output.name].exponent})"""
+
+
+def _named_ends(program: Program, name: str) -> str:
+    """The constants of each input and output."""
+    upper, ends, types = name.upper(), program.ends, program.graph.types
+    lines = [
+        "/* Inputs, the channels innermost: value = (integer - zero) * 2^exponent, lowest <= integer <= highest. */"
+    ]
+    for end in ends.inputs:
+        grid, start = end.node.grid, f"#define {upper}_{end.argument.upper()}"
+        floats = f"; {quantizer(end, name)} makes them from floats" if end.node.border is not None else ""
+        lines += [
+            f"/* {comment(end.node.key)}: {end.type} {_dimensions(end.node.shape)}{floats} */",
+            f"{start}_SIZE {prod(end.node.shape)}",
+            f"{start}_ZERO ({end.zero})",
+            f"{start}_LOWEST ({grid.low + end.zero})",
+            f"{start}_HIGHEST ({grid.high + end.zero})",
+            f"{start}_EXPONENT ({grid.exponent})",
+        ]
+    lines += ["", "/* Outputs, the channels innermost: value = integer * 2^exponent / divisor. */"]
+    for end in ends.outputs:
+        kind, start = types[end.node.name], f"#define {upper}_{end.argument.upper()}"
+        lines += [
+            f"/* {comment(end.node.key)}: int32_t {_dimensions(kind.shape)} */",
+            f"{start}_SIZE {kind.size}",
+            f"{start}_EXPONENT ({kind.exponent})",
+            f"{start}_DIVISOR {end.node.divisor}",
+        ]
+    return "\n".join(lines)
+
+
+def _dimensions(shape: tuple[int, ...]) -> str:
+    return "".join(f"[{size}]" for size in shape_in_memory(shape))
+
+
 LINKAGE = """#if defined(__GNUC__)
 #define MAQD_LINKAGE static __attribute__((unused))
 #else
@@ -125,11 +167,14 @@ LINKAGE = """#if defined(__GNUC__)
 
 
 def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> str:
-    upper, result = name.upper(), program.stored(program.plan.result)
+    upper, ends = name.upper(), program.ends
     plain = kernels("c99/kernels.c").replace('#include "kernels.h"\n', "")
     plain = plain.replace('#include "kernels_element.h"\n', kernels("c99/kernels_element.h"))
+    inputs = ", ".join(end.argument for end in ends.inputs)
+    separator = " " if ends.plain else "\n        "
+    checks = f" ||{separator}".join(f"{end.argument} == NULL" for end in (*ends.inputs, *ends.outputs))
     calls = "\n".join(
-        f"    MAQD_LAYER({index})\n    layer{index}(image, arena);" for index in range(len(program.operations))
+        f"    MAQD_LAYER({index})\n    layer{index}({inputs}, arena);" for index in range(len(program.operations))
     )
     parts = [
         f"/* Written by maqd {__version__}, strategy {program.strategy.value}. See README.md. */",
@@ -150,22 +195,40 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
         f"typedef char {name}_arena_is_whole_words[{upper}_ARENA_BYTES % 4 == 0 ? 1 : -1];",
         *writer.shared.values(),
         *functions,
-        f"""int {name}_run_arena(const uint8_t *image, int32_t *logits, uint32_t *memory) {{
+        f"""{ends.function(f"{name}_run_arena", "uint32_t *memory")} {{
     maqd_word *const arena = (maqd_word *)memory;
-    if (image == NULL || logits == NULL || memory == NULL) return 1;
-{calls}
+    if ({checks} ||{separator}memory == NULL) return 1;
+{"".join(_copied(program, writer, end) for end in ends.inputs)}{calls}
     MAQD_LAYER({len(program.operations)})
-    maqd_widen({writer.at(result)}, {element(result)}, {result.size * 8 // result.bits}, logits);
-    return 0;
+{"".join(_widened(program, writer, end) for end in ends.outputs)}    return 0;
 }}
 
-int {name}_run(const uint8_t *image, int32_t *logits) {{
+{ends.function(f"{name}_run")} {{
     static uint32_t arena[{upper}_ARENA_BYTES / 4];
-    return {name}_run_arena(image, logits, arena);
+    return {name}_run_arena({ends.arguments}, arena);
 }}
 """,
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _copied(program: Program, writer: Writer, end: Entry) -> str:
+    """An input as its steps read it, where that is not what the caller has."""
+    if not end.copied:
+        return ""
+    codes = program.stored(end.buffer)
+    shift = end.buffer.zero - end.zero
+    value = f"{end.argument}[i]{f' + {shift}' if shift > 0 else f' - {-shift}' if shift < 0 else ''}"
+    return (
+        f"    for (int32_t i = 0; i < {end.buffer.size}; i++)\n"
+        f"        (({TYPES[codes.bits]} *){writer.at(codes)})[i] = ({TYPES[codes.bits]})({value});\n"
+    )
+
+
+def _widened(program: Program, writer: Writer, end: Exit) -> str:
+    """An output's codes for the caller."""
+    codes = program.stored(end.buffer)
+    return f"    maqd_widen({writer.at(codes)}, {element(codes)}, {end.buffer.size}, {end.argument});\n"
 
 
 def _tracing(name: str) -> str:

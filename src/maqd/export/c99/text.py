@@ -74,7 +74,7 @@ class Writer:
 
     def at(self, codes: Codes) -> str:
         """Where a tensor begins."""
-        return "(const void *)image" if codes.offset is None else f"(void *)(arena + {codes.offset // 4})"
+        return f"(const void *){codes.caller}" if codes.offset is None else f"(void *)(arena + {codes.offset // 4})"
 
     def read(self, codes: Codes, offset: str) -> str:
         """Pointer to an element of a tensor."""
@@ -108,9 +108,10 @@ class Writer:
     def trace(self, operation: Operation) -> list[str]:
         """Passes on the graph's tensors that the operation has stored."""
         plan, lines = self.program.plan, []
+        inputs = {buffer.storage for buffer in plan.inputs}
         written = {buffer.storage for buffer in step_of(operation).links.outputs}
         for name, (buffer, _) in plan.tensors.items():
-            if buffer.storage not in written or buffer.storage == plan.input.storage:
+            if buffer.storage not in written or buffer.storage in inputs:
                 continue
             codes = self.program.stored(buffer)
             lines += [
@@ -121,6 +122,17 @@ class Writer:
             ]
             self.traced.append(Traced(name=name))
         return ["#ifdef MAQD_TRACE", *lines, "#endif"] if lines else []
+
+
+def comment(text: str) -> str:
+    """Text that a comment may contain."""
+    return "".join(one if one.isprintable() else "?" for one in text).replace("*/", "* /").replace("/*", "/ *")
+
+
+def string(text: str) -> str:
+    """A literal of any text, in UTF-8."""
+    plain = {byte: chr(byte) for byte in range(32, 127) if chr(byte) not in '"\\?'}
+    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
 
 
 def brackets(values: tuple[object, ...]) -> str:
