@@ -44,8 +44,9 @@ from maqd.experiment.results import (
     summarize,
 )
 from maqd.export.c99 import Target
+from maqd.recipes import recipe
 from maqd.settings.data import AugmentConfig, DataConfig, Source
-from maqd.settings.model import Architecture, ModelConfig, Shortcut
+from maqd.settings.model import Architecture, ModelConfig
 from maqd.settings.phases import Phase
 from maqd.settings.quantization import ActMethod, Norm, Override, QuantConfig, WeightMethod
 from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
@@ -132,33 +133,15 @@ RESNETS = {"resnet8": 16, "resnet8w26": 26, "resnet8w32": 32}
 """Width of the first stage of each ResNet-8."""
 
 
-def resnet8(network: str, quant: QuantConfig, *, epochs: int) -> TrainConfig:
-    """A pre-activation ResNet-8 with pooled shortcuts, on 25,600 images an epoch."""
+def resnet8(network: str, states: str) -> tuple[Phase, ...]:
+    """The phases of a recipe of ResNet-8 at a width."""
+    phases = recipe(f"cifar10-resnet8-{states}").variant().phases
     width = RESNETS[network] / 16
-    return TrainConfig(
-        epochs=epochs,
-        model=ModelConfig(architecture=Architecture.PREACT_RESNET8, width=width, quant=quant, shortcut=Shortcut.POOLED),
-        data=cifar10(batch_size=64, samples=25_600),
-        optim=OptimConfig(lr=5e-3),
-        compute=ComputeConfig(bf16=True),
-    )
-
-
-def float_resnet8(network: str, epochs: int) -> Phase:
-    """A float ResNet-8."""
-    config = resnet8(network, quantization(None, None), epochs=epochs)
-    return Phase(name=f"{network}_float{epochs}", config=config)
-
-
-def unrounded_resnet8(network: str, weight: int, act: int, *, first: int, epochs: int) -> tuple[Phase, ...]:
-    """`first` epochs without rounding, and the rest of `epochs` with few states; shortcuts have 15."""
-    plain = quantization(weight, act)
-    shortcuts = Override(pattern="*.shortcut", weight_states=max(15, weight))
-    quant = replace(plain, overrides=[*plain.overrides, shortcuts])
-    free = resnet8(network, replace(quant, rounding=False), epochs=first)
-    few = resnet8(network, quant, epochs=epochs - first)
-    name = f"{network}_w{weight}a{act}"
-    return (Phase(name=f"{name}_free{first}", config=free), Phase(name=f"{name}_{first}of{epochs}", config=few))
+    configs = [replace(phase.config, model=replace(phase.config.model, width=width)) for phase in phases]
+    first, whole = configs[0].epochs, sum(config.epochs for config in configs)
+    name = f"{network}_{states}"
+    names = [f"{name}{whole}"] if len(configs) == 1 else [f"{name}_free{first}", f"{name}_{first}of{whole}"]
+    return tuple(Phase(name=name, config=config) for name, config in zip(names, configs, strict=True))
 
 
 def cases() -> dict[Case, tuple[Phase, ...]]:
@@ -173,10 +156,10 @@ def cases() -> dict[Case, tuple[Phase, ...]]:
                 )
                 table[case] = started_vgg(weight, act, method, floats=epochs // 4, epochs=epochs)
     for network in RESNETS:
-        table[Case(network=network, schedule="short", method="float")] = (float_resnet8(network, 16),)
+        table[Case(network=network, schedule="short", method="float")] = resnet8(network, "float")
         for weight, act in ((3, 4), (3, 8), (3, 16)):
             case = Case(network=network, schedule="short", method="maqd", weight_states=weight, act_states=act)
-            table[case] = unrounded_resnet8(network, weight, act, first=8, epochs=16)
+            table[case] = resnet8(network, f"w{weight}a{act}")
     return table
 
 

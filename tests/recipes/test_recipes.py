@@ -1,5 +1,6 @@
 """The recipes: complete, named after what they are, and of networks that can be built and lowered."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from maqd.errors import ConfigError
 from maqd.export.c99 import Strategy, Target, export_c99
 from maqd.lowering import lower
-from maqd.models import build_model
+from maqd.models import build_model, check_overrides
 from maqd.recipes import RECIPES, Budget, recipe
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import from_plain, to_plain
@@ -19,6 +20,7 @@ CIFAR = [
         ("cifar10", "cifar100"), ("vgg16", "preact_resnet18"), ("float", "w3a4", "w3a2", "w2a2", "w5a8", "w7a16")
     )
 ]
+RESNET8 = [f"cifar10-resnet8-{states}" for states in ("float", "w3a4", "w3a8", "w3a16")]
 SMALL_DEVICES = {"cifar10-micro-w3a4": (3, 4), "cifar10-micro-w3a2": (3, 2), "digits-tiny-w3a4": (3, 4)}
 """Recipes for microcontrollers, and their states."""
 VARIANTS = [(found.name, variant.budget) for found in RECIPES for variant in found.variants]
@@ -27,7 +29,7 @@ VARIANTS = [(found.name, variant.budget) for found in RECIPES for variant in fou
 def test_every_combination_has_a_recipe_and_no_name_is_used_twice():
     names = [found.name for found in RECIPES]
     assert len(names) == len(set(names))
-    assert {*CIFAR, *SMALL_DEVICES, "digits-float", "digits-w3a4", "digits-w3a2", "digits-w2a2"} == set(names)
+    assert {*CIFAR, *RESNET8, *SMALL_DEVICES, "digits-float", "digits-w3a4", "digits-w3a2", "digits-w2a2"} == set(names)
     assert all({variant.budget for variant in recipe(name).variants} == set(Budget) for name in CIFAR)
 
 
@@ -38,7 +40,7 @@ def test_recipe_is_what_its_name_says(name: str, budget: Budget):
     quant = config.model.quant
     assert config.data.source.value == data
     architecture = config.model.architecture.value
-    assert {"vgg16": "vgg", "preact_resnet18": "preact", "micro": "micro"}.get(
+    assert {"vgg16": "vgg", "preact_resnet18": "preact", "resnet8": "preact_resnet8", "micro": "micro"}.get(
         "".join(network), "digits"
     ) in architecture
     assert states == ("float" if quant.weight_states is None else f"w{quant.weight_states}a{quant.act_states}")
@@ -55,6 +57,17 @@ def test_phases_end_with_the_run_itself():
     assert (first.model.quant.rounding, variant.config.model.quant.rounding) == (False, True)
     assert first.model.architecture == variant.config.model.architecture
     assert [len(one.phases) for one in recipe("digits-w3a4").variants] == [1]
+
+
+@pytest.mark.parametrize("name", RESNET8[1:])
+def test_resnet8_trains_half_of_its_epochs_without_rounding_and_all_as_long_as_float(name: str):
+    first, last = (phase.config for phase in recipe(name).variant().phases)
+    assert first.model.quant.rounding is False
+    assert replace(first.model.quant, rounding=True) == last.model.quant
+    assert first.epochs + last.epochs == recipe(RESNET8[0]).variant().config.epochs
+    network = build_model(last.model, in_channels=3, num_classes=10, image_size=32)
+    check_overrides(last.model.quant, network)
+    assert sum(p.numel() for name, p in network.named_parameters() if p.ndim > 1 and "norm" not in name) == 77_360
 
 
 def test_unknown_names_and_budgets_say_what_there_is():

@@ -7,12 +7,13 @@ from maqd.errors import ConfigError
 from maqd.recipes.cifar import CIFAR
 from maqd.recipes.digits import DIGITS
 from maqd.recipes.micro import MICRO
+from maqd.recipes.resnet8 import RESNET8
 from maqd.recipes.table import Budget, Recipe, Variant
 from maqd.settings.tree import unknown_key
 
 __all__ = ["RECIPES", "Budget", "Recipe", "Variant", "recipe"]
 
-RECIPES: tuple[Recipe, ...] = (*DIGITS, *CIFAR, *MICRO)
+RECIPES: tuple[Recipe, ...] = (*DIGITS, *CIFAR, *RESNET8, *MICRO)
 
 
 def recipe(name: str) -> Recipe:
