@@ -29,6 +29,7 @@ commands:
   run     compute its outputs for images and arrays
   info    print its layers, states, bytes and multiplications
   export  write it as ONNX, QONNX or a C99 program
+  report  show what a network does, in one HTML page
   recipes list the recipes that `maqd train` knows
   bench   measure the native engine, beside other runtimes, or the C program on a microcontroller
 
@@ -48,6 +49,7 @@ class Command(enum.Enum):
     RUN = "run"
     INFO = "info"
     EXPORT = "export"
+    REPORT = "report"
     RECIPES = "recipes"
     BENCH = "bench"
 
@@ -62,6 +64,7 @@ _MODULES = {
     Command.RUN: "maqd.cli.run",
     Command.INFO: "maqd.cli.info",
     Command.EXPORT: "maqd.cli.export",
+    Command.REPORT: "maqd.cli.report",
     Command.RECIPES: "maqd.cli.recipes",
     Command.BENCH: "maqd.cli.bench",
 }

@@ -15,11 +15,12 @@ from maqd.bench.peers import Peer
 from maqd.bench.timing import pinned
 from maqd.cli.arguments import take_settings
 from maqd.cli.emulated import emulated
-from maqd.cli.options import Options, UsageError, graph_file, some_path
+from maqd.cli.graphs import load_graph
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import Counter, table
 from maqd.cli.verify import samples_of
 from maqd.export.c99 import Strategy, Target
-from maqd.graph import Graph, Storage, container
+from maqd.graph import Graph, Storage
 from maqd.machine import machine
 from maqd.runtime import inputs
 from maqd.runtime.native import NativeEngine
@@ -34,7 +35,7 @@ def command(arguments: list[str]) -> int:
         description="Measure the native engine: latency, throughput, each layer; with --peers beside other runtimes. "
         "With --target the exported C program on an emulated microcontroller.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--batch", metavar="N,..", default="1,64", help="images of a call (1,64)")
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of a call (1)")
     parser.add_argument("--repeats", metavar="N", type=int, help=f"turns of each ({REPEATS})")
@@ -65,7 +66,7 @@ def command(arguments: list[str]) -> int:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
     if options.strategy is not None and options.target is None:
         raise UsageError("--strategy belongs to --target")
-    graph = container.load(options.graph)
+    graph = load_graph(options.graph)
     if options.target is not None:
         strategy = Strategy(options.strategy or Strategy.BALANCED.value)
         images = _samples(graph, options.against, data, 1, allow_import=options.allow_import)

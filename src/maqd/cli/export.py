@@ -8,13 +8,14 @@ import re
 import numpy as np
 
 from maqd.cli.arguments import take_settings
-from maqd.cli.options import Options, UsageError, graph_file, some_path
+from maqd.cli.graphs import load_graph
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.verify import inputs_of, open_against
 from maqd.export.c99 import Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS, is_prefix
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
-from maqd.graph import Graph, container
+from maqd.graph import Graph
 from maqd.io.outputs import Artefact, check_output
 from maqd.settings.training import EvalConfig
 
@@ -42,7 +43,7 @@ def command(arguments: list[str]) -> int:
         "--target NAME ... [--against RUN]] [--json] [--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--to", required=True, choices=[kind.value for kind in Format], help="the format")
     parser.add_argument(
         "-o",
@@ -90,7 +91,7 @@ def command(arguments: list[str]) -> int:
     if options.prefix is not None and not is_prefix(options.prefix):
         raise UsageError(f"--prefix must be a C identifier that begins with a letter, got {options.prefix!r}")
     check_output(options.output, Artefact.PROGRAM if kind is Format.C99 else Artefact.ONNX, inputs=[options.graph])
-    graph = container.load(options.graph)
+    graph = load_graph(options.graph)
     match kind:
         case Format.ONNX:
             how = options.profile or Profile.COMPATIBLE.value

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from maqd.cli.options import Options, graph_file
+from maqd.cli.graphs import load_graph
+from maqd.cli.options import Options, some_path
 from maqd.cli.text import table
 from maqd.errors import MaqdError
 from maqd.export.c99 import Strategy, Target
 from maqd.export.c99.program import make_program
-from maqd.graph import Graph, container
+from maqd.graph import Graph
 from maqd.graph.summary import summarize
 
 
@@ -19,11 +20,11 @@ def command(arguments: list[str]) -> int:
         usage="maqd info GRAPH [--text] [--json]",
         description="Print the layers of a .maqd file: states, accumulators, bytes, multiplications.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--text", action="store_true", help="print the graph instead, one line a node")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
-    graph = container.load(options.graph)
+    graph = load_graph(options.graph)
     summary, size = summarize(graph), options.graph.stat().st_size
     totals = {
         "file_bytes": size,

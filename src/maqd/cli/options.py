@@ -75,18 +75,6 @@ def some_path(text: str) -> Path:
     return Path(text)
 
 
-def graph_file(text: str) -> Path:
-    """The type of an argument that names a .maqd file.
-
-    Raises:
-        argparse.ArgumentTypeError: It names none, or a run that was not lowered.
-    """
-    path = some_path(text)
-    if path.is_dir() and (path / "checkpoints").is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a run; lower it first: maqd lower {path} -o {path.name}.maqd")
-    return path
-
-
 def take_values(arguments: list[str], option: str) -> list[str]:
     """Remove an option wherever it is, as "--option value" or "--option=value"; its values in turn.
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.cli.options import Options, UsageError, graph_file, some_path
+from maqd.cli.graphs import load_graph
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import note, table
 from maqd.errors import DataError, EngineError
-from maqd.graph import Graph, Input, Output, container
+from maqd.graph import Graph, Input, Output
 from maqd.io.arrays import SUFFIXES, read_arrays
 from maqd.io.files import write_atomically
 from maqd.io.images import read_image
@@ -36,7 +37,7 @@ def command(arguments: list[str]) -> int:
         "[--json]",
         description="Compute a network's outputs: the best classes where the file names them, else codes and scores.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument(
         "files",
         metavar="FILE",
@@ -70,7 +71,7 @@ def command(arguments: list[str]) -> int:
         check_output(
             options.output, Artefact.ARRAYS, inputs=[options.graph, *options.files, *(path for _, path in sources)]
         )
-    graph = container.load(options.graph)
+    graph = load_graph(options.graph)
     if options.files:
         names, given, failed = _one_input(graph.input, options.files, resize=options.resize)
     else:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.cli.arguments import configure, named_functions, take_settings
-from maqd.cli.options import Options, UsageError, graph_file, some_path
+from maqd.cli.graphs import load_graph
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
-from maqd.graph import Graph, container
+from maqd.graph import Graph
 from maqd.runtime import ENGINES, Engine, inputs
 from maqd.runtime.verify import verify
 from maqd.settings.functions import check_imports
@@ -37,7 +38,7 @@ def command(arguments: list[str]) -> int:
         usage="maqd verify GRAPH [--against RUN] [--engines NAME,..] [--images N] [--json] [--data.KEY VALUE ...]",
         description="Compare engines with the NumPy interpreter, every tensor, for equality; status 1 on a difference.",
     )
-    parser.add_argument("graph", metavar="GRAPH", type=graph_file, help="a .maqd file")
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument(
         "--against",
         metavar="RUN",
@@ -57,7 +58,7 @@ def command(arguments: list[str]) -> int:
         raise UsageError(f"--images must be at least 1, got {options.images}")
     if data and options.against is None:
         raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
-    graph = container.load(options.graph)
+    graph = load_graph(options.graph)
     engines = _engines(graph, options.engines)
     if options.against is None:
         batches: Iterable[tuple[NDArray[np.generic], ...] | NDArray[np.generic]] = _random(graph, options.images)

@@ -18,6 +18,7 @@ class Artefact(enum.Enum):
     ARRAYS = "a NumPy archive"
     PROGRAM = "a directory with a C program"
     CHECKPOINT = "a checkpoint"
+    PAGE = "an HTML page"
 
 
 def recognize(start: bytes, suffix: str = "") -> Artefact | None:
@@ -29,6 +30,8 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
     """
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         return Artefact.PICTURE
+    if start[:15].lower() == b"<!doctype html>":
+        return Artefact.PAGE
     if start.startswith(b"PK\x03\x04"):
         return Artefact.ARRAYS if suffix == ".npz" else Artefact.CHECKPOINT
     # safetensors: the size of the header in eight bytes, little-endian, and the header, which is JSON.

@@ -155,7 +155,13 @@ class Run:
     def test_inputs(
         self, count: int, *, data: DataConfig | None = None, batch: int = 50
     ) -> Iterator[tuple[NDArray[np.generic], ...]]:
-        """What its network is tested on.
+        """What its network is tested on: an array for each input; see `test_batches`."""
+        return (inputs for inputs, _ in self.test_batches(count, data=data, batch=batch))
+
+    def test_batches(
+        self, count: int, *, data: DataConfig | None = None, batch: int = 50
+    ) -> Iterator[tuple[tuple[NDArray[np.generic], ...], NDArray[np.generic] | None]]:
+        """What its network is tested on, with targets.
 
         Args:
             count: At most this many samples.
@@ -163,7 +169,7 @@ class Run:
             batch: Samples at a time.
 
         Yields:
-            An array for each input, up to `batch` x its shape.
+            An array for each input, up to `batch` x its shape; and the target, None where there are several.
 
         Raises:
             ConfigError: They have other shapes or types than those it was trained on, or the run names a function that
@@ -181,10 +187,11 @@ class Run:
                 "pass the data it was trained on"
             )
         left = count
-        for inputs, _ in opened.test_loader():
+        for inputs, targets in opened.test_loader():
             if left <= 0:
                 return
-            yield tuple(one[:left].contiguous().numpy() for one in each(inputs))
+            given = tuple(one[:left].contiguous().numpy() for one in each(inputs))
+            yield given, targets[:left].numpy() if isinstance(targets, torch.Tensor) else None
             left -= len(each(inputs)[0])
 
 
