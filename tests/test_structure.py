@@ -39,8 +39,8 @@ ALLOWED = {
     "report": {"nn", "settings", "numerics", "io"},
     "experiment": set(),
     "cli": {
-        "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "training", "report",
-        "recipes", "settings", "numerics", "io",
+        "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "convert", "training",
+        "report", "recipes", "settings", "numerics", "io",
     },
 }  # fmt: skip
 """The rooms of the package and which others each may import, at any depth of its code."""

@@ -8,16 +8,21 @@ import pytest
 import torch
 from float_networks import BasicBlock, Bottleneck, PlainCNN, PreActResNet, ResNet, prepared
 from float_zoo import (
+    FPN,
     VGG11BN,
     ConvNeXtBlock,
     CRNNFront,
     DenseNet,
+    EfficientNet,
     Inception,
     MobileNetV2,
     SensorResNet,
+    ShuffleNetV2,
     Siamese,
     SqueezeNet,
     TwoHeads,
+    UNet,
+    WaveNet,
 )
 from torch import nn
 
@@ -113,3 +118,22 @@ def test_a_gelu_is_a_rectifier_and_the_report_says_so():
     assert [row.name for row in report.rows if "approximation" in row.becomes] == ["act"]
     assert report.agreement is not None
     assert report.agreement.cosine > 0.99
+
+
+NOT_LOWERED = {
+    "efficientnet": Case(build=EfficientNet, shapes=((3, 16, 16),)),
+    "squeeze_excite": Case(build=lambda: EfficientNet(gate=nn.Sigmoid), shapes=((3, 16, 16),)),
+    "shufflenetv2": Case(build=ShuffleNetV2, shapes=((3, 16, 16),)),
+    "unet": Case(build=UNet, shapes=((3, 16, 16),)),
+    "fpn": Case(build=FPN, shapes=((3, 16, 16),)),
+    "wavenet": Case(build=WaveNet, shapes=((1, 32),)),
+}
+"""Networks whose products, parts and repetitions lowering does not know yet."""
+
+
+@pytest.mark.parametrize("name", NOT_LOWERED)
+def test_networks_that_are_not_lowered_yet_convert(name: str):
+    network, examples = made(NOT_LOWERED[name])
+    report = convert(network, examples, weights=255, activations=256, partial=True).report
+    assert report.agreement is not None
+    assert report.agreement.cosine > 0.999

@@ -209,6 +209,120 @@ class TwoHeads(nn.Module):
         return {"boxes": self.boxes(x), "scores": torch.softmax(self.scores(x.mean((2, 3))), 1)}
 
 
+class SqueezeExcite(nn.Module):
+    def __init__(self, width: int, gate: type[nn.Module] = nn.Sigmoid):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(width, width // 2, 1)
+        self.fc2 = nn.Conv2d(width // 2, width, 1)
+        self.gate = gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.fc2(F.relu(self.fc1(self.pool(x)))))
+
+
+class EfficientNet(nn.Module):
+    """MBConv blocks with squeeze and excitation."""
+
+    def __init__(self, act: type[nn.Module] = nn.ReLU, gate: type[nn.Module] = nn.Hardsigmoid):
+        super().__init__()
+        self.stem = conv_bn(3, 8, 3, 2, act=act)
+        self.expand = conv_bn(8, 16, 1, act=act)
+        self.depthwise = conv_bn(16, 16, 5, groups=16, act=act)
+        self.se = SqueezeExcite(16, gate)
+        self.project = conv_bn(16, 8, 1, act=None)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.project(self.se(self.depthwise(self.expand(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class ShuffleBlock(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            conv_bn(width // 2, width // 2, 1),
+            conv_bn(width // 2, width // 2, 3, groups=width // 2, act=None),
+            conv_bn(width // 2, width // 2, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, changed = x.chunk(2, dim=1)
+        out = torch.cat((kept, self.branch(changed)), dim=1)
+        batch, channels, height, width = out.size()
+        out = out.view(batch, 2, channels // 2, height, width)
+        return torch.transpose(out, 1, 2).contiguous().view(batch, channels, height, width)
+
+
+class ShuffleNetV2(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = conv_bn(3, 8, 3, 2)
+        self.stage = nn.Sequential(ShuffleBlock(8), ShuffleBlock(8))
+        self.conv5 = conv_bn(8, 12, 1)
+        self.fc = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv5(self.stage(self.conv1(x))).mean([2, 3]))
+
+
+class UNet(nn.Module):
+    """One level down and up again, with nearest-neighbour upsampling; scores for every pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.down1 = conv_bn(3, 6)
+        self.down2 = conv_bn(6, 8)
+        self.up = nn.Upsample(scale_factor=2)
+        self.up1 = conv_bn(14, 6)
+        self.out = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.down1(x)
+        b = self.down2(F.max_pool2d(a, 2))
+        return self.out(self.up1(torch.cat([a, self.up(b)], 1)))
+
+
+class FPN(nn.Module):
+    """Three scales, joined from the top down, with one head for all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList([conv_bn(3, 6, 3, 2), conv_bn(6, 8, 3, 2), conv_bn(8, 8, 3, 2)])
+        self.lateral = nn.ModuleList([nn.Conv2d(size, 6, 1) for size in (6, 8, 8)])
+        self.outputs = nn.ModuleList([nn.Conv2d(6, 4, 3, padding=1) for _ in range(3)])
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        merged = self.lateral[2](maps[2])
+        found = {"p2": self.outputs[2](merged)}
+        for level in (1, 0):
+            merged = self.lateral[level](maps[level]) + F.interpolate(merged, scale_factor=2, mode="nearest")
+            found[f"p{level}"] = self.outputs[level](merged)
+        return found
+
+
+class WaveNet(nn.Module):
+    """Dilated causal convolutions in one dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.input = nn.Conv1d(1, 8, 1)
+        self.layers = nn.ModuleList([nn.Conv1d(8, 8, 2, dilation=dilation) for dilation in (1, 2, 4)])
+        self.output = nn.Conv1d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input(x)
+        for layer in self.layers:
+            x = x + F.relu(layer(F.pad(x, (layer.dilation[0], 0))))
+        return self.output(F.relu(x))
+
+
 class ConvNeXtBlock(nn.Module):
     """A 7x7 depthwise convolution, normalization, and a wide pair of 1x1 convolutions, beside a shortcut."""
 

@@ -23,6 +23,7 @@ commands:
   demo    train the digits networks, print a table, save a picture
   train   train a network from a recipe or a YAML file into a run directory
   eval    repeat the test accuracy of a run
+  convert turn a trained float network into an integer graph without training it
   check   say what stands between a network and its integer graph
   lower   turn a run into an integer graph, a .maqd file, with proof
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
@@ -43,6 +44,7 @@ class Command(enum.Enum):
     DEMO = "demo"
     TRAIN = "train"
     EVAL = "eval"
+    CONVERT = "convert"
     CHECK = "check"
     LOWER = "lower"
     VERIFY = "verify"
@@ -58,6 +60,7 @@ _MODULES = {
     Command.DEMO: "maqd.cli.demo",
     Command.TRAIN: "maqd.cli.train",
     Command.EVAL: "maqd.cli.evaluate",
+    Command.CONVERT: "maqd.cli.convert",
     Command.CHECK: "maqd.cli.check",
     Command.LOWER: "maqd.cli.lower",
     Command.VERIFY: "maqd.cli.verify",

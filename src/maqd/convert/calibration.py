@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from maqd.convert.fitting import Observed, correct, observe, sampled
 from maqd.convert.values import Site
+from maqd.errors import DataError
 from maqd.nn.norm import FoldableNorm
 from maqd.nn.tracing import Traced, evaluation
 
@@ -56,6 +57,8 @@ def gathered(batches: Iterable[Any]) -> tuple[Tensor, ...]:
         count += held[-1][0].shape[0]
         if count >= MOST_SAMPLES:
             break
+    if not count:
+        raise DataError("a conversion is fitted to at least one batch, got none; pass some, or leave `calibrate` out")
     return tuple(torch.cat(parts)[:MOST_SAMPLES] for parts in zip(*held, strict=True))
 
 
@@ -91,7 +94,8 @@ class _Correct(fx.Interpreter):
         site, seen = found
         if site.made is None or not isinstance(site.made.norm, FoldableNorm):
             raise RuntimeError(f"{target} is used before it is made")
-        if self.corrects:
+        act = site.source.activation
+        if self.corrects and not (act is not None and act.after):
             correct(site.made.norm, args[0], seen, site.scale.value)
             site.made.fold()
         result = super().call_module(target, args, kwargs)

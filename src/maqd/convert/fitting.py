@@ -263,7 +263,7 @@ def set_norm(norm: FoldableNorm, gain: Tensor, offset: Tensor, mean: Tensor | No
             if isinstance(norm, LevelledLayerBatchNorm):
                 norm.level_mean.copy_(mean)
                 norm.level_var.copy_(variance)
-                norm.batches.fill_(math.inf)
+                norm.batches.fill_(MANY_BATCHES)
                 deviation = torch.sqrt(norm.level_var.double() + norm.eps) * math.sqrt(1 + norm.eps)
                 centre = norm.level_mean.double()
             elif isinstance(norm, LayerBatchNorm):
@@ -321,6 +321,9 @@ def correct(norm: FoldableNorm, x: Tensor, wanted: Observed, scale: float) -> No
         known = (seen.mean, seen.variance)
     set_norm(norm, new_gain, new_offset, *known)
 
+
+MANY_BATCHES = 2**20
+"""After which running averages move with their momentum alone."""
 
 LEAST_VALUES = 64
 """Values per channel from which statistics are corrected: fewer say too little."""

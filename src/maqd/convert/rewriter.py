@@ -146,9 +146,9 @@ class Rewriter:
         self.layers: dict[str, Layer] = {}
         self._values: dict[fx.Node, Any] = {}
         self._made: dict[tuple[Value, bool], Value] = {}
-        self._names = {name for name, _ in traced.model.named_modules() if name}
-        self._taken: set[str] = set()
+        self.names = {name for name, _ in traced.model.named_modules() if name}
         out_of_place(traced)
+        self.taken = {str(call.target) for call in traced.model.graph.nodes if self._keeps_name(call)}
         self.wants = self._find_wants()
 
     def run(self) -> Plan:
@@ -158,6 +158,11 @@ class Rewriter:
             step = Step(rewriter=self, call=call, name=name)
             self._values[call] = self._rewrite(step)
         return self.plan
+
+    def _keeps_name(self, call: fx.Node) -> bool:
+        """Whether a call's module has a successor of its name, which no quantizer may take."""
+        rule = self.rule_of(call)
+        return call.op == "call_module" and (rule is None or rule.want is Want.FEW)
 
     def rule_of(self, call: fx.Node) -> Rule | None:
         """The rule for a call."""
@@ -169,10 +174,10 @@ class Rewriter:
         """A module's name that is not taken, from one that may be."""
         name = name.replace("#", "_")
         base, number = name, 1
-        while name in self._taken or any(other.startswith(f"{name}.") for other in self._taken):
+        while name in self.taken or any(other.startswith(f"{name}.") for other in self.taken):
             number += 1
             name = f"{base}_{number}"
-        self._taken.add(name)
+        self.taken.add(name)
         return name
 
     def write(self, call: fx.Node, kind: str, target: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
@@ -191,6 +196,8 @@ class Rewriter:
                 if user not in self.traced.names and user.op != "output":
                     continue  # it reads the size
                 want = Want.EXACT if rule is None else rule.want
+                if want is Want.ANY and sum(read.op != "get_attr" for read in tensors(user)) > 1:
+                    want = Want.MANY  # an operation of two tensors, not of one and a constant
                 found |= wants[user] if want is Want.PASS else {want}
             wants[call] = found
         return wants
@@ -293,7 +300,7 @@ class Rewriter:
     def _keep(self, name: str) -> str:
         """A module of the float network that is used as it is."""
         if name not in self.plan.modules:
-            self._taken.add(name)
+            self.taken.add(name)
             self.plan.modules[name] = self.traced.model.get_submodule(name)
         return name
 
@@ -391,7 +398,10 @@ class Step:
         others = [node for node in self.call.graph.nodes if node.op == "placeholder"]
         single = sum(isinstance(node.meta.get("value"), Tensor) for node in others) == 1
         shape = tuple(example.shape[1:])
-        entry = Entry(name=self.rewriter.free("input" if single else f"input_{key}"), call=self.call)
+        name = "input" if single else f"input_{key}"
+        while name in self.rewriter.names:  # a module of the float network
+            name += "_"
+        entry = Entry(name=self.rewriter.free(name), call=self.call)
         placeholder = self.rewriter.write(self.call, "placeholder", key, tuple(self.call.args))
         node = self.rewriter.write(self.call, "call_module", entry.name, (placeholder,))
         self.plan.entries.append(entry)
@@ -472,6 +482,11 @@ def unchanged_numbers(grid: Any) -> Numbers:
     """Those of a tensor that is the float one."""
     one = torch.ones(1, dtype=torch.float64)
     return Numbers(a=one, b=torch.zeros_like(one), grid=grid)
+
+
+def tensors(call: fx.Node) -> list[fx.Node]:
+    """The tensors that a call reads."""
+    return [read for read in call.all_input_nodes if isinstance(read.meta.get("value"), Tensor)]
 
 
 def out_of_place(traced: Traced) -> None:

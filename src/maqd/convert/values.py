@@ -100,11 +100,13 @@ class Activation:
         function: On float tensors.
         signed: Whether its results have a sign.
         exact: Whether a quantizer with infinitely many states is the same function.
+        after: Whether the float tensor that is known is its result, not what it is applied to.
     """
 
     function: Callable[[Tensor], Tensor]
     signed: bool
     exact: bool = True
+    after: bool = False
 
 
 class Grade(enum.Enum):
@@ -172,6 +174,19 @@ class Value:
     def channels(self) -> int:
         """How many."""
         return self.shape[self.channel_dim if self.channel_dim < 0 else self.channel_dim - 1]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The numbers of k * x + t."""
+
+    value: Value
+    k: Tensor
+    t: Tensor
+
+    def __call__(self) -> Numbers:
+        found = self.value.numbers()
+        return Numbers(a=self.k * found.a, b=self.k * found.b + self.t, grid=found.grid)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -291,8 +291,20 @@ def _outline(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """What a module returns for meta tensors, computed from shapes alone."""
     if isinstance(module, QuantLayer | NormActivation):
         return module.outline(*args, **kwargs)
+    if isinstance(module, nn.RNNBase):
+        return _recurrent(module, *args)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return functional_call(module, {name: _on_meta(tensor) for name, tensor in tensors.items()}, args, kwargs)
+
+
+def _recurrent(module: nn.RNNBase, x: Tensor, *_: Any) -> tuple[Tensor, Any]:
+    """What a recurrent layer returns: PyTorch would go through all steps, of which there may be a batch."""
+    ways = 2 if module.bidirectional else 1
+    size = module.proj_size or module.hidden_size
+    batch = x.shape[0 if module.batch_first else 1]
+    state = x.new_empty(ways * module.num_layers, batch, size)
+    cell = x.new_empty(ways * module.num_layers, batch, module.hidden_size)
+    return x.new_empty(*x.shape[:-1], ways * size), (state, cell) if isinstance(module, nn.LSTM) else state
 
 
 def _without_batch(error: Exception) -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maqd.convert.rewriter import Rule, Rules, Step, Want
-from maqd.convert.values import Activation, Grade, Value
+from maqd.convert.values import Activation, Affine, Grade, Value
 
 
 def activate(step: Step, x: Any, act: Activation) -> Value:
@@ -102,9 +102,45 @@ _FUNCTIONS: dict[Any, Callable[..., Value]] = {
 }
 
 
+def gate(step: Step, x: Any, k: float) -> Value:
+    """clip(k x + 1/2, 0, 1): what multiplies a tensor."""
+    value = step.tensor(x)
+    if value.pending:
+        value = step.quantized(value, Want.MANY)
+    half = torch.full((1,), 0.5, dtype=torch.float64)
+    sloped = replace(
+        value, grade=Grade.ACCUMULATOR, scale=None, numbers=Affine(value, 2 * half * k, half), float_node=step.call
+    )
+    exact = k == 1 / 6
+    step.became("quantizer" if exact else "quantizer of a hard sigmoid, its shape is an approximation")
+    name = str(step.call.target) if step.call.op == "call_module" else step.name
+    return replace(sloped, activation=GATE, name=name)
+
+
+GATE = Activation(function=partial(torch.clamp, min=0.0, max=1.0), signed=False, after=True)
+"""Of values that are in 0 .. 1 already."""
+
+SIGMOID_SLOPE = 0.2
+"""Of the hard sigmoid that stands for a sigmoid."""
+
+
+def _hard_gate(step: Step, x: Any, *_: Any, **__: Any) -> Value:
+    return gate(step, x, 1 / 6)
+
+
+def sigmoid(step: Step, x: Any, *_: Any, **__: Any) -> Value:
+    """Removed at the very end; a hard sigmoid inside of a network."""
+    return final(step, x) if ends(step) else gate(step, x, SIGMOID_SLOPE)
+
+
+def ends(step: Step) -> bool:
+    """Whether a call's result leaves the network and nothing else reads it."""
+    return step.wants == {Want.EXACT} and all(user.op == "output" for user in step.call.users)
+
+
 def final(step: Step, x: Any, *arguments: Any, **options: Any) -> Value:
     """A function at the very end that changes no order: removed."""
-    if step.wants != {Want.EXACT} or any(user.op != "output" for user in step.call.users):
+    if not ends(step):
         step.refuse("it stands inside of the network", "keep it at the very end, where it is removed")
     step.became("removed: the network returns what was before it")
     read = step.call.all_input_nodes[0]
@@ -112,19 +148,22 @@ def final(step: Step, x: Any, *arguments: Any, **options: Any) -> Value:
     return step.tensor(x)
 
 
-_FINAL_MODULES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
+_FINAL_MODULES = (nn.Softmax, nn.LogSoftmax)
 _FINAL_FUNCTIONS = (
-    torch.softmax, F.softmax, "softmax", torch.log_softmax, F.log_softmax, "log_softmax", torch.sigmoid, F.sigmoid,
-    "sigmoid",
+    torch.softmax, F.softmax, "softmax", torch.log_softmax, F.log_softmax, "log_softmax",
 )  # fmt: skip
 
 RULES = Rules(
     modules={
         **{kind: Rule(apply=rule, want=Want.ANY) for kind, rule in _MODULES.items()},
+        nn.Hardsigmoid: Rule(apply=_hard_gate, want=Want.ANY),
+        nn.Sigmoid: Rule(apply=sigmoid, want=Want.PASS),
         **dict.fromkeys(_FINAL_MODULES, Rule(apply=final, want=Want.PASS)),
     },
     functions={
         **{function: Rule(apply=rule, want=Want.ANY) for function, rule in _FUNCTIONS.items()},
+        F.hardsigmoid: Rule(apply=_hard_gate, want=Want.ANY),
+        **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid", "sigmoid_"), Rule(apply=sigmoid, want=Want.PASS)),
         **dict.fromkeys(_FINAL_FUNCTIONS, Rule(apply=final, want=Want.PASS)),
     },
 )

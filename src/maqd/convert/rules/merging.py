@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maqd.convert.inputs import EntryNumbers
 from maqd.convert.rewriter import Rule, Rules, Step, Want
-from maqd.convert.values import Grade, Numbers, Value
+from maqd.convert.values import Affine, Grade, Numbers, Value
 from maqd.numerics.states import Grid
 
 
@@ -117,19 +117,6 @@ def affine(step: Step, x: Any, k: float | Tensor, t: float | Tensor) -> Value:
     )
 
 
-@dataclass(frozen=True)
-class Affine:
-    """The numbers of k * x + t."""
-
-    value: Value
-    k: Tensor
-    t: Tensor
-
-    def __call__(self) -> Numbers:
-        found = self.value.numbers()
-        return Numbers(a=self.k * found.a, b=self.k * found.b + self.t, grid=found.grid)
-
-
 def subtract(step: Step, x: Any, other: Any) -> Value:
     """A constant subtracted from a tensor."""
     if isinstance(other, Value):
@@ -141,9 +128,34 @@ def subtract(step: Step, x: Any, other: Any) -> Value:
 def multiply(step: Step, x: Any, other: Any) -> Value:
     """A tensor times a constant."""
     if isinstance(x, Value) and isinstance(other, Value):
-        step.refuse("it multiplies tensors", "add them")
+        return product(step, x, other)
     value, constant = (x, other) if isinstance(x, Value) else (other, x)
     return affine(step, value, as_constant(step, constant), 0.0)
+
+
+def product(step: Step, x: Value, other: Value) -> Value:
+    """The product of two tensors: exact, with the product of their scales, which a quantizer takes out."""
+    one, two = (step.quantized(value, Want.MANY) for value in (x, other))
+    node = step.call_function(operator.mul, (one.node, two.node))
+    step.became("exact product of codes")
+    wide = one if one.shape == step.shape else two
+    return replace(
+        wide, node=node, float_node=step.call, grade=Grade.ACCUMULATOR, numbers=Multiplied(one, two), shape=step.shape,
+        name=step.name, scale=None, magnitude=one.magnitude * two.magnitude, signed=one.signed or two.signed,
+        wide=False,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Multiplied:
+    """The numbers of a product of two tensors with offsets of zero."""
+
+    one: Value
+    two: Value
+
+    def __call__(self) -> Numbers:
+        found = (self.one.numbers(), self.two.numbers())
+        return Numbers(a=found[0].a * found[1].a, b=torch.zeros_like(found[0].a), grid=None)
 
 
 def divide(step: Step, x: Any, other: Any) -> Value:

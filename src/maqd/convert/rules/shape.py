@@ -1,5 +1,6 @@
 """The same codes in another shape, and calls that change nothing in evaluation."""
 
+import operator
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,71 @@ def moved(step: Step, value: Value) -> Value:
         return value
     many = bool(step.wants & {Want.MANY, Want.EXACT, Want.ANY})
     return step.quantized(value, Want.MANY if many or value.grade is Grade.INPUT else Want.FEW)
+
+
+def permuted(step: Step, x: Any, *dims: Any, **options: Any) -> Value:
+    """Dimensions of a sample in another order: permute and transpose."""
+    value = step.tensor(x)
+    value = step.passed(value) if not value.per_channel or value.pending or value.scale else moved(step, value)
+    call = step.call
+    args, kwargs = step.rewriter.written(call)
+    node = step.rewriter.write(call, call.op, call.target, (value.node, *args[1:]), kwargs)
+    step.became("the same codes")
+    return replace(value, node=node, float_node=call, shape=step.shape, channel_dim=1)
+
+
+def pieces(step: Step, x: Any, *arguments: Any, **options: Any) -> tuple[Value, ...]:
+    """Parts of a tensor: chunk and split."""
+    value = step.tensor(x)
+    value = step.passed(value) if not value.per_channel or value.pending or value.scale else moved(step, value)
+    call = step.call
+    args, kwargs = step.rewriter.written(call)
+    node = step.rewriter.write(call, call.op, call.target, (value.node, *args[1:]), kwargs)
+    step.became("parts of the codes")
+    return tuple(
+        replace(value, node=step.call_function(operator.getitem, (node, place)), shape=tuple(part.shape[1:]))
+        for place, part in enumerate(call.meta["value"])
+    )
+
+
+def item(step: Step, x: Any, place: Any) -> Any:
+    """One of several tensors, or a slice of one."""
+    if isinstance(x, tuple | list | dict):
+        return replace(x[place], float_node=step.call)
+    value = step.tensor(x)
+    value = step.passed(value) if not value.per_channel or value.pending or value.scale else moved(step, value)
+    args, _ = step.rewriter.written(step.call)
+    node = step.call_function(operator.getitem, (value.node, args[1]))
+    step.became("parts of the codes")
+    same = len(step.shape) == len(value.shape)
+    return replace(
+        value, node=node, float_node=step.call, shape=step.shape, channel_dim=value.channel_dim if same else 1
+    )
+
+
+def upsample(
+    step: Step,
+    x: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: Any = None,
+    recompute_scale_factor: Any = None,
+    antialias: bool = False,
+) -> Value:
+    """Nearest-neighbour upsampling; arguments as in `torch.nn.functional.interpolate`."""
+    if mode != "nearest" or antialias:
+        step.refuse(f"it interpolates in mode {mode!r}", "use mode='nearest'")
+    value = step.passed(step.tensor(x))
+    if value.grade is Grade.INPUT:
+        value = step.quantized(value, Want.MANY)
+    node = step.call_function(F.interpolate, (value.node,), {"size": tuple(step.shape[1:]), "mode": "nearest"})
+    step.became("the same codes, repeated")
+    return replace(value, node=node, float_node=step.call, shape=step.shape)
+
+
+def _upsample_layer(step: Step, x: Any, module: Any) -> Value:
+    return upsample(step, x, module.size, module.scale_factor, module.mode)
 
 
 def unchanged(step: Step, x: Any, *arguments: Any, **options: Any) -> Any:
@@ -87,6 +153,7 @@ RULES = Rules(
         **dict.fromkeys(
             (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d), Rule(apply=_pad_layer, want=Want.PASS)
         ),
+        **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d), Rule(apply=_upsample_layer, want=Want.PASS)),
         nn.Identity: _UNCHANGED,
         **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), Rule(apply=_drop, want=Want.PASS)),
     },
@@ -95,6 +162,13 @@ RULES = Rules(
         **dict.fromkeys(
             ("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "reshape_as", "view_as"), _RESHAPE
         ),
+        **dict.fromkeys(
+            (torch.permute, "permute", torch.transpose, "transpose", torch.swapaxes),
+            Rule(apply=permuted, want=Want.PASS),
+        ),
+        **dict.fromkeys((torch.chunk, "chunk", torch.split, "split"), Rule(apply=pieces, want=Want.PASS)),
+        operator.getitem: Rule(apply=item, want=Want.PASS),
+        F.interpolate: Rule(apply=upsample, want=Want.PASS),
         F.pad: Rule(apply=pad, want=Want.PASS),
         **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d), Rule(apply=dropout, want=Want.PASS)),
         **dict.fromkeys(("contiguous", "clone", "detach", "float", "to", "type"), _UNCHANGED),

@@ -32,7 +32,7 @@ def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Linear) -> V
         source = within_limit(step, source, module, states, EXACT_LIMIT // 2 if head else EXACT_LIMIT)
         layer = Layer(name=name, module=module, source=source, states=states, head=head, call=step.call)
         step.rewriter.layers[name] = layer
-        step.rewriter._taken.add(name)
+        step.rewriter.taken.add(name)
         step.plan.order.append(layer)
         if isinstance(source.numbers, EntryNumbers):
             source.numbers.read()

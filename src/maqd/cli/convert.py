@@ -1,0 +1,161 @@
+"""`maqd convert`."""
+
+import argparse
+import inspect
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maqd.cli.options import Options, some_path
+from maqd.errors import CheckpointError, DataError
+from maqd.graph import container
+from maqd.io.arrays import SUFFIXES, read_arrays
+from maqd.io.images import read_image
+from maqd.io.outputs import Artefact, check_output
+from maqd.settings.model import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MOST = 512
+"""Samples that are read."""
+
+
+def command(arguments: list[str]) -> int:
+    """Run `maqd convert`; the exit status."""
+    parser = Options(
+        usage="maqd convert PACKAGE.MODULE:FUNCTION --calibrate PATH -o FILE [--weights M] [--activations M] "
+        "[--state FILE] [--size CxHxW] [--mean R,G,B] [--std R,G,B] [--json]",
+        description="Turn a trained float network into an integer graph without training it: fit states to some data, "
+        "say how well it agrees, prove it equal, and save it.",
+    )
+    parser.add_argument("network", metavar="PACKAGE.MODULE:FUNCTION", help="returns the float network")
+    parser.add_argument(
+        "--calibrate",
+        metavar="PATH",
+        type=some_path,
+        required=True,
+        help="a .npy or .npz file with samples (by the names of forward's parameters), or a folder of images",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, type=some_path, help="the .maqd file to write")
+    parser.add_argument("--weights", type=int, default=255, metavar="M", help="states of the weights (255)")
+    parser.add_argument("--activations", type=int, default=256, metavar="M", help="states of the activations (256)")
+    parser.add_argument(
+        "--state", metavar="FILE", type=some_path, help="its state: .safetensors, or as torch.save does"
+    )
+    parser.add_argument("--size", metavar="CxHxW", type=_sizes, help="size of the images of a folder, as 3x224x224")
+    parser.add_argument("--mean", metavar="R,G,B", type=_numbers, default=(0.0,), help="of pixels in 0 .. 1 (0)")
+    parser.add_argument("--std", metavar="R,G,B", type=_numbers, default=(1.0,), help="of pixels in 0 .. 1 (1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.read(arguments)
+    check_output(options.output, Artefact.GRAPH, inputs=[options.calibrate])
+
+    from maqd.convert import convert
+    from maqd.convert.pixels import FromPixels
+    from maqd.lowering import lower
+    from maqd.models import build_from
+
+    network = build_from(ModelConfig(function=options.network))
+    if options.state is not None:
+        load_state(network, options.state)
+    if options.calibrate.is_dir():
+        samples = _images(options.calibrate, options.size)
+        network = FromPixels(network, options.mean, options.std)
+    else:
+        samples = _arrays(options.calibrate, network)
+    result = convert(
+        network, tuple(one[:1] for one in samples), weights=options.weights, activations=options.activations,
+        calibrate=[samples],
+    )  # fmt: skip
+    lowered = lower(result.model.eval(), tuple(one[:1] for one in samples))
+    container.save(lowered.graph, options.output)
+    size, report = options.output.stat().st_size, result.report
+    if options.json:
+        agreement = None if report.agreement is None else asdict(report.agreement)
+        rows = [asdict(row) for row in report.rows]
+        found = {"network": options.network, "output": str(options.output), "bytes": size}
+        print(
+            json.dumps({**found, "weights": report.weights, "macs": report.macs, "agreement": agreement, "rows": rows})
+        )
+        return 0
+    print(report)
+    print(f"\n{options.output}: {size:,} bytes")
+    return 0
+
+
+def load_state(network: "nn.Module", path: Path) -> None:
+    """Loads a network's state from a file.
+
+    Raises:
+        CheckpointError: It cannot be read, or has other tensors than the network, all of which the message names.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except Exception as error:  # damaged files raise nearly anything
+        raise CheckpointError(f"{path} cannot be read as a state: {error}; save it with torch.save") from error
+    state = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds {type(found).__name__} and no state; save network.state_dict()")
+    own = network.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [f"{name} is not the network's" for name in state if name not in own]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, the network's {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{path} is the state of another network: {'; '.join(faults)}; name the network that it was saved from"
+        )
+    network.load_state_dict(state)
+
+
+def _images(folder: Path, size: tuple[int, ...] | None) -> "tuple[Tensor, ...]":
+    """The images below a folder, uint8 N x C x H x W."""
+    import torch
+
+    if size is None or len(size) != 3:
+        raise DataError(f"{folder} is a folder of images, whose size the network decides; pass --size, as 3x224x224")
+    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
+    if not files:
+        raise DataError(f"{folder} holds no images ({', '.join(suffixes)}); pass a folder that does")
+    chosen = files[:: max(1, len(files) // MOST)][:MOST]
+    arrays = [read_image(path, size, np.dtype(np.uint8), resize=True)[0] for path in chosen]
+    return (torch.from_numpy(np.stack(arrays).astype(np.uint8)),)
+
+
+def _arrays(path: Path, network: "nn.Module") -> "tuple[Tensor, ...]":
+    """The arrays of a file, one for each parameter of `forward`."""
+    import torch
+
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path} is no folder and no {' or '.join(SUFFIXES)} file; pass one")
+    found = read_arrays(path)
+    names = [name for name in inspect.signature(network.forward).parameters if name in found]
+    ordered = [found[name] for name in names] if len(names) == len(found) else list(found.values())
+    return tuple(
+        torch.from_numpy(np.ascontiguousarray(array[:MOST], np.float32 if array.dtype == np.float64 else None))
+        for array in ordered
+    )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(part.isdecimal() and int(part) for part in text.split("x"))
+    if len(sizes) != 3 or not all(sizes):
+        raise argparse.ArgumentTypeError(f"must be channels, height and width, as 3x224x224, got {text!r}")
+    return sizes
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text!r}") from error
