@@ -159,8 +159,10 @@ def fitted(
 ) -> tuple[fx.GraphModule, Agreement]:
     """The converted network, with its numbers fitted to some data."""
     seen, expected = watch(traced, plan.sites, plan.results, inputs)
-    for entry, data in zip(plan.entries, inputs, strict=True):
-        make_entry(entry, [data])
+    given = dict(zip(plan.entries, inputs, strict=True))
+    for entry in plan.entries:
+        first = entry if entry.like is None else entry.like
+        make_entry(entry, [data for other, data in given.items() if first in (other, other.like)])
     for scale in {site.scale.root(): None for site in plan.sites}:
         fit_scale(scale, seen)
     modules = {name: copy.deepcopy(module) for name, module in plan.modules.items()}

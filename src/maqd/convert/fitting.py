@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maqd.convert.values import Layer, Numbers, Scale, Site
+from maqd.convert.values import Layer, Numbers, Scale, Site, hull
 from maqd.errors import ConfigError
 from maqd.nn import (
     BatchNorm,
@@ -112,6 +112,7 @@ def make_layer(layer: Layer) -> None:
         ConfigError: Its sums may leave the range of exact integers.
     """
     module, source = layer.module, layer.source.numbers()
+    grid = hull([source.grid, *(other.numbers().grid for other in layer.others)])
     with torch.no_grad():
         weight = module.weight.double()
         a, b = source.a, source.b
@@ -124,12 +125,12 @@ def make_layer(layer: Layer) -> None:
             full = b.expand(module.weight.shape[1] * getattr(module, "groups", 1))
             bias = bias + (module.weight.double() * per_input(full, module)).flatten(1).sum(1)
         if layer.head:
-            layer.made, layer.numbers = make_head(layer, weight, bias, source.grid, a)
+            layer.made, layer.numbers = make_head(layer, weight, bias, grid, a)
             return
         quantizer = None
         if layer.states is not None:
             quantizer = FittedSteps(states=States(count=layer.states, signed=True))
-        made = build_layer(module, quantizer, source.grid, bias=False, gain=1.0)
+        made = build_layer(module, quantizer, grid, bias=False, gain=1.0)
         set_weight(made, weight)
         factor = torch.ones(1, dtype=torch.float64)
         if quantizer is not None and made.exponent is not None:

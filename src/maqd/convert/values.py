@@ -189,6 +189,17 @@ class Affine:
         return Numbers(a=self.k * found.a, b=self.k * found.b + self.t, grid=found.grid)
 
 
+def hull(grids: list[Grid | None]) -> Grid | None:
+    """The smallest grid that contains some others; None if one is not known."""
+    known = [grid for grid in grids if grid is not None]
+    if len(known) < len(grids):
+        return None
+    unit = min(grid.exponent for grid in known)
+    low = min(grid.low << (grid.exponent - unit) for grid in known)
+    high = max(grid.high << (grid.exponent - unit) for grid in known)
+    return Grid(low=low, high=high, exponent=unit)
+
+
 @dataclass(kw_only=True, eq=False)
 class Layer:
     """A weighted layer that is to be made.
@@ -197,6 +208,7 @@ class Layer:
         name: Of the module.
         module: The float layer.
         source: What it reads.
+        others: What further calls of it read.
         states: M_w; None for float weights.
         head: Whether its result leaves the network, which keeps its values.
         call: The float network's call.
@@ -210,6 +222,7 @@ class Layer:
     states: int | None
     head: bool
     call: fx.Node
+    others: list[Value] = field(default_factory=list)
     made: QuantLayer | None = None
     numbers: Numbers | None = None
 

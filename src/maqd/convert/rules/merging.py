@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maqd.convert.inputs import EntryNumbers
 from maqd.convert.rewriter import Rule, Rules, Step, Want
-from maqd.convert.values import Affine, Grade, Numbers, Value
+from maqd.convert.values import Affine, Grade, Numbers, Value, hull
 from maqd.numerics.states import Grid
 
 
@@ -59,7 +59,7 @@ def concat(step: Step, tensors: Sequence[Any], dim: Any = 0, *, axis: Any = None
     node = step.call_function(torch.cat, ([part.node for part in parts], dim))
     step.became("codes side by side")
     return replace(
-        parts[0], node=node, float_node=step.call, numbers=Summed(tuple(parts)), shape=step.shape, name=step.name,
+        parts[0], node=node, float_node=step.call, numbers=Joined(tuple(parts)), shape=step.shape, name=step.name,
         grade=Grade.SUM if any(part.grade is Grade.SUM for part in parts) else Grade.CODES,
         magnitude=max(part.magnitude for part in parts), signed=any(part.signed for part in parts),
         wide=any(part.wide for part in parts),
@@ -67,8 +67,19 @@ def concat(step: Step, tensors: Sequence[Any], dim: Any = 0, *, axis: Any = None
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The numbers of a concatenation of tensors of one scale."""
+
+    parts: tuple[Value, ...]
+
+    def __call__(self) -> Numbers:
+        found = [part.numbers() for part in self.parts]
+        return replace(found[0], grid=hull([numbers.grid for numbers in found]))
+
+
+@dataclass(frozen=True)
 class Summed:
-    """The numbers of a sum or a concatenation of tensors of one scale."""
+    """The numbers of a sum of tensors of one scale."""
 
     parts: tuple[Value, ...]
 

@@ -10,7 +10,7 @@ from torch import nn
 from maqd.convert.inputs import EntryNumbers
 from maqd.convert.rewriter import Rule, Rules, Step, Want
 from maqd.convert.values import Grade, Layer, Scale, Value
-from maqd.numerics.limits import EXACT_LIMIT
+from maqd.numerics.limits import INT32_LIMIT
 from maqd.numerics.states import States
 from maqd.settings.quantization import UNCHANGED
 
@@ -29,7 +29,7 @@ def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Linear) -> V
     layer = step.rewriter.layers.get(name)
     if layer is None:
         states = weight_states(step, name, module, edge=first or head)
-        source = within_limit(step, source, module, states, EXACT_LIMIT // 2 if head else EXACT_LIMIT)
+        source = within_limit(step, source, module, states, INT32_LIMIT // 2 if head else INT32_LIMIT)
         layer = Layer(name=name, module=module, source=source, states=states, head=head, call=step.call)
         step.rewriter.layers[name] = layer
         step.rewriter.taken.add(name)
@@ -40,6 +40,7 @@ def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Linear) -> V
     else:
         step.became(f"again {name}")
         share(step, layer.source, source)
+        layer.others.append(source)
         if head and not layer.head:
             step.refuse("its weights are shared by a layer inside of the network", "give the head weights of its own")
     node = step.call_module(name, source)
@@ -77,7 +78,7 @@ def weight_states(step: Step, name: str, module: nn.Module, *, edge: bool) -> in
 
 
 def within_limit(step: Step, source: Value, module: Any, states: int | None, limit: int) -> Value:
-    """What a layer reads, with fewer codes where its sums could reach a limit (half for a head: it adds a bias)."""
+    """What a layer reads, with fewer codes where its sums could reach a limit, half for a head, which adds a bias."""
     if states is None or not source.magnitude or source.grade is Grade.INPUT:
         return source
     fan_in = math.prod(module.weight.shape[1:])
