@@ -1,4 +1,4 @@
-"""How far the channels of each normalization's input have drifted apart, and how many are dead behind it.
+"""How far the channels of each normalization's input have drifted apart, and how many are dead after it.
 
     python benchmarks/channel_levels.py RUN [RUN ...] [--path DIR] [--json]
 
@@ -32,7 +32,7 @@ class Levels:
 
 
 def levels(layer: str, x: Tensor, out: Tensor) -> Levels:
-    """Measures N x C x H x W tensors before and behind a normalization with its activation."""
+    """Measures N x C x H x W tensors before and after a normalization with its activation."""
     rows = x.movedim(1, -1).reshape(-1, x.shape[1]).double()
     variance, mean = torch.var_mean(rows, dim=0, correction=0)
     codes = out.movedim(1, -1).reshape(-1, x.shape[1])

@@ -10,7 +10,7 @@ maqd.bench.qemu; flash and RAM are those of the linked network. All of it takes 
 
 Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instructions_ratio, ..._cycles_ratio,
 ..._flash_ratio, ..._ram_ratio; KIND_CORE_aM_ratio, the summed instructions of a kind's layers in ic, kws and vww
-(dense: ad without its first layer); first_NET_CORE_aM_ratio. With --depthwise 7 or 15, depthwise layers have so many
+(dense: ad without its first layer); first_NET_CORE_aM_ratio. With --depthwise 7 or 15, depthwise layers have that many
 states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick. Exit status 1 if a bound of
 `BOUNDS` is missed.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/similarity.py [--architectures vgg_narrow preact_resnet_narrow] [--path DIR] [--json]
 
-The mean cosine between two images' activations behind each normalization, over 128 training images and three seeds,
+The mean cosine between two images' activations after each normalization, over 128 training images and three seeds,
 for each normalization. Where it nears 1, the layers after it see one and the same image, and a network is slow to begin
 (Lubana et al., "Beyond BatchNorm", NeurIPS 2021).
 """
@@ -34,7 +34,7 @@ def cosine(activations: Tensor) -> float:
 
 
 def similarities(network: nn.Module, images: Tensor) -> dict[str, float]:
-    """`cosine` behind every normalization, with the statistics of the batch.
+    """`cosine` after every normalization, with the statistics of the batch.
 
     Args:
         network: Left in training mode.

@@ -254,7 +254,7 @@ def test_saturated_and_dead_channels_keep_their_constant_codes():
 
 
 class Calls(nn.Module):
-    """A function of the codes behind the stem."""
+    """A function of the codes after the stem."""
 
     def __init__(self, function: Callable[[Tensor], object], *layers: nn.Module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Integer graphs for tests, built by hand: no network behind them."""
+"""Integer graphs for tests, built by hand, not lowered from a network."""
 
 import numpy as np
 

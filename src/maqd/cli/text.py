@@ -34,7 +34,7 @@ def note(text: str) -> None:
 
 
 class Counter:
-    """One line that counts, for a person who watches; nothing anywhere else.
+    """One line that counts, on a terminal; nothing anywhere else.
 
     Args:
         label: Put before the count.

@@ -1,4 +1,4 @@
-"""Kinds of files, and outputs that are checked before the work, so that nothing is lost and no work is in vain."""
+"""Kinds of files, and outputs that are checked before the work, so that nothing is lost and no work is wasted."""
 
 import enum
 import stat

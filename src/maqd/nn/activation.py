@@ -20,7 +20,7 @@ from maqd.settings.quantization import Quantizer
 class QuantActivation(nn.Module):
     """Scaled round-clip activation (MaQD), on values that are already normalized or on an integer stream.
 
-    Behind a normalization use `NormActivation`: there alone evaluation is free of float rounding.
+    After a normalization use `NormActivation`: there alone evaluation is free of float rounding.
 
     Args:
         quantizer: States, step and surrogate; None for ReLU in float.
@@ -51,7 +51,7 @@ class QuantActivation(nn.Module):
 
 
 class NormActivation(Folded):
-    """A normalization and the activation behind it.
+    """A normalization and the activation after it.
 
     Training fuses the two and stores nothing but its input for the backward pass. Evaluation compares the input, an
     integer times a power of two, with thresholds computed once from the parameters in exact arithmetic: the same

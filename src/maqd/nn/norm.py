@@ -239,7 +239,7 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
     batches: Tensor
 
     def register_statistics(self, num_features: int) -> None:
-        """The scalars of LBN, and the levels with the number of batches behind them."""
+        """The scalars of LBN, and the levels with the number of batches that they were averaged over."""
         super().register_statistics(num_features)
         self.register_buffer("level_mean", torch.zeros(num_features))
         self.register_buffer("level_var", torch.ones(num_features))

@@ -194,7 +194,7 @@ class ScaledRounding(WeightQuantizer):
 class ThresholdQuantizer(Quantizer, ABC):
     """An activation whose codes rise at values of its own: code = #{k: y >= cut_k}.
 
-    Behind a normalization any such function folds into integer thresholds. Equal cuts skip a code. As with weights,
+    After a normalization any such function folds into integer thresholds. Equal cuts skip a code. As with weights,
     the method's own output scale is left out: codes are multiples of the power of two `step`.
 
     Args:

@@ -184,7 +184,7 @@ def integer_thresholds(
     low: NDArray[np.int64],
     high: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Thresholds on the integer behind a value, for the integers it can be.
+    """Thresholds on the integer that a value stands for, for the integers it can be.
 
     Args:
         thresholds: (M-1) x C, on values; infinite ones stand for always and never.

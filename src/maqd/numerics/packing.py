@@ -77,7 +77,7 @@ class PackedCodes:
 
     Args:
         states: The states of the codes.
-        shape: Shape of the array; a row is everything behind the first dimension.
+        shape: Shape of the array; a row is everything after the first dimension.
         data: uint8, rows x bytes of a row; read-only.
 
     Raises:

@@ -78,7 +78,7 @@ def _stage_ends(b: Builder) -> list[int]:
 
 
 def _stage_of(b: Builder, ends: list[int]) -> list[int]:
-    """For each storage, the last stage that uses it; the last of all for who wants the result."""
+    """For each storage, the last stage that uses it; the last of all for what the caller gets."""
     stages = [0] * len(b.sizes)
     for at, step in enumerate(b.steps):
         for buffer in (*step.links.inputs, *step.links.outputs):

@@ -11,7 +11,7 @@ from maqd.numerics.packing import PackedCodes
 from maqd.plan.arena import Arena
 
 STAGE_BYTES = (98304, 49152)
-"""A stage ends behind the last step that reads and writes more bytes of a sample; the last stage has all others."""
+"""A stage ends after the last step that reads and writes more bytes of a sample; the last stage has all others."""
 
 
 class Element(enum.Enum):

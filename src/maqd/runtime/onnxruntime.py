@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine: the peer that everybody has."""
+"""ONNX Runtime as an engine."""
 
 from collections.abc import Iterator
 from functools import cached_property

@@ -78,7 +78,7 @@ class DataConfig:
         validation: Images of the training split to hold out for choosing hyperparameters and the best checkpoint: below
             1 a fraction, from 1 on their number, each class by the same fraction. 0 trains on all.
         validation_seed: Determines which; the same for all seeds of a run, so that their results can be compared.
-        samples_per_epoch: An epoch takes only the first so many samples of its shuffle; None takes all.
+        samples_per_epoch: An epoch takes this number of samples, the first of its shuffle; None takes all.
         augment: Random changes of training images; arrays must be uint8 images C x H x W for it.
         workers: Worker processes that decode streamed images; 0 decodes in the main process.
         stream: Whether images are decoded anew each epoch instead of once into the cache; None streams sets that are

@@ -1,4 +1,4 @@
-"""A person's own functions on the command line, as package.module:function."""
+"""Functions of one's own on the command line, as package.module:function."""
 
 import importlib
 import sys
@@ -44,7 +44,7 @@ def split_name(place: str) -> tuple[str, str]:
 def import_function(place: str) -> Callable[..., Any]:
     """The function that package.module:function names; the working directory counts as a place of modules.
 
-    Importing runs the module's code, so the name must come from the person who calls, not from a file.
+    Importing runs the module's code, so the name must come from the caller, not from a file (`check_imports`).
 
     Raises:
         ConfigError: There is no such module or function, or the module fails to import.

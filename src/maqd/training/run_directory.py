@@ -1,4 +1,4 @@
-"""The directory of a training run: where its files are, and who may write to it."""
+"""The directory of a training run: where its files are, and which process may write to it."""
 
 import contextlib
 import enum

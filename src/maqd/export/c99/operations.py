@@ -98,7 +98,7 @@ class Pass:
 
     Args:
         outputs: How many.
-        data: Rows of weights as fields, count x columns x rows of a column x bytes: so many passes of the same shape.
+        data: Rows of weights as fields, count x columns x rows of a column x bytes; a pass for each of count.
     """
 
     outputs: int
@@ -296,7 +296,7 @@ class PixelConv:
         return (self.step.links.outputs[0].columns - 1) * self.step.stride[1] + self.step.weight.shape[3]
 
     def passes(self, bits: int) -> list[tuple[int, list[tuple[int, int]]]]:
-        """For fields of so many bits: the word of each pass, and the pairs of outputs of its words of sums.
+        """For fields of that many bits: the word of each pass, and the pairs of outputs of its words of sums.
 
         An output that there is not is -1.
         """

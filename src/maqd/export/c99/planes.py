@@ -17,7 +17,7 @@ LANES = 32
 
 
 def lanes(channels: int, bits: int) -> NDArray[np.int64]:
-    """The lane of each of 32 or fewer channels, whose codes are fields of so many bits."""
+    """The lane of each of 32 or fewer channels, whose codes are fields of that many bits."""
     channel = np.arange(channels)
     return bits * (channel % (LANES // bits)) + channel // (LANES // bits)
 

@@ -283,7 +283,7 @@ def _events(step: ConvStep, rows: RowFormat) -> EventConv:
     thresholds, signs, bias = channel_thresholds(step.quantization), turned_signs(step.quantization), step.bias
     flips = np.ones(outputs, np.int8)
     if step.raw is None and len(step.links.inputs) == 1 and thresholds is not None:
-        # Nobody sees these sums: their signs can be turned, and what is added to them taken off the thresholds.
+        # Not visible outside: the signs of these sums can be turned, and what is added taken off the thresholds.
         if signs is not None:
             flips, signs = signs, None
             codes = codes * flips[:, None, None, None]

@@ -57,7 +57,7 @@ class Activation(Node):
 
     @abstractmethod
     def check(self, channels: int, x: TensorType) -> None:
-        """Raises GraphError unless the parameters fit so many channels and the input."""
+        """Raises GraphError unless the parameters fit the channels and the input."""
 
     def describe(self) -> str:
         return f"{self.states.count} {'signed ' if self.states.signed else ''}states"

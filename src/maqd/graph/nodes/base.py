@@ -68,7 +68,7 @@ class Node(ABC):
         """The output for N samples: clear rather than fast, the oracle that every engine is compared with."""
 
     def describe(self) -> str:
-        """What the node does beyond its operation, for people."""
+        """What the node does beyond its operation, in words."""
         return ""
 
     def require(self, condition: bool, message: str) -> None:
