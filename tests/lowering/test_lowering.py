@@ -324,16 +324,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "float norm activation": (lambda: sequence(NormActivation(BatchNorm(4), None)), "^3: it is a ReLU in float"),
     "ReLU": (lambda: sequence(nn.ReLU()), "^3: ReLU has no integer form; use the layers of maqd.nn"),
     "a subclass": (lambda: sequence(Doubled(4, 4, 1, input_grid=FOUR.grid)), "^3: Doubled is a subclass"),
-    "average over 9": (
-        lambda: sequence(nn.AvgPool2d(3)),
-        "^3: an average over 9 positions is no integer",
-    ),
     "average without padding": (
         lambda: sequence(nn.AvgPool2d(2, padding=1, count_include_pad=False)),
         "^3: its divisor depends on the position; pool with count_include_pad=True",
     ),
-    "ceil mode": (lambda: sequence(nn.MaxPool2d(3, ceil_mode=True)), "^3: it pools with ceil_mode or dilation"),
-    "dilated pooling": (lambda: sequence(nn.MaxPool2d(2, dilation=2)), "^3: it pools with ceil_mode or dilation"),
     "adaptive to 3": (
         lambda: sequence(nn.AdaptiveAvgPool2d(3)),
         r"^3: its windows for an output .* differ in size",
@@ -362,15 +356,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "no input layer": (lambda: nn.Sequential(QuantConv2d(3, 4, 1)), "^0: it takes the raw input; put maqd.nn.Integer"),
     "two input layers": (lambda: sequence(IntegerInput()), "^3: the input layer takes uint8 pixels"),
     "a constant": (lambda: Calls(lambda x: x + 1), "^add: it takes 1, which is no tensor of the network"),
-    "a product": (lambda: Calls(lambda x: x * 2), "^mul: mul with 2 arguments is no operation of the integer graph"),
+    "a product": (lambda: Calls(lambda x: x * 2), "^mul: it multiplies by the number 2; let the"),
     "a function": (lambda: Calls(torch.relu), "^relu: relu with 1 arguments is no operation"),
     "a scaled sum": (lambda: Calls(lambda x: torch.add(x, x, alpha=2)), "^add: it scales a summand by 2; add without"),
     "a view of the batch": (lambda: Calls(lambda x: x.view(-1, 128)), "^view: it moves the batch, or mixes it"),
     "flatten of the batch": (lambda: Calls(lambda x: x.flatten()), "^flatten: it moves the batch, or mixes it"),
-    "flatten of a part": (
-        lambda: Calls(lambda x: torch.flatten(x, 2)),
-        r"^flatten: it gives samples .* the shape",
-    ),
     "batches joined": (lambda: Calls(lambda x: torch.cat([x, x])), "^cat: it works along dimension 0 of 4"),
     "a number beside the result": (lambda: Calls(lambda x: (x, 3)), "^output: its result 'output1' is 3 and no tensor"),
     "nothing": (lambda: Calls(lambda x: ()), "^output: the network must return tensors"),

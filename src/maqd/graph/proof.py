@@ -6,13 +6,21 @@ network's has one code, the other has that code, too.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maqd.graph import Activation, FixedPoint, Thresholds
 from maqd.numerics.bounds import Interval, narrow
-from maqd.numerics.fixedpoint import AFFINE_OPERATIONS, AffineForm, FixedAffine, fixed_point_affine, integer_thresholds
+from maqd.numerics.fixedpoint import (
+    AFFINE_OPERATIONS,
+    AffineForm,
+    FixedAffine,
+    fixed_point_affine,
+    integer_thresholds,
+    signed_range,
+)
 from maqd.numerics.states import States
 
 MOST_TRIED = 2**20
@@ -23,7 +31,7 @@ MOST_TRIED = 2**20
 class Evaluated:
     """An activation as the network evaluates it, on the integers of its input.
 
-    index = #{k: fl32(signs[c] * x * 2**exponent) >= thresholds[k, c]} for low[c] <= x <= high[c]
+    index = #{k: fl32(signs[c] * x * 2**exponent / divisor) >= thresholds[k, c]} for low[c] <= x <= high[c]
 
     Args:
         states: Of the output.
@@ -32,6 +40,7 @@ class Evaluated:
         signs: float32, C, +-1.
         exponent: Of the input's unit.
         interval: Bounds of the input, one entry a channel; magnitudes below 2**24, or 2**31 in float64.
+        divisor: Of averages: one division in the type of the thresholds; 1 for none.
         scale, offset: float64, C: the index is clip(floor(scale * x + offset), 0, M-1) up to rounding.
     """
 
@@ -43,10 +52,11 @@ class Evaluated:
     interval: Interval
     scale: NDArray[np.float64]
     offset: NDArray[np.float64]
+    divisor: int = 1
 
     def index(self, x: NDArray[np.int64], channel: int) -> NDArray[np.integer]:
         """The state of each x, in ascending order, of a channel, by the comparisons that PyTorch does."""
-        value = np.ldexp(x.astype(self.thresholds.dtype), self.exponent) * self.signs[channel]
+        value = self._values(x) * self.signs[channel]
         cuts = self.thresholds[:, channel]
         if len(cuts) > 16:
             return np.searchsorted(cuts, value, side="right")
@@ -55,14 +65,35 @@ class Evaluated:
             count += value >= cut
         return count
 
+    def _values(self, x: NDArray[np.int64]) -> NDArray[np.floating]:
+        """What the network has for codes."""
+        values = np.ldexp(x.astype(self.thresholds.dtype), self.exponent)
+        return values if self.divisor == 1 else values / self.thresholds.dtype.type(self.divisor)
+
+    @cached_property
+    def cuts(self) -> NDArray[np.int64]:
+        """Thresholds on signs * x, (M-1) x C, each between its smallest value and one more than the largest."""
+        low, high = self.interval.low, self.interval.high
+        if self.divisor == 1:
+            return integer_thresholds(self.thresholds, self.signs, self.exponent, low, high)
+        # A quotient is rounded, and so are its steps: they are searched, the values of rising codes being rising.
+        first, last = signed_range(self.signs, low, high)
+        below = np.broadcast_to(first, self.thresholds.shape).copy()
+        above = np.broadcast_to(last + 1, self.thresholds.shape).copy()
+        while (open_ := below < above).any():
+            middle = (below + above) // 2
+            reached = self._values(middle) >= self.thresholds
+            above = np.where(open_ & reached, middle, above)
+            below = np.where(open_ & ~reached, middle + 1, below)
+        return above
+
     def witnesses(self, channel: int) -> NDArray[np.int64]:
         """Integers of a channel, ascending, that decide whether a monotone function equals this one."""
         low, high = int(self.interval.low[channel]), int(self.interval.high[channel])
         if high - low < MOST_TRIED:
             return np.arange(low, high + 1)
-        ends, sign = np.array([low]), self.signs[channel : channel + 1]
-        cuts = integer_thresholds(self.thresholds[:, [channel]], sign, self.exponent, ends, np.array([high]))[:, 0]
-        sides = np.concatenate([cuts, cuts - 1]) * int(sign[0])
+        cuts = self.cuts[:, channel]
+        sides = np.concatenate([cuts, cuts - 1]) * int(self.signs[channel])
         return np.unique(np.concatenate([[low, high], np.clip(sides, low, high)]))
 
 
@@ -151,7 +182,7 @@ def candidate(name: str, source: str, axis: int, evaluated: Evaluated, form: Aff
         The candidate, or None if the fixed-point form was asked for and there is none (`fixed_point_affine`).
     """
     low, high, signs = evaluated.interval.low, evaluated.interval.high, evaluated.signs
-    cuts = integer_thresholds(evaluated.thresholds, signs, evaluated.exponent, low, high)
+    cuts = evaluated.cuts
     common = {
         "name": name,
         "inputs": (source,),

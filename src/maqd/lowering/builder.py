@@ -6,19 +6,21 @@ say of the stand-in's numbers is not reported.
 """
 
 import inspect
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from maqd.errors import MaqdError
-from maqd.graph import Graph, Input, Labels, Metadata, Node, Output, TensorType
+from maqd.graph import Gather, Graph, Input, Labels, Metadata, Node, Output, TensorType
 from maqd.graph.proof import Candidate
 from maqd.lowering.refusals import OPERATIONS, Refusal, RefusedCall, why_not
-from maqd.nn.tracing import Traced, changes_its_input, samples
+from maqd.nn.tracing import BATCH, Traced, changes_its_input, samples
 from maqd.numerics.bounds import Interval
 from maqd.numerics.fixedpoint import AffineForm
 from maqd.numerics.limits import EXACT_LIMIT, SAFE_EXPONENT
@@ -49,12 +51,28 @@ class Codes:
         type: Its type.
         known: False after a refusal: then only the shape means anything.
         wide: Whether PyTorch has it in float64.
+        divisor: What PyTorch has divided the codes by, with one rounding: averages over another count than 2^n.
     """
 
     source: str
     type: TensorType
     known: bool = True
     wide: bool = False
+    divisor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of several tensors that a call returns: a slice, which becomes a node where it is used.
+
+    Args:
+        source: Of which tensor.
+        axis, indices: Dimension of a sample, and which of its elements.
+    """
+
+    source: Codes
+    axis: int
+    indices: tuple[int, ...]
 
 
 Rule = Callable[..., Any]
@@ -104,6 +122,7 @@ class Builder:
         self.graph: Graph | None = None
         """What was built; None where calls were refused (`refusals`)."""
         self._values: dict[fx.Node, Any] = {}
+        self._parts: dict[Part, Codes] = {}
 
     def build(self, labels: tuple[str, ...] = ()) -> None:
         """Walks through all calls."""
@@ -168,7 +187,8 @@ class Builder:
             if not getattr(module, "rounding", True):
                 step.refuse("it is set not to round", "set its `rounding` and train with it")
             step.require_finite(module)
-            if len(args) != 1 or kwargs or not isinstance(args[0], Codes | Raw):
+            args = [self.whole(step, value) for value in (*args, *kwargs.values())]
+            if len(args) != 1 or not isinstance(args[0], Codes | Raw):
                 step.refuse(f"{type(module).__name__} must be called with one tensor", "call it with one tensor")
             return step.run(rule, args[0], module)
         rule = self.rules.functions.get(call.target)
@@ -177,11 +197,27 @@ class Builder:
             step.refuse(f"{what} with {len(args)} arguments is no operation of the integer graph", OPERATIONS)
         if "input" in kwargs:
             args.insert(0, kwargs.pop("input"))
+        if call.target is not operator.getitem:
+            args = [self.whole(step, value) for value in args]
+            kwargs = {key: self.whole(step, value) for key, value in kwargs.items()}
         try:
             inspect.signature(rule).bind(step, *args, **kwargs)
         except TypeError as error:
             step.refuse(f"{what} is called with arguments that have no integer form ({error})", "leave them out")
         return step.run(rule, *args, **kwargs)
+
+    def whole(self, step: "Step", value: Any) -> Any:
+        """An argument with every part of a tensor as a node of its own."""
+        if isinstance(value, tuple | list) and any(isinstance(one, Part) for one in value):
+            return [self.whole(step, one) for one in value]
+        if not isinstance(value, Part):
+            return value
+        if value not in self._parts:
+            indices = np.array(value.indices, np.int32)
+            name = self.free(f"{value.source.source}.part{value.indices[0]}")
+            node = Gather(name=name, inputs=(value.source.source,), axis=value.axis, indices=indices)
+            self._parts[value] = step.move(node, value.source)
+        return self._parts[value]
 
     def _output(self, step: "Step", result: Any) -> None:
         found = named_results(result)
@@ -189,12 +225,14 @@ class Builder:
             step.refuse(
                 f"the network must return tensors, got {result!r}", "return one tensor, a tuple or a dict of them"
             )
-        for key, value in found.items():
+        for key, part in found.items():
+            value = self.whole(step, part)
             if not isinstance(value, Codes | Raw):
                 step.refuse(f"its result {key!r} is {value!r} and no tensor", "return tensors only")
-            source = step.codes(value)
+            source = step.codes(value, divided=True)
             if source.known:
-                step.put(Output(name=self.free(key), key=key, inputs=(source.source,)), source)
+                name = self.free(key)
+                step.put(Output(name=name, key=key, inputs=(source.source,), divisor=source.divisor), source)
 
     def _metadata(self, labels: tuple[str, ...]) -> Metadata:
         if not labels:
@@ -237,9 +275,19 @@ class Step:
         """This call has no exact integer form."""
         raise RefusedCall(reason, remedy)
 
-    def codes(self, value: object) -> Codes:
-        """An argument that must be a tensor of the graph."""
+    def codes(self, value: object, *, divided: bool = False) -> Codes:
+        """An argument that must be a tensor of the graph.
+
+        Args:
+            value: The argument.
+            divided: Whether it may be an average over a number of positions that is no power of two.
+        """
         if isinstance(value, Codes):
+            if value.divisor > 1 and not divided:
+                self.refuse(
+                    f"its input is an average over {value.divisor} positions, no integer times a power of two",
+                    "put NormActivation or QuantActivation between them, or average over 2, 4, 8, .. positions",
+                )
             return value
         if isinstance(value, Raw):
             self.refuse("it takes the raw input", "put maqd.nn.IntegerInput first")
@@ -260,6 +308,29 @@ class Step:
             shape=self.shape, exponent=grid.exponent, interval=Interval.of(grid.low, grid.high, len(self.shape))
         )
         return Codes(source=self.name, type=kind, known=known)
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """What the call returns for another tensor in place of its first one.
+
+        Args:
+            x: N x ..., with a small N: sizes that were multiples of the batch are multiples of N.
+        """
+        call, first = self.call, self.call.all_input_nodes[0]
+
+        def value(node: fx.Node) -> Any:
+            found = x if node is first else node.meta["value"]
+            return found // BATCH * len(x) if isinstance(found, int) and found % BATCH == 0 else found
+
+        args, kwargs = map_arg((call.args, call.kwargs), value)
+        if call.op == "call_module":
+            return self.builder.traced.model.get_submodule(str(call.target))(*args, **kwargs)
+        if isinstance(call.target, str):
+            return getattr(args[0], call.target)(*args[1:], **kwargs)
+        return call.target(*args, **kwargs)
+
+    def move(self, node: Node, source: Codes) -> Codes:
+        """Adds a node that changes no codes but their places."""
+        return replace(self.put(node, source), divisor=source.divisor)
 
     def put(self, node: Node, *sources: Codes, wide: bool | None = None) -> Codes:
         """Adds a node to the graph; after a refusal among the sources, a stand-in only.

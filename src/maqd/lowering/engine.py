@@ -1,6 +1,7 @@
 """PyTorch as an engine: the network itself, call by call, as integers."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from maqd.errors import LoweringError
-from maqd.graph import Graph, TensorType
+from maqd.graph import Flatten, Gather, GlobalSum, Graph, MaxPool, Permute, Reshape, SumPool, TensorType
 from maqd.lowering.builder import named_results
 from maqd.nn.folding import Folded
 from maqd.nn.tracing import Traced, changes_its_input, evaluation, plain, trace
@@ -30,6 +31,7 @@ class TorchEngine:
 
     def __init__(self, model: nn.Module, graph: Graph) -> None:
         self.graph = graph
+        self.averages = averages(graph)
         self.model = plain(model)
         examples = tuple(torch.from_numpy(np.zeros((1, *node.shape), node.storage.dtype)) for node in graph.inputs)
         self.traced = trace(self.model, examples)
@@ -39,7 +41,7 @@ class TorchEngine:
         self.device = next((value.device for value in model.parameters()), torch.device("cpu"))
 
     def layers(self, *inputs: Any) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Every tensor of the graph that the network computes.
+        """Every tensor of the graph that the network computes, but for averages, which it has divided already.
 
         Args:
             inputs: As engines take them; see `maqd.runtime.inputs.prepare`.
@@ -57,10 +59,11 @@ class TorchEngine:
         with evaluation(self.model), torch.no_grad():  # left before anything is yielded
             result = run.run(*(torch.from_numpy(one.array).to(self.device) for one in prepared.samples))
         for name, value in run.values.items():
-            yield name, _codes(name, value, types[name])
+            if name not in self.averages:
+                yield name, _codes(name, value, types[name])
         results = named_results(result)
         for node in self.graph.outputs:
-            yield node.name, _codes(node.name, results[node.key] * node.divisor, types[node.name])
+            yield node.name, _codes(node.name, results[node.key], types[node.name], node.divisor)
 
 
 class _Recorder(fx.Interpreter):
@@ -80,10 +83,25 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def _codes(name: str, value: Tensor, kind: TensorType) -> NDArray[np.int64]:
-    scaled = np.ldexp(value.detach().cpu().double().numpy(), -kind.exponent)
-    codes = scaled.astype(np.int64)
-    if not np.array_equal(codes, scaled) or codes[0].size != kind.size:
+def averages(graph: Graph) -> set[str]:
+    """Sums over a number of positions that is no power of two, and what only moves them: PyTorch may have divided."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node, SumPool | GlobalSum):
+            count = prod(node.kernel if isinstance(node, SumPool) else graph.types[node.inputs[0]].shape[1:])
+            if count & (count - 1) and node.shift == 0:
+                found.add(node.name)
+        elif isinstance(node, Flatten | Reshape | Permute | Gather | MaxPool) and node.inputs[0] in found:
+            found.add(node.name)
+    return found
+
+
+def _codes(name: str, value: Tensor, kind: TensorType, divisor: int = 1) -> NDArray[np.int64]:
+    array = value.detach().cpu().numpy()
+    scaled = np.ldexp(array.astype(np.float64), -kind.exponent) * divisor
+    codes = np.rint(scaled).astype(np.int64)
+    again = np.ldexp(codes.astype(array.dtype), kind.exponent) / array.dtype.type(divisor)
+    if not np.array_equal(again, array) or codes[0].size != kind.size:
         raise LoweringError(
             f"{name}: PyTorch computes {tuple(value.shape)} values that are not multiples of 2^{kind.exponent} of "
             f"shape {kind.shape}; compare with the network that was lowered"

@@ -240,13 +240,21 @@ class _Tracer(fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """The results of a call that returns several."""
+        several = obj.node.meta.get("value")
+        if not isinstance(several, tuple | list):
+            return super().iter(obj)
+        items = [self.create_proxy("call_function", operator.getitem, (obj, n), {}) for n in range(len(several))]
+        return iter(items)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Value(node, self)
 
     def create_node(self, kind: str, *more: Any, **options: Any) -> fx.Node:
         node = super().create_node(kind, *more, **options)
         if kind == "get_attr":  # a buffer in an expression becomes a node without a proxy
-            node.meta["line"], node.meta["value"] = _line(sys._getframe(1)), self._evaluate(node)
+            node.meta["line"], node.meta["value"] = _line(sys._getframe(1)), self._evaluated(node)
         return node
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
@@ -254,13 +262,16 @@ class _Tracer(fx.Tracer):
         node = proxy.node
         node.meta["line"] = _line(sys._getframe(1))
         self._last = (name_of(node), node.meta["line"])
-        self._evaluating = True
-        try:
-            node.meta["value"] = self._evaluate(node)
-        finally:
-            self._evaluating = False
+        node.meta["value"] = self._evaluated(node)
         self._last = None
         return proxy
+
+    def _evaluated(self, node: fx.Node) -> Any:
+        self._evaluating, before = True, self._evaluating
+        try:
+            return self._evaluate(node)
+        finally:
+            self._evaluating = before
 
     def _evaluate(self, node: fx.Node) -> Any:
         args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["value"])

@@ -17,7 +17,7 @@ from maqd.settings.quantization import Quantizer
 
 def quant_activation(step: Step, x: Codes | Raw, module: QuantActivation) -> Codes:
     """`QuantActivation`: the same step function in every channel."""
-    source, quantizer = step.codes(x), _quantizer(step, module)
+    source, quantizer = step.codes(x, divided=True), _quantizer(step, module)
     channels = source.type.shape[0]
     cuts = activation_cuts(quantizer.states, quantizer.step)
     evaluated = _evaluated(
@@ -33,7 +33,7 @@ def quant_activation(step: Step, x: Codes | Raw, module: QuantActivation) -> Cod
 
 def norm_activation(step: Step, x: Codes | Raw, module: NormActivation) -> Codes:
     """`NormActivation`: a step function for each channel, as evaluation computes it."""
-    source, quantizer, norm = step.codes(x), _quantizer(step, module), module.norm
+    source, quantizer, norm = step.codes(x, divided=True), _quantizer(step, module), module.norm
     if not isinstance(norm, Normalization):
         step.refuse(f"it holds {type(norm).__name__}, which it cannot fold", "use BatchNorm or LayerBatchNorm")
     if not isinstance(norm, FoldableNorm):
@@ -85,8 +85,9 @@ def _evaluated(
         thresholds=integers[0],
         signs=integers[1],
         exponent=source.type.exponent,
+        divisor=source.divisor,
         interval=channel_interval(source.type, axis),
-        scale=gain / spacing * math.ldexp(1.0, source.type.exponent),
+        scale=gain / spacing * math.ldexp(1.0, source.type.exponent) / source.divisor,
         offset=(bias - gain * mean - cuts[0]) / spacing + 1,
     )
 

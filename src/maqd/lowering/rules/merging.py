@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from maqd.graph import Add, Concat
+from maqd.graph import Add, Concat, Multiply
 from maqd.lowering.builder import Codes, Raw, Rules, Step
 
 MOST = Concat.arity[1]
@@ -21,7 +21,7 @@ def add(step: Step, x: Any, other: Any, *, alpha: Any = 1) -> Codes:
         return step.codes(other if isinstance(x, int) else x)
     sources = (step.codes(x), step.codes(other))
     names = tuple(source.source for source in sources)
-    return step.put(Add(name=step.name, inputs=names, shifts=_shifts(step, sources)), *sources)
+    return step.put(Add(name=step.name, inputs=names, shifts=aligned(step, sources)), *sources)
 
 
 def concat(step: Step, tensors: Sequence[Codes | Raw], dim: Any = 0, *, axis: Any = None) -> Codes:
@@ -41,10 +41,21 @@ def _join(step: Step, parts: list[Codes], axis: int, name: str) -> Codes:
     if len(parts) == 1:
         return parts[0]
     names = tuple(part.source for part in parts)
-    return step.put(Concat(name=name, inputs=names, axis=axis, shifts=_shifts(step, parts)), *parts)
+    return step.put(Concat(name=name, inputs=names, axis=axis, shifts=aligned(step, parts)), *parts)
 
 
-def _shifts(step: Step, sources: Sequence[Codes]) -> tuple[int, ...]:
+def multiply(step: Step, x: Any, other: Any, *, out: None = None) -> Codes:
+    """The product of two tensors, element by element: a gate, squeeze and excitation."""
+    sources = []
+    for value in (x, other):
+        if isinstance(value, int | float):
+            step.refuse(f"it multiplies by the number {value}", "let the layers' gains set the scale")
+        sources.append(step.codes(value))
+    names = tuple(source.source for source in sources)
+    return step.put(Multiply(name=step.name, inputs=names), *sources)
+
+
+def aligned(step: Step, sources: Sequence[Codes]) -> tuple[int, ...]:
     """How far each tensor is shifted left to reach the smallest unit."""
     if not all(source.known for source in sources):
         return (0,) * len(sources)
@@ -59,6 +70,7 @@ RULES = Rules(
     modules={},
     functions={
         **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), add),
+        **dict.fromkeys((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"), multiply),
         **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), concat),
     },
 )

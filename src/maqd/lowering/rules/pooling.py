@@ -1,6 +1,7 @@
 """Maxima and sums over windows, as layers, functions and methods."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from maqd.graph import GlobalSum, MaxPool, SumPool
 from maqd.lowering.builder import Codes, Raw, Rules, Step
+from maqd.lowering.rules.shape import gathered
 from maqd.nn import GlobalSumPool, MaxPool2d
 from maqd.nn.pooling import max_pool2d
 
@@ -24,11 +26,11 @@ def max_pool(
     return_indices: bool = False,
 ) -> Codes:
     """Maxima over windows; arguments as in `torch.nn.functional.max_pool2d`."""
-    source = step.codes(x)
+    source = step.codes(x, divided=True)
     if return_indices:
         step.refuse("it returns indices", "pool without return_indices")
-    window = _window(step, source, kernel_size, stride, padding, dilation, ceil_mode)
-    return step.put(MaxPool(name=step.name, inputs=(source.source,), **window), source)
+    window = _window(step, source, kernel_size, stride, padding, dilation)
+    return step.move(MaxPool(name=step.name, inputs=(source.source,), **window), source)
 
 
 def average_pool(
@@ -43,11 +45,21 @@ def average_pool(
 ) -> Codes:
     """Averages over windows; arguments as in `torch.nn.functional.avg_pool2d`."""
     source = step.codes(x)
-    window = _window(step, source, kernel_size, stride, padding, 1, ceil_mode)
-    if any(window["padding"]) and not count_include_pad:
+    window = _window(step, source, kernel_size, stride, padding, 1)
+    partial = any(after > before for before, after in zip(window["padding"], window["trailing"], strict=True))
+    if any(window["padding"]) and not count_include_pad and not divisor_override:
         step.refuse("its divisor depends on the position", "pool with count_include_pad=True")
-    shift = _shift(step, divisor_override or math.prod(window["kernel"]))
-    return step.put(SumPool(name=step.name, inputs=(source.source,), **window, shift=shift), source)
+    if partial and not divisor_override:
+        step.refuse("its divisor depends on the position", "pool with ceil_mode=False")
+    return _averaged(step, source, window, divisor_override or math.prod(window["kernel"]))
+
+
+def _averaged(step: Step, source: Codes, window: dict[str, tuple[int, ...]], count: int) -> Codes:
+    """Sums over windows, divided: by a power of two in the exponent, by another number where the sums are used."""
+    shift, divisor = _shift_and_divisor(count)
+    return replace(
+        step.put(SumPool(name=step.name, inputs=(source.source,), **window, shift=shift), source), divisor=divisor
+    )
 
 
 def adaptive_average(step: Step, x: Codes | Raw, output_size: Any) -> Codes:
@@ -55,49 +67,96 @@ def adaptive_average(step: Step, x: Codes | Raw, output_size: Any) -> Codes:
     source = step.codes(x)
     space = source.type.shape[1:]
     sizes = tuple(old if new is None else new for old, new in zip(space, _each(output_size, len(space)), strict=True))
-    if any(old % new for old, new in zip(space, sizes, strict=True)):
+    windows = [_adaptive(old, new) for old, new in zip(space, sizes, strict=True)]
+    kernel = tuple(len(found[0]) for found in windows)
+    if any(len(places) != k for found, k in zip(windows, kernel, strict=True) for places in found):
         step.refuse(f"its windows for an output of {sizes} of {space} differ in size", "choose sizes that divide")
-    kernel = tuple(old // new for old, new in zip(space, sizes, strict=True))
-    return average_pool(step, x, kernel)
+    count = math.prod(kernel)
+    if count & (count - 1) and len(space) > 1 and math.prod(sizes) > 1:
+        step.refuse(
+            f"PyTorch divides its sums over {kernel} positions one dimension after the other and rounds twice",
+            "use nn.AvgPool2d with that kernel, which divides once",
+        )
+    source = _side_by_side(step, source, windows)
+    return _averaged(step, source, _apart(kernel), count)
+
+
+def adaptive_maximum(step: Step, x: Codes | Raw, output_size: Any, return_indices: bool = False) -> Codes:
+    """Maxima over windows that divide the input into `output_size` parts a dimension."""
+    source = step.codes(x, divided=True)
+    if return_indices:
+        step.refuse("it returns indices", "pool without return_indices")
+    space = source.type.shape[1:]
+    sizes = tuple(old if new is None else new for old, new in zip(space, _each(output_size, len(space)), strict=True))
+    windows = [_adaptive(old, new) for old, new in zip(space, sizes, strict=True)]
+    # Shorter windows repeat their last position.
+    longest = [max(map(len, found)) for found in windows]
+    windows = [
+        [[*places, *places[-1:] * (most - len(places))] for places in found]
+        for found, most in zip(windows, longest, strict=True)
+    ]
+    source = _side_by_side(step, source, windows)
+    return step.move(MaxPool(name=step.name, inputs=(source.source,), **_apart(tuple(longest))), source)
+
+
+def _adaptive(size: int, count: int) -> list[list[int]]:
+    """The positions of PyTorch's adaptive windows along a dimension."""
+    return [list(range(at * size // count, -(-(at + 1) * size // count))) for at in range(count)]
+
+
+def _side_by_side(step: Step, source: Codes, windows: list[list[list[int]]]) -> Codes:
+    """The positions of windows one after the other, along each dimension."""
+    for axis, found in enumerate(windows, start=1):
+        places = [place for window in found for place in window]
+        source = gathered(step, source, axis, places, step.builder.free(f"{step.name}.axis{axis}"))
+    return source
+
+
+def _apart(kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Windows side by side."""
+    return {"kernel": kernel, "stride": kernel, "padding": (0,) * len(kernel)}
 
 
 def total(step: Step, x: Codes | Raw, dim: Any = None, keepdim: bool = False) -> Codes:
     """`x.sum((2, 3))`: sums over all positions."""
-    return _over_space(step, step.codes(x), dim, keepdim, 0)
+    return _over_space(step, step.codes(x), dim, keepdim, 1)
 
 
 def mean(step: Step, x: Codes | Raw, dim: Any = None, keepdim: bool = False) -> Codes:
     """`x.mean((2, 3))`: averages over all positions."""
     source = step.codes(x)
-    return _over_space(step, source, dim, keepdim, _shift(step, math.prod(source.type.shape[1:])))
+    return _over_space(step, source, dim, keepdim, math.prod(source.type.shape[1:]))
 
 
-def _over_space(step: Step, source: Codes, dim: Any, keepdim: bool, shift: int) -> Codes:
+def _over_space(step: Step, source: Codes, dim: Any, keepdim: bool, count: int) -> Codes:
     rank = len(source.type.shape) + 1
     dims = tuple(range(rank)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     if rank < 3 or sorted(d % rank for d in dims) != list(range(2, rank)):
         step.refuse(f"it reduces dimensions {dims} of {rank}", "reduce all positions of each channel")
-    if not keepdim:
-        return step.put(GlobalSum(name=step.name, inputs=(source.source,), shift=shift), source)
-    space = source.type.shape[1:]
-    nothing = (0,) * len(space)
-    window = {"kernel": space, "stride": space, "padding": nothing}
-    return step.put(SumPool(name=step.name, inputs=(source.source,), **window, shift=shift), source)
+    if keepdim:
+        return _averaged(step, source, _apart(source.type.shape[1:]), count)
+    shift, divisor = _shift_and_divisor(count)
+    found = step.put(GlobalSum(name=step.name, inputs=(source.source,), shift=shift), source)
+    return replace(found, divisor=divisor)
 
 
 def _window(
-    step: Step, source: Codes, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+    step: Step, source: Codes, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> dict[str, tuple[int, ...]]:
-    """Kernel, stride and padding, one number a dimension."""
+    """Kernel, stride, padding and dilation, one number a dimension; at the end as much padding as the result needs."""
     rank = len(source.type.shape) - 1
-    if ceil_mode or set(_each(dilation, rank)) != {1}:
-        step.refuse("it pools with ceil_mode or dilation", "pool without them")
     kernel = _each(kernel_size, rank)
-    return {
-        "kernel": kernel,
-        "stride": kernel if stride in (None, ()) else _each(stride, rank),
-        "padding": _each(padding, rank),
-    }
+    strides = kernel if stride in (None, ()) else _each(stride, rank)
+    pads, dilations = _each(padding, rank), _each(dilation, rank)
+    needed = [
+        (count - 1) * s + d * (k - 1) + 1 - size - p
+        for count, s, d, k, size, p in zip(
+            step.shape[1:], strides, dilations, kernel, source.type.shape[1:], pads, strict=True
+        )
+    ]
+    # More than in front only with ceil_mode.
+    trailing = tuple(max(p, need) for p, need in zip(pads, needed, strict=True))
+    return {"kernel": kernel, "stride": strides, "padding": pads, "trailing": trailing, "dilation": dilations}
 
 
 def _each(value: Any, rank: int) -> tuple[Any, ...]:
@@ -105,14 +164,9 @@ def _each(value: Any, rank: int) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
 
 
-def _shift(step: Step, positions: int) -> int:
-    """log2 of the divisor of an average."""
-    if positions & (positions - 1):
-        step.refuse(
-            f"an average over {positions} positions is no integer times a power of two",
-            "use GlobalSumPool, or a window of 2, 4, 8, .. positions",
-        )
-    return positions.bit_length() - 1
+def _shift_and_divisor(count: int) -> tuple[int, int]:
+    """An average over `count` positions is the sum times 2**-shift, or else divided where it is used."""
+    return (0, count) if count & (count - 1) else (count.bit_length() - 1, 1)
 
 
 def _max_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
@@ -132,6 +186,10 @@ def _adaptive_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
     return adaptive_average(step, x, module.output_size)
 
 
+def _adaptive_max_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
+    return adaptive_maximum(step, x, module.output_size, module.return_indices)
+
+
 def _global_sum(step: Step, x: Codes | Raw, module: GlobalSumPool) -> Codes:
     source = step.codes(x)
     return step.put(GlobalSum(name=step.name, inputs=(source.source,), shift=module.shift), source)
@@ -139,15 +197,19 @@ def _global_sum(step: Step, x: Codes | Raw, module: GlobalSumPool) -> Codes:
 
 RULES = Rules(
     modules={
-        **dict.fromkeys((MaxPool2d, nn.MaxPool1d, nn.MaxPool2d), _max_layer),
-        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _average_layer),
-        **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive_layer),
+        **dict.fromkeys((MaxPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_layer),
+        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_layer),
+        **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_layer),
+        **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_max_layer),
         GlobalSumPool: _global_sum,
     },
     functions={
-        **dict.fromkeys((F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d, max_pool2d), max_pool),
-        **dict.fromkeys((F.avg_pool1d, F.avg_pool2d), average_pool),
-        **dict.fromkeys((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d), adaptive_average),
+        **dict.fromkeys(
+            (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, max_pool2d), max_pool
+        ),
+        **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), average_pool),
+        **dict.fromkeys((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), adaptive_average),
+        **dict.fromkeys((F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d), adaptive_maximum),
         **dict.fromkeys((torch.sum, "sum"), total),
         **dict.fromkeys((torch.mean, "mean"), mean),
     },

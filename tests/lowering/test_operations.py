@@ -1,0 +1,152 @@
+"""Shapes, places, products and averages in every spelling: each lowers, and all engines give PyTorch's integers."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import maqd
+from maqd.graph import Graph, container
+from maqd.lowering import TorchEngine, lower
+from maqd.nn import IntegerInput, LayerBatchNorm, NormActivation, QuantActivation, QuantConv2d, Quantizer, QuantLinear
+from maqd.numerics.states import States
+from maqd.runtime import NativeEngine
+from maqd.runtime.onnxruntime import OnnxRuntime
+from maqd.runtime.verify import verify
+
+FOUR = Quantizer(states=States(count=4, signed=False))
+SIGNED = Quantizer(states=States(count=7, signed=True), step=0.5)
+EXAMPLE = torch.zeros(1, 3, 6, 9, dtype=torch.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 6, 9), dtype=np.uint8)
+
+
+class Net(nn.Module):
+    """Codes -3 .. 3 of shape 8 x 6 x 9, that a function or a layer is applied to."""
+
+    def __init__(self, function: Callable[..., object], *layers: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.input = IntegerInput()
+        self.conv = QuantConv2d(3, 8, 3, padding=1)
+        self.act = NormActivation(LayerBatchNorm(8), SIGNED)
+        self.norm = NormActivation(LayerBatchNorm(8), FOUR)
+        self.requantize = QuantActivation(FOUR)
+        self.head = QuantLinear(8, 5, bias=True)
+        self.layers = nn.ModuleList(layers)
+        self.function = function
+        self.act.norm.running_var.fill_(0.1)
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(self, self.act(self.conv(self.input(x))))
+
+
+def equal(function: Callable[..., object], *layers: nn.Module) -> tuple[Net, Graph]:
+    network = Net(function, *layers).eval()
+    lowered = lower(network, EXAMPLE)
+    graph = container.from_bytes(container.to_bytes(lowered.graph))
+    assert all(report.mismatches == 0 for report in lowered.activations)
+    engines = [TorchEngine(network, graph), NativeEngine(graph), OnnxRuntime(graph)]
+    result = verify(graph, engines, [IMAGES])
+    assert result.ok, result
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(IMAGES))
+    found = engines[1].scores(IMAGES)
+    if isinstance(wanted, Tensor) and isinstance(found, np.ndarray):
+        np.testing.assert_array_equal(found, wanted.numpy())
+    return network, graph
+
+
+MOVES: dict[str, Callable[[Net, Tensor], object]] = {
+    "slices": lambda _, x: x[:, 1:7:2, :, 3:],
+    "a row": lambda _, x: x[:, :, 2],
+    "a channel, Ellipsis and None": lambda _, x: x[:, -1, ..., None],
+    "narrow and flip": lambda _, x: x.narrow(1, 2, 4).flip(3),
+    "roll": lambda _, x: torch.roll(x, shifts=(1, -2), dims=(2, 3)),
+    "pad": lambda _, x: F.pad(x, (1, 2, 0, 3)),
+    "pad with a constant and crop": lambda _, x: F.pad(x, (-1, 2), value=-1.5),
+    "pad with copies": lambda _, x: F.pad(x, (2, 2, 1, 0), mode="replicate"),
+    "pad with reflections": lambda _, x: F.pad(input=x, pad=(2, 2, 1, 1), mode="reflect"),
+    "permute": lambda _, x: x.permute(0, 2, 3, 1),
+    "transposes": lambda _, x: torch.transpose(x, 1, -1).movedim(2, 1),
+    "reshape": lambda _, x: x.reshape(x.size(0), 4, -1, 3),
+    "channel shuffle by hand": lambda _, x: (
+        x.view(x.shape[0], 2, 4, *x.shape[2:]).transpose(1, 2).contiguous().view(x.shape[0], 8, *x.shape[2:])
+    ),
+    "channel shuffle": lambda _, x: torch.channel_shuffle(x, 4),
+    "chunk and concatenate": lambda _, x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "chunk and unpack": lambda _, x: chunked(x),
+    "split": lambda _, x: torch.split(x, [3, 5], dim=1)[1],
+    "stack": lambda _, x: torch.stack([x, x], dim=2).flatten(1, 2),
+    "nearest": lambda _, x: F.interpolate(x, scale_factor=2),
+    "nearest to a size": lambda _, x: F.interpolate(x, size=(7, 5), mode="nearest-exact"),
+    "bilinear": lambda _, x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "pixel shuffle": lambda _, x: torch.pixel_shuffle(x, 2),
+    "repeat": lambda _, x: x.repeat(1, 2, 1, 3),
+    "repeat interleaved": lambda _, x: torch.repeat_interleave(x, 3, dim=2),
+    "product": lambda _, x: x * x,
+    "gate": lambda _, x: x.mul(x[:, :, :1, :1]),
+    "max with ceil_mode": lambda _, x: F.max_pool2d(x, 4, 3, ceil_mode=True),
+    "dilated max": lambda _, x: F.max_pool2d(x, 2, 1, 1, dilation=2),
+    "adaptive max": lambda _, x: F.adaptive_max_pool2d(x, (4, 2)),
+    "adaptive average of overlapping windows": lambda _, x: F.adaptive_avg_pool2d(x[:, :, :5, :7], (4, 6)),
+    "average over 9": lambda _, x: F.avg_pool2d(x, 3),
+    "mean over 54": lambda _, x: x.mean((2, 3)),
+    "average over 9, flattened": lambda _, x: F.avg_pool2d(x, 3).flatten(1),
+    "average over 9 and activation": lambda net, x: net.norm(F.avg_pool2d(x, 3, 1, 1)),
+    "mean over 54 and activation": lambda net, x: net.head(net.requantize(x.mean((2, 3)))),
+    "maxima of averages": lambda net, x: net.norm(F.max_pool2d(F.avg_pool2d(x, 3, 1), 2)),
+}
+
+
+def chunked(x: Tensor) -> Tensor:
+    first, second, *_ = torch.chunk(x, 4, dim=1)
+    return first + second
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_functions_lower_to_the_same_integers(name: str):
+    equal(MOVES[name])
+
+
+LAYERS: dict[str, nn.Module] = {
+    "Upsample": nn.Upsample(scale_factor=3),
+    "bilinear Upsample": nn.Upsample(scale_factor=2, mode="bilinear"),
+    "ZeroPad2d": nn.ZeroPad2d((1, 0, 2, 3)),
+    "ConstantPad2d": nn.ConstantPad2d(1, 2.5),
+    "ReplicationPad2d": nn.ReplicationPad2d(2),
+    "ChannelShuffle": nn.ChannelShuffle(2),
+    "PixelShuffle": nn.PixelShuffle(2),
+    "MaxPool2d": nn.MaxPool2d(3, 2, 1, dilation=2, ceil_mode=True),
+    "AdaptiveMaxPool2d": nn.AdaptiveMaxPool2d((5, None)),
+    "AvgPool2d": nn.AvgPool2d((3, 5), 1, (1, 2)),
+    "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d(1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_lower_to_the_same_integers(name: str):
+    equal(lambda net, x: net.layers[0](x), LAYERS[name])
+
+
+REFUSED: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
+    "an average into a layer": (lambda net, x: net.head(x.mean((2, 3))), "its input is an average over 54 positions"),
+    "a sum of averages": (lambda _, x: F.avg_pool2d(x, 3, 1, 1) + x, "its input is an average over 9 positions"),
+    "two divisions": (lambda _, x: F.adaptive_avg_pool2d(x, (2, 3)), "PyTorch divides its sums over"),
+    "partial windows": (lambda _, x: F.avg_pool2d(x, 4, 3, ceil_mode=True), "its divisor depends on the position"),
+    "a constant off the grid": (lambda _, x: F.pad(x, (1, 1), value=0.3), "it pads with 0.3, no multiple of 2^-1"),
+    "bilinear to a size": (lambda _, x: F.interpolate(x, size=(8, 9), mode="bilinear"), "it interpolates with mode"),
+    "a part of the batch": (lambda _, x: x[1:], "it takes a part of the batch"),
+    "the batch moved": (lambda _, x: x.transpose(0, 1), "it moves the batch"),
+    "a number times": (lambda _, x: x * 0.5, "it multiplies by the number 0.5"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_integer_form_is_refused(name: str):
+    function, reason = REFUSED[name]
+    refusals = maqd.check(Net(function), EXAMPLE)
+    assert len(refusals) == 1
+    assert refusals[0].reason.startswith(reason)
