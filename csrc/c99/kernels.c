@@ -14,6 +14,15 @@ static inline void overlap(int32_t start, int32_t kernel, int32_t dilation, int3
     *last = high;
 }
 
+/* C99's restrict, which C++ has under other names only. */
+#if defined(__GNUC__)
+#define MAQD_RESTRICT __restrict__
+#elif defined(__cplusplus)
+#define MAQD_RESTRICT
+#else
+#define MAQD_RESTRICT restrict
+#endif
+
 /* Before a loop that compilers are not to unroll; older ones do not know how to say it. */
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
 #define MAQD_ROLLED _Pragma("GCC unroll 1")

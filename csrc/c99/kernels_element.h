@@ -8,17 +8,17 @@
 #define TYPED(name) MAQD_PASTE(name, MAQD_SUFFIX)
 
 static void TYPED(widen)(const void *x, int32_t zero, size_t count, int32_t *y) {
-    const MAQD_TYPE *from = x;
+    const MAQD_TYPE *from = (const MAQD_TYPE *)x;
     for (size_t i = 0; i < count; i++) y[i] = from[i] - zero;
 }
 
 static void TYPED(narrow)(const int32_t *x, size_t count, int32_t zero, void *y) {
-    MAQD_TYPE *to = y;
+    MAQD_TYPE *to = (MAQD_TYPE *)y;
     for (size_t i = 0; i < count; i++) to[i] = (MAQD_TYPE)(x[i] + zero);
 }
 
 static void TYPED(add_shifted)(int32_t *y, int32_t shift, const void *x, int32_t zero, int32_t x_shift, size_t count) {
-    const MAQD_TYPE *from = x;
+    const MAQD_TYPE *from = (const MAQD_TYPE *)x;
     for (size_t i = 0; i < count; i++) y[i] = shifted(y[i], shift) + shifted(from[i] - zero, x_shift);
 }
 
@@ -47,7 +47,7 @@ static void TYPED(add_shifted)(int32_t *y, int32_t shift, const void *x, int32_t
                         continue;                                                                                     \
                     }                                                                                                 \
                     for (int32_t g = 0; g < conv->groups; g++) {                                                      \
-                        int32_t *restrict to = y + (size_t)g * outputs;                                               \
+                        int32_t *MAQD_RESTRICT to = y + (size_t)g * outputs;                                          \
                         for (size_t c = 0; c < inputs; c++, from += outputs) {                                        \
                             const int32_t value = in[(size_t)g * inputs + c] - conv->x.zero;                          \
                             if (value == 0) continue;                                                                 \
@@ -85,7 +85,7 @@ static void TYPED(max_pool_row)(const maqd_tensor *shape, const maqd_window *w, 
                                 int32_t row, void *y) {
     const size_t channels = (size_t)shape->channels, row_step = (size_t)shape->columns * channels;
     const int32_t top = row * w->stride_rows - w->padding_rows;
-    MAQD_TYPE *to = y;
+    MAQD_TYPE *to = (MAQD_TYPE *)y;
     int32_t first_row, last_row;
     overlap(top, w->kernel_rows, 1, shape->rows, &first_row, &last_row);
     for (int32_t column = 0; column < columns; column++) {
@@ -124,8 +124,8 @@ static void TYPED(sum_pool_row)(const maqd_tensor *shape, const maqd_window *w, 
 }
 
 static void TYPED(transpose)(const void *x, size_t height, size_t width, void *y) {
-    const MAQD_TYPE *from = x;
-    MAQD_TYPE *to = y;
+    const MAQD_TYPE *from = (const MAQD_TYPE *)x;
+    MAQD_TYPE *to = (MAQD_TYPE *)y;
     if (height == 3) { /* images */
         for (size_t i = 0; i < width; i++, to += 3) {
             to[0] = from[i];

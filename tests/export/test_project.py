@@ -22,7 +22,9 @@ from maqd.plan import Step, make_plan
 from maqd.runtime import c99
 from maqd.runtime.c99 import WARNINGS, CEngine
 
-FILES = ["CMakeLists.txt", "Makefile", "README.md", "maqd_model.c", "maqd_model.h", "maqd_selftest.c"]
+FILES = [
+    "CMakeLists.txt", "Makefile", "README.md", "library.properties", "maqd_model.c", "maqd_model.h", "maqd_selftest.c",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -52,6 +54,18 @@ def test_the_command_writes_a_project_that_tests_itself(graph: Path, tmp_path: P
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert "2 images: the same integers" in done.stdout
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_the_text_is_c_and_c_plus_plus_of_every_age(strategy: Strategy, tmp_path: Path) -> None:
+    (tmp_path / "maqd_model.h").write_text(export_c99(every_node(), strategy=strategy).files["maqd_model.h"])
+    (tmp_path / "model.c").write_text(export_c99(every_node(), strategy=strategy).files["maqd_model.c"])
+    flags = [flag for flag in WARNINGS if not flag.startswith("-std")]
+    for language, standards in (("c", ("c99", "c11")), ("c++", ("c++11", "c++17", "c++20"))):
+        for standard in standards:
+            command = ["gcc", "-x", language, f"-std={standard}", *flags, "-fsyntax-only", "model.c"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[:2000]
 
 
 def test_cmake_builds_and_tests_it(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from maqd.bench import int8
 from maqd.bench.qemu import BOARDS, Bench, Tally, check_board, cycles
 from maqd.errors import EngineError
 from maqd.export.c99 import Exported, Strategy, Target, export_c99
+from maqd.export.c99.examples import OPTIMIZATION
 from maqd.export.c99.operations import Operation, Weighted, step_of
-from maqd.export.c99.project import OPTIMIZATION
 from maqd.graph import Graph
 from maqd.runtime.numpy import NumpyEngine
 
@@ -171,7 +171,8 @@ def emulate(exported: Exported, target: Target, *, prefix: str = "maqd") -> Emul
         root = Path(folder)
         bench = Bench(root, target, OPTIMIZATION)
         for name, text in exported.files.items():
-            (root / name).write_text(text)
+            if name.endswith((".c", ".h")):
+                (root / name).write_text(text)
         model = bench.compile(f"{prefix}_model.c", "model.o", "-fstack-usage", "-include", "mark.h")
         flash, ram = bench.sizes([model], f"{prefix}_run")
         check_board(bench.board, flash=flash, ram=ram)

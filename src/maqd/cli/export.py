@@ -11,7 +11,7 @@ from maqd.cli.arguments import take_settings
 from maqd.cli.graphs import load_graph
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.verify import inputs_of, open_against
-from maqd.export.c99 import Strategy, Target, export_c99, save_c99
+from maqd.export.c99 import Example, Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS, is_prefix
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
@@ -31,7 +31,7 @@ class Format(enum.Enum):
 BELONGS = {
     "profile": Format.ONNX,
     "flavour": Format.QONNX,
-    **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "against"), Format.C99),
+    **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "example", "against"), Format.C99),
 }
 """Options of one format only."""
 
@@ -40,7 +40,7 @@ def command(arguments: list[str]) -> int:
     """Run `maqd export`; the exit status."""
     parser = Options(
         usage="maqd export GRAPH --to {onnx,qonnx,c99} -o PATH [--profile NAME | --flavour NAME | --strategy NAME "
-        "--target NAME ... [--against RUN]] [--json] [--data.KEY VALUE ...]",
+        "--target NAME ... [--example NAME] [--against RUN]] [--json] [--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
@@ -72,6 +72,11 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--prefix", metavar="NAME", help="of C99: what all names begin with (maqd)")
     parser.add_argument("--flash", metavar="BYTES", help="of C99: flash there is, as 65536 or 64K, if not the target's")
     parser.add_argument("--ram", metavar="BYTES", help="of C99: RAM there is, if not the target's")
+    parser.add_argument(
+        "--example",
+        choices=[example.value for example in Example],
+        help="of C99: also a minimal program, for a bare processor (runs in QEMU) or as an Arduino sketch",
+    )
     parser.add_argument(
         "--against",
         metavar="RUN",
@@ -126,6 +131,7 @@ def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]])
         flash=_bytes("flash", options.flash),
         ram=_bytes("ram", options.ram),
         samples=samples,
+        example=None if options.example is None else Example(options.example),
     )
     save_c99(exported, options.output)
     return {"kind": strategy.value, "bytes_of_tables": exported.table_bytes, "bytes_of_RAM": exported.arena_bytes}

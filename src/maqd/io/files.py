@@ -37,7 +37,7 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
     Args:
         path: The directory.
-        files: Their bytes by name.
+        files: Their bytes by name, which may have folders in it.
 
     Raises:
         OSError: It could not be written; nothing is left of it. Its `filename` is `path`.
@@ -46,6 +46,7 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
     try:
         temporary.mkdir()
         for name, data in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             with (temporary / name).open("wb") as file:
                 file.write(data)
                 file.flush()

@@ -176,7 +176,7 @@ def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
     """A call up to its first argument of gather or slide, which layers with the same inputs can share."""
     rows, g = rows_struct(conv), _geometry(w, index, conv)
     if not w.sharing and not _repeated(w, conv):
-        return f"maqd_{what}(&{g}, &(const maqd_rows){rows}, "
+        return f"maqd_{what}(&{g}, &{w.constant('maqd_rows', f'r{index}', rows)}, "
     more = ", int32_t *slot" if what == "slide" else ""
     bits = w.program.stored(conv.step.links.inputs[0]).bits
     variable, used, name = "const maqd_events *g, ", "g", f"{what}_{bits}_{int(conv.rows.ones)}_{conv.unit}"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from maqd import __version__
 from maqd.errors import ExportError
 from maqd.export.c99.ends import shape_in_memory
+from maqd.export.c99.examples import OPTIMIZATION, Example, example_files, library_properties
 from maqd.export.c99.operations import Weighted, step_of
 from maqd.export.c99.program import Program, Strategy, make_program
 from maqd.export.c99.quantize import quantized, quantizer, write_quantizers
@@ -25,9 +26,6 @@ VECTORS = 2
 
 STACK = 512
 """Bytes that a function of the program may need on the stack; the Makefile asks the compiler to check."""
-
-OPTIMIZATION = "-O2"
-"""What compilers are asked for; -Os makes programs 1 to 5% smaller and 25% slower."""
 
 CODE = 4096, 1024
 """Bytes of code that are expected, and more of them for each layer; the compiler decides."""
@@ -72,6 +70,7 @@ def export_c99(
     flash: int | None = None,
     ram: int | None = None,
     samples: Sequence[NDArray[np.generic]] | None = None,
+    example: Example | None = None,
 ) -> Exported:
     """A graph as a C99 program; the same text for the same arguments.
 
@@ -82,6 +81,7 @@ def export_c99(
         prefix: Of all names that are visible outside, and of the files' names.
         flash, ram: Bytes there are, instead of the target's.
         samples: An array for each input, N x its shape, for the self-test; random ones by default.
+        example: A minimal program to add, or None.
 
     Raises:
         ExportError: The prefix is no identifier, or the network does not fit the memory.
@@ -101,6 +101,8 @@ def export_c99(
         "Makefile": _makefile(prefix, target),
         "CMakeLists.txt": _cmake(prefix, [name for name in quantizers if name.endswith(".c")]),
         "README.md": _readme(program, source, prefix, target),
+        "library.properties": library_properties(prefix, __version__),
+        **({} if example is None else example_files(example, program, target, prefix, vectors)),
     }
     return Exported(
         files=files, table_bytes=source.table_bytes, arena_bytes=program.arena, source=source, program=program

@@ -105,9 +105,11 @@ def write_selftest(prefix: str, program: Program, source: Source, vectors: Vecto
         for end, values in zip(ends.outputs, vectors.outputs, strict=True)
     )
     return f"""/* Test vectors of the network and the program that checks them. See README.md.
+ * The Arduino IDE, which compiles every file of a library, leaves it out.
  *
  * Compiled with MAQD_TRACE, together with the network, it compares every tensor, by a hash of its values.
  * MAQD_NO_MAIN leaves out main, which prints and so needs a C library. */
+#ifndef ARDUINO
 #include "{prefix}_model.h"
 
 #include <stdint.h>
@@ -173,6 +175,7 @@ int main(void) {{
     printf("{what} %d: {"the logits differ" if ends.plain else "an output differs"}\\n", (int)image);
     return 1;
 }}
+#endif
 #endif
 """
 

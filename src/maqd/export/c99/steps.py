@@ -99,7 +99,7 @@ def concatenation(w: Writer, index: int, step: ConcatStep) -> list[str]:
     lengths = [axis.channels * axis.inner for axis in step.axes]
     lines = [
         w.sums(index),
-        f"    {TYPES[y.bits]} *to = {w.at(y)};",
+        f"    {TYPES[y.bits]} *to = ({TYPES[y.bits]} *){w.at(y)};",
         f"    for (int32_t i = 0; i < {step.axes[0].outer}; i++) {{",
     ]
     for buffer, shift, length in zip(step.links.inputs, step.shifts, lengths, strict=True):
@@ -140,7 +140,10 @@ def product(w: Writer, index: int, step: MultiplyStep) -> list[str]:
 def move(w: Writer, index: int, step: MoveStep) -> list[str]:
     """Nested loops, one a table; a table that only counts needs none."""
     x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
-    lines = [f"    {TYPES[y.bits]} *to = {w.at(y)};", f"    const {TYPES[x.bits]} *const from = {w.at(x)};"]
+    lines = [
+        f"    {TYPES[y.bits]} *to = ({TYPES[y.bits]} *){w.at(y)};",
+        f"    const {TYPES[x.bits]} *const from = (const {TYPES[x.bits]} *){w.at(x)};",
+    ]
     places, filled = [], []
     for level, table in enumerate(step.tables):
         indent, i = "    " * (level + 1), f"i{level}"

@@ -1,0 +1,92 @@
+"""Minimal programs beside an exported network: they build, run, and compute the interpreter's integers."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from graphs import every_node
+
+from maqd.cli import main
+from maqd.errors import ExportError
+from maqd.export.c99 import Example, Strategy, Target, export_c99, save_c99
+from maqd.export.c99.boards import BOARDS
+from maqd.graph import container
+
+CORE = Path("/usr/share/arduino/hardware/arduino/avr")
+CHIP = "atmega2560"
+
+
+@pytest.mark.parametrize("target", [Target.CORTEX_M0PLUS, Target.CORTEX_M4, Target.CORTEX_M33, Target.RV32])
+def test_a_bare_processor(target: Target, tmp_path: Path) -> None:
+    tools = target.device.compiler, BOARDS[target].emulator, "make"
+    if not all(map(shutil.which, tools)):
+        pytest.skip(f"needs {', '.join(tools)}")
+    container.save(every_node(), tmp_path / "net.maqd")
+    arguments = ["export", str(tmp_path / "net.maqd"), "--to", "c99", "-o", str(tmp_path / "program")]
+    assert main([*arguments, "--target", target.value, "--example", "bare", "--prefix", "net"]) == 0
+    done = subprocess.run(
+        ["make", "-s", "run"],
+        cwd=tmp_path / "program" / "example",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the same integers; class " in done.stdout + done.stderr
+    assert "warning" not in done.stderr
+
+
+def test_a_bare_processor_must_be_named() -> None:
+    with pytest.raises(
+        ExportError, match="needs a processor, got target 'generic'; name one with --target: cortex-m0plus"
+    ):
+        export_c99(every_node(), example=Example.BARE)
+
+
+@pytest.mark.skipif(
+    not CORE.is_dir() or not all(map(shutil.which, ("avr-g++", "simavr"))),
+    reason="needs Debian's packages arduino-core-avr, gcc-avr, avr-libc and simavr",
+)
+def test_a_sketch(tmp_path: Path) -> None:
+    save_c99(export_c99(every_node(), strategy=Strategy.SIZE, example=Example.ARDUINO), tmp_path / "net")
+    sketch = "#include <Arduino.h>\n" + (tmp_path / "net" / "examples" / "Run" / "Run.ino").read_text()
+    (tmp_path / "sketch.cpp").write_text(sketch)
+    flags = [
+        f"-mmcu={CHIP}", "-DF_CPU=16000000L", "-DARDUINO=10819", "-DARDUINO_AVR_MEGA2560", "-DARDUINO_ARCH_AVR", "-Os",
+        "-ffunction-sections", "-fdata-sections", f"-I{CORE / 'cores' / 'arduino'}", f"-I{CORE / 'variants' / 'mega'}",
+        f"-I{tmp_path / 'net'}",
+    ]  # fmt: skip
+    # Debian's avr-gcc does not take strings made of floats.
+    core = [path for path in sorted((CORE / "cores" / "arduino").glob("*.c*")) if path.name != "WString.cpp"]
+    own = [tmp_path / "sketch.cpp", *sorted((tmp_path / "net").glob("*.c"))]
+    objects = []
+    for place, source in enumerate([*core, *own]):
+        options = ["-std=gnu++11", "-fpermissive", "-fno-exceptions", "-fno-threadsafe-statics"]
+        compiler = ["avr-gcc", "-std=gnu11"] if source.suffix == ".c" else ["avr-g++", *options]
+        objects.append(f"{place}.o")
+        command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[:2000]
+    command = ["avr-gcc", f"-mmcu={CHIP}", "-Os", "-Wl,--gc-sections", *objects, "-lm", "-o", "sketch.elf"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:2000]
+    assert "the same integers; class" in _serial(["simavr", "-m", CHIP, "-f", "16000000", "sketch.elf"], tmp_path)
+
+
+def _serial(command: list[str], folder: Path) -> str:
+    """What a sketch prints in its first line, or within a minute; sketches never end."""
+    with (folder / "serial.txt").open("w+") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        try:
+            for _ in range(600):
+                time.sleep(0.1)
+                text = (folder / "serial.txt").read_text(errors="replace")
+                if "milliseconds" in text or process.poll() is not None:
+                    break
+        finally:
+            process.kill()
+            process.wait()
+    return text
