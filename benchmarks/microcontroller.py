@@ -257,6 +257,8 @@ def draw(drawn: dict[str, tuple[Measurement, Yardstick]], file: Path) -> None:
         axis.set_xticks(place, [layer.names[0] for layer in layers], rotation=90, fontsize=7)
         axis.set_title(name)
         axis.set_yscale("log")
+        axis.set_ylim(0.1, 10)
+        axis.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel("instructions of a multiply-add, Cortex-M4")
     axes[0][0].legend(loc="upper right", fontsize=8)
