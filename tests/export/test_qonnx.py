@@ -23,13 +23,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
-    from qonnx.transformation.infer_shapes import InferShapes
 
 
 def execute(graph: Graph, flavour: Flavour, images: np.ndarray) -> np.ndarray:
-    wrapper = ModelWrapper(qonnx_model(graph, flavour)).transform(InferShapes())
+    wrapper = ModelWrapper(qonnx_model(graph, flavour))
     given, found = graph.input.key, graph.output.key
-    return np.concatenate([execute_onnx(wrapper, {given: images[i : i + 1]})[found] for i in range(len(images))])
+    return np.concatenate(
+        [execute_onnx(wrapper, {given: images[i : i + 1].astype(np.float32)})[found] for i in range(len(images))]
+    )
 
 
 def network(act_states: int, weight_states: int, architecture: Architecture = Architecture.DIGITS) -> torch.nn.Module:
@@ -104,15 +105,15 @@ def test_a_failed_export_leaves_no_file(tmp_path: Any):
 
 
 @pytest.mark.parametrize("flavour", list(Flavour))
-def test_weights_are_narrow_and_rounding_is_down(flavour: Flavour):
+def test_weights_are_narrow_and_no_rounding_mode_of_halves_matters(flavour: Flavour):
     graph = lower(network(4, 3), torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).graph
     model = qonnx_model(graph, flavour)
     weights = [tensor for tensor in model.graph.initializer if tensor.name.endswith(".weight")]
     assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.INT8}
     quants = [node for node in model.graph.node if node.op_type == "Quant"]
     attributes = [{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} for node in quants]
-    assert {entry["rounding_mode"] for entry in attributes} == {b"FLOOR"}
-    assert len(quants) == 4 + (3 if flavour is Flavour.QUANT else 0)
+    assert {entry["rounding_mode"] for entry in attributes} == {b"ROUND"}
+    assert len(quants) == 5 + (3 if flavour is Flavour.QUANT else 0)
     assert sum(node.op_type == "MultiThreshold" for node in model.graph.node) == (0 if flavour is Flavour.QUANT else 3)
 
 

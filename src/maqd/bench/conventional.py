@@ -81,7 +81,6 @@ class _Emitter(Writer):
                 self.value(self.graph.input.key, kinds.UINT8 if self.int8 else kinds.FLOAT, "N", self.graph.input.shape)
             ],
             outputs=[self.value(output, kinds.FLOAT, "N", shape)],
-            values=[],
             opsets={"": versions.opset},
             ir=versions.ir,
         )

@@ -36,13 +36,35 @@ class QonnxEmitter(Writer):
         self.types = graph.types
         self.flavour = flavour
 
+    def drop_copies(self) -> None:
+        """Remove operators that only copy: hls4ml loses an output that is one."""
+        results = {node.key for node in self.graph.outputs}
+        names: dict[str, str] = {}
+        kept = []
+        given = {node.key for node in self.graph.inputs}
+        for made in self.nodes:
+            if made.op_type == "Identity" and made.output[0] not in results:
+                source: str = made.input[0]
+                names[made.output[0]] = names.get(source, source)
+            else:
+                kept.append(made)
+        for made in kept:
+            made.input[:] = [names.get(name, name) for name in made.input]
+        # What an output copies gets the output's name, where nothing else is called so.
+        last = {made.input[0]: made.output[0] for made in reversed(kept) if made.op_type == "Identity"}
+        last = {source: key for source, key in last.items() if source not in given}
+        self.nodes = [made for made in kept if made.op_type != "Identity" or last.get(made.input[0]) != made.output[0]]
+        for made in self.nodes:
+            made.input[:] = [last.get(name, name) for name in made.input]
+            made.output[:] = [last.get(name, name) for name in made.output]
+
     def float_constant(self, values: Any, name: str) -> str:
         """A float32 initializer."""
         return self.constant(values, np.float32, name)
 
-    def quant(self, source: str, output: str, bits: int, *, signed: bool) -> str:
-        """A Quant node on integers: scale 1, zero point 0, rounding down, the narrow range if signed."""
+    def quant(self, source: str, output: str, bits: int, *, signed: bool, narrow: bool) -> str:
+        """A Quant node on integers: scale 1, zero point 0, rounding to the nearest; a narrow range lacks an end."""
         one, zero = self.float_constant(1, "/one"), self.float_constant(0, "/zero")
         width = self.float_constant(bits, f"/bits{bits}")
-        options = {"signed": int(signed), "narrow": int(signed), "rounding_mode": "FLOOR"}
+        options = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": "ROUND"}
         return self.emit("Quant", [source, one, zero, width], output, domain=DOMAIN, **options)

@@ -61,6 +61,7 @@ def onnx_model(graph: Graph, profile: Profile = Profile.COMPATIBLE, *, layers: b
     graph = with_unique_names(graph)
     emitter = IntegerEmitter(graph, profile, require_onnx())
     for node in graph.nodes:
+        emitter.begin(graph, node)
         ONNX.find(node, f"{node.operation} node {node.name!r}")(emitter, node)
     results = {node.name: node.key for node in graph.outputs}
     if layers:
@@ -74,7 +75,6 @@ def onnx_model(graph: Graph, profile: Profile = Profile.COMPATIBLE, *, layers: b
         outputs=[
             emitter.value(result, kinds.INT32, "N", emitter.types[name].shape) for name, result in results.items()
         ],
-        values=[],
         opsets={"": versions.opset},
         ir=versions.ir,
     )

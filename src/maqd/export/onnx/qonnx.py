@@ -11,7 +11,7 @@ from maqd.export.onnx.float_emitter import DOMAIN, Flavour, QonnxEmitter
 from maqd.export.onnx.names import with_unique_names
 from maqd.export.onnx.rules import activation, io, merging, pooling, shape, weighted
 from maqd.export.onnx.writer import require_onnx
-from maqd.graph import Graph, Output
+from maqd.graph import Graph
 from maqd.graph.rules import Rules
 from maqd.io.files import write_atomically
 
@@ -41,7 +41,7 @@ def save_qonnx(graph: Graph, path: Path | str, flavour: Flavour) -> None:
 
 
 def qonnx_model(graph: Graph, flavour: Flavour) -> Any:
-    """The graph as an `onnx.ModelProto` for one sample: uint8 images to logits, float32 of integer value.
+    """The graph as an `onnx.ModelProto` for one sample: float32 of integer value, stored integers to logits.
 
     Args:
         graph: A valid graph.
@@ -60,18 +60,14 @@ def qonnx_model(graph: Graph, flavour: Flavour) -> Any:
                 f"{node.operation} node {node.name!r} can reach {grid.low} .. {grid.high}, and QONNX computes in "
                 "float32, which is exact below 2^24; use fewer states or export to ONNX"
             )
+        emitter.begin(graph, node)
         QONNX.find(node, f"{node.operation} node {node.name!r}")(emitter, node)
+    emitter.drop_copies()
     kinds = emitter.onnx.TensorProto
-    inner = [
-        emitter.value(node.name, kinds.FLOAT, 1, emitter.types[node.name].shape)
-        for node in graph.nodes
-        if not isinstance(node, Output)
-    ]
     return emitter.assemble(
         graph,
-        inputs=[emitter.value(node.key, emitter.element(node), 1, node.shape) for node in graph.inputs],
+        inputs=[emitter.value(node.key, kinds.FLOAT, 1, node.shape) for node in graph.inputs],
         outputs=[emitter.value(node.key, kinds.FLOAT, 1, emitter.types[node.name].shape) for node in graph.outputs],
-        values=inner,
         opsets={"": OPSET, DOMAIN: 1},
         ir=IR,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maqd import __version__
 from maqd.errors import ExportError
-from maqd.graph import Gather, Graph, Input, Permute, Reshape
+from maqd.graph import Activation, Gather, Graph, Input, Node, Permute, Reshape, Weighted
 from maqd.optional import require
 
 
@@ -34,10 +34,32 @@ class Writer:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self.notes: dict[str, str] = {}
+        """What is known of the graph's node whose operators are being emitted, for viewers."""
+
+    def begin(self, graph: Graph, node: Node) -> None:
+        """Say which node of the graph the next operators belong to."""
+        kind = graph.types[node.name]
+        grid = kind.grid
+        self.notes = {
+            "maqd.node": node.name,
+            "maqd.operation": node.operation,
+            "maqd.codes": f"{grid.low} .. {grid.high}",
+            "maqd.exponent": str(grid.exponent),
+        }
+        if isinstance(node, Weighted):
+            self.notes["maqd.weight_states"] = str(node.weight.states.count)
+        if isinstance(node, Activation):
+            self.notes["maqd.states"] = str(node.states.count)
 
     def emit(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One operator, named like its output."""
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        made = self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes)
+        made.metadata_props.extend(
+            self.onnx.StringStringEntryProto(key=key, value=text) for key, text in self.notes.items()
+        )
+        made.doc_string = ", ".join(f"{key.removeprefix('maqd.')} {value}" for key, value in self.notes.items())
+        self.nodes.append(made)
         return output
 
     def constant(self, values: NDArray[np.generic] | Sequence[float] | float, dtype: type[np.number], name: str) -> str:
@@ -59,17 +81,20 @@ class Writer:
         """ONNX's number of the type of an input's array."""
         return self.onnx.helper.np_dtype_to_tensor_dtype(node.storage.dtype)
 
-    def assemble(self, graph: Graph, *, inputs: Any, outputs: Any, values: Any, opsets: dict[str, int], ir: int) -> Any:
+    def assemble(self, graph: Graph, *, inputs: Any, outputs: Any, opsets: dict[str, int], ir: int) -> Any:
         """The model: what was collected, and what its outputs mean as metadata properties.
 
         Args:
             graph: Where it comes from.
-            inputs, outputs, values: Its tensors, those in between last.
+            inputs, outputs: Its tensors; types and shapes of those in between are inferred.
             opsets: Version of each domain.
             ir: Version of the format.
         """
         helper = self.onnx.helper
-        body = helper.make_graph(self.nodes, "maqd", inputs, outputs, list(self.constants.values()), value_info=values)
+        if ir < 10:  # nodes have no properties there
+            for node in self.nodes:
+                del node.metadata_props[:]
+        body = helper.make_graph(self.nodes, "maqd", inputs, outputs, list(self.constants.values()))
         model = helper.make_model(
             body,
             opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
@@ -84,7 +109,19 @@ class Writer:
         for labels in graph.metadata.labels:
             properties[f"labels.{labels.output}"] = json.dumps(labels.names)
         helper.set_model_props(model, properties)
+        model.graph.value_info.extend(self._between(model))
         return model
+
+    def _between(self, model: Any) -> list[Any]:
+        """Type and shape of every tensor that is neither an input nor an output."""
+        plain = self.onnx.ModelProto()
+        plain.CopyFrom(model)
+        for node in plain.graph.node:
+            if node.domain:  # the operators of QONNX keep type and shape of their first input
+                del node.input[1:], node.attribute[:]
+                node.op_type, node.domain = "Identity", ""
+        found = self.onnx.shape_inference.infer_shapes(plain, check_type=True, strict_mode=True, data_prop=True)
+        return list(found.graph.value_info)
 
     # ---- the same elements in another shape, order or place: `name` is the output, of any type ----
 

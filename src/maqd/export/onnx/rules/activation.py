@@ -89,8 +89,8 @@ def qonnx_activation(e: QonnxEmitter, node: Activation) -> None:
 
 
 def _column(e: QonnxEmitter, node: Activation) -> tuple[int, ...]:
-    """Shape of one value a channel that can be broadcast to a batch."""
-    return (1, *(-1 if d == node.axis else 1 for d in range(len(e.types[node.name].shape))))
+    """Shape of one value a channel that can be broadcast to a batch; hls4ml takes it without the batch."""
+    return tuple(-1 if d == node.axis else 1 for d in range(len(e.types[node.name].shape)))
 
 
 def _codes(e: QonnxEmitter, node: Activation, index: str) -> None:
@@ -137,7 +137,11 @@ def _multi_threshold(e: QonnxEmitter, node: Activation) -> None:
 
 
 def _scaled(e: QonnxEmitter, node: Activation) -> None:
-    """floor(clip(A 2^-K x + B 2^-K, 0, M-1)), if float32 gets that right for every x."""
+    """round(clip(A 2^-K x + B' , 0, M-1)), if float32 gets that right for every x.
+
+    B' = B 2^-K - 1/2 + 2^-(K+1) lies half a step of 2^-K from where floor would step: no value is a half, which tools
+    round in different ways.
+    """
     name, interval = node.name, channel_interval(e.types[node.inputs[0]], node.axis)
     affine = None
     if isinstance(node, FixedPoint):
@@ -151,12 +155,15 @@ def _scaled(e: QonnxEmitter, node: Activation) -> None:
         )
     column, last = _column(e, node), node.states.count - 1
     scale = e.float_constant(_float32(affine.multiplier, affine.shift).reshape(column), f"{name}.scale")
-    offset = e.float_constant(_float32(affine.offset, affine.shift).reshape(column), f"{name}.offset")
+    offset = e.float_constant(_float32(*_centred(affine)).reshape(column), f"{name}.offset")
     scaled = e.emit("Mul", [*node.inputs, scale], f"{name}/scaled")
     real = e.emit("Add", [scaled, offset], f"{name}/real")
-    ends = [e.float_constant(0, "zero"), e.float_constant(last, f"{name}/last")]
-    clipped = e.emit("Clip", [real, *ends], f"{name}/clipped")
-    _codes(e, node, e.quant(clipped, f"{name}/quant", max(1, last.bit_length()), signed=False))
+    bits = max(1, last.bit_length())
+    narrow = last == 2**bits - 2
+    if last < 2**bits - 2:  # the Quant node clips to 2^bits or 2^bits - 1 states
+        ends = [e.float_constant(0, "/zero"), e.float_constant(last, f"{name}/last")]
+        real = e.emit("Clip", [real, *ends], f"{name}/clipped")
+    _codes(e, node, e.quant(real, f"{name}/quant", bits, signed=False, narrow=narrow))
 
 
 def _affine(node: FixedPoint) -> FixedAffine:
@@ -165,13 +172,18 @@ def _affine(node: FixedPoint) -> FixedAffine:
     )
 
 
+def _centred(affine: FixedAffine) -> tuple[NDArray[np.int64], int]:
+    """Offsets of a rounding to the nearest integer in place of the next lower one, and their shift."""
+    return 2 * affine.offset - 2**affine.shift + 1, affine.shift + 1
+
+
 def _float32(values: NDArray[np.int64], shift: int) -> NDArray[np.float32]:
     return np.ldexp(values.astype(np.float64), -shift).astype(np.float32)
 
 
 def _right_in_float32(node: Activation, affine: FixedAffine, interval: Interval) -> bool:
     """Whether the multiplication and addition in float32, fused or not, give the node's index for every integer."""
-    scale, offset = _float32(affine.multiplier, affine.shift), _float32(affine.offset, affine.shift)
+    scale, offset = _float32(affine.multiplier, affine.shift), _float32(*_centred(affine))
     last = node.states.count - 1
     for channel in range(len(scale)):
         x = np.arange(interval.low[channel], interval.high[channel] + 1)
@@ -179,7 +191,7 @@ def _right_in_float32(node: Activation, affine: FixedAffine, interval: Interval)
         apart = x.astype(np.float32) * scale[channel] + offset[channel]
         fused = (x * scale[channel].astype(np.float64) + offset[channel].astype(np.float64)).astype(np.float32)
         for value in (apart, fused):
-            if not np.array_equal(np.floor(np.clip(value, 0, last)), wanted):
+            if not np.array_equal(np.rint(np.clip(value, 0, last)), wanted):
                 return False
     return True
 

@@ -46,13 +46,17 @@ def leave(e: IntegerEmitter, node: Output) -> None:
 
 
 def qonnx_enter(e: QonnxEmitter, node: Input) -> None:
-    """The codes of an input: its integers less zero."""
+    """The codes of an input: its integers, float32 by type and declared by a Quant node, less zero."""
     if node.border is not None:
         raise ExportError(
             f"input node {node.name!r} takes floats, and QONNX has no exact rule for them; export to ONNX"
         )
-    wide = e.emit("Cast", [node.key], f"{node.name}/float", to=e.onnx.TensorProto.FLOAT)
-    e.emit("Sub", [wide, e.float_constant(node.zero, f"{node.name}/zero")], node.name)
+    limits = np.iinfo(node.storage.value)
+    stored = e.quant(node.key, f"{node.name}/stored", limits.bits, signed=limits.min < 0, narrow=False)
+    if node.zero:
+        e.emit("Add", [stored, e.float_constant(-node.zero, f"{node.name}/zero")], node.name)
+    else:
+        e.emit("Identity", [stored], node.name)
 
 
 def qonnx_leave(e: QonnxEmitter, node: Output) -> None:

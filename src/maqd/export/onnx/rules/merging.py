@@ -62,7 +62,7 @@ def _qonnx_aligned(e: QonnxEmitter, node: Aligned) -> list[str]:
     """The inputs, shifted to one unit."""
     found = []
     for place, (source, shift) in enumerate(zip(node.inputs, node.shifts, strict=True)):
-        factor = e.float_constant(math.ldexp(1, shift), f"two{shift}")
+        factor = e.float_constant(math.ldexp(1, shift), f"/two{shift}")
         found.append(e.emit("Mul", [source, factor], f"{node.name}/shifted{place}") if shift else source)
     return found
 

@@ -36,7 +36,9 @@ def geometry(node: Conv) -> dict[str, Any]:
     """The operator's attributes."""
     g = node.geometry
     pads = [*g.padding, *g.trailing]
-    return {"strides": g.stride, "pads": pads, "dilations": g.dilation, "group": node.groups}
+    return {
+        "kernel_shape": g.kernel, "strides": g.stride, "pads": pads, "dilations": g.dilation, "group": node.groups
+    }  # fmt: skip
 
 
 def _weight(e: IntegerEmitter, node: Weighted) -> tuple[str, str]:
@@ -104,7 +106,7 @@ def _qonnx_weight(e: QonnxEmitter, node: Weighted) -> str:
         codes = codes.T
     stored = e.constant(codes, np.int8 if states.high <= 127 else np.int16, name)
     wide = e.emit("Cast", [stored], f"{name}/float", to=e.onnx.TensorProto.FLOAT)
-    return e.quant(wide, f"{name}/quant", states.high.bit_length() + 1, signed=True)
+    return e.quant(wide, f"{name}/quant", states.high.bit_length() + 1, signed=True, narrow=True)
 
 
 def _qonnx_biased(e: QonnxEmitter, node: Weighted, operator: str, **attributes: Any) -> None:
