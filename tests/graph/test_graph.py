@@ -114,6 +114,10 @@ WRONG: dict[str, tuple[Callable[[], Graph], str]] = {
         ),
         "needs 1 or 4 signed integer multipliers below 2\\^29",
     ),
+    "a multiplier of 0": (
+        small(shape=(4,), storage=Storage.F32, border=Border(multiplier=np.array([0]), offset=np.array([0]), shift=0)),
+        "needs multipliers other than 0: it cannot quantize infinities",
+    ),
     "a multiplier without a magnitude in 64 bits": (
         small(
             shape=(4,),

@@ -34,7 +34,7 @@ class Border:
     rounding, to an integer. Infinity is clipped. Not-a-number is an error in Python and the lowest code in ONNX and C.
 
     Args:
-        multiplier: Integers below 2**29 in magnitude, one a channel or one for all.
+        multiplier: Integers other than 0, below 2**29 in magnitude, one a channel or one for all.
         offset: Integers below 2**29 in magnitude, one a channel or one for all.
         shift: 0 .. 62.
         axis: The dimension of the channels in one sample.

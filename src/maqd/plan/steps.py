@@ -244,18 +244,6 @@ class Plan:
     stage_of: tuple[int, ...]
     tensors: dict[str, tuple[Buffer, tuple[int, ...]]]
 
-    @property
-    def input(self) -> Buffer:
-        """The only input; exports to one array ask for it."""
-        (buffer,) = self.inputs
-        return buffer
-
-    @property
-    def result(self) -> Buffer:
-        """The only output."""
-        (buffer,) = self.outputs
-        return buffer
-
     def offset(self, buffer: Buffer) -> int:
         """Where a buffer begins in its arena."""
         return self.stages[self.stage_of[buffer.storage]].arena.offsets[buffer.storage]

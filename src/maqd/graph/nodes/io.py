@@ -86,6 +86,8 @@ class Input(Node):
                 and bool(((values > -MAX_MULTIPLIER) & (values < MAX_MULTIPLIER)).all()),
                 f"needs 1 or {channels} signed integer {what} below 2^29, got {values.dtype} of shape {values.shape}",
             )
+        # Infinity times 0 is not a number.
+        self.require(bool(border.multiplier.all()), "needs multipliers other than 0: it cannot quantize infinities")
         self.require(0 <= border.shift <= 62, f"shift must be in 0 .. 62, got {border.shift}")
 
     def describe(self) -> str:
