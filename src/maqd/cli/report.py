@@ -144,12 +144,12 @@ def _content(graph: Graph, seen: Observation, run: "Run | None") -> tuple[list[t
         node = graph[layer.name]
         if isinstance(node, Weighted) and layer.weights:
             fed = seen.ratio(node.inputs[0])
-            small = max(-node.weight.states.low, node.weight.states.high) <= 1
+            small = node.weight.states.magnitude <= 1
             grid = graph.types[node.inputs[0]].grid
             work[layer.name] = Operations(
                 macs=layer.macs,
                 events=layer.macs * (1.0 if fed is None else fed) * layer.nonzero / layer.weights,
-                products=not (small or max(-grid.low, grid.high) <= 1),
+                products=not (small or grid.magnitude <= 1),
             )
     floats, ours = (sum(getattr(one, what) for one in work.values()) for what in ("float_picojoules", "picojoules"))
     card = _card(graph, run, summary.weights, summary.weight_bytes, summary.macs)

@@ -473,7 +473,7 @@ class Step:
             wide = False
         return replace(
             value, node=node, grade=Grade.CODES, numbers=site.code_numbers, scale=site.scale, factor=1.0,
-            magnitude=max(-states.low, states.high), signed=states.signed, wide=wide, norm=None, activation=None,
+            magnitude=states.magnitude, signed=states.signed, wide=wide, norm=None, activation=None,
             name=name,
         )  # fmt: skip
 

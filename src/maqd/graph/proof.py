@@ -209,7 +209,7 @@ def rounded_affine(evaluated: Evaluated, shift: int) -> FixedAffine:
 
     A and B saturate where A * x + B would not fit 64 bits.
     """
-    x = max(-evaluated.interval.lowest, evaluated.interval.highest, 1)
+    x = max(evaluated.interval.magnitude, 1)
     a, b = (
         np.clip(np.rint(np.ldexp(np.float32(values).astype(np.float64), shift)), -limit, limit).astype(np.int64)
         for values, limit in ((evaluated.scale, 2.0**61 // x), (evaluated.offset, 2.0**61))

@@ -41,6 +41,11 @@ class Interval:
         """The largest of all bounds."""
         return int(self.high.max())
 
+    @property
+    def magnitude(self) -> int:
+        """The largest absolute value that is possible."""
+        return max(-self.lowest, self.highest)
+
 
 def product_sums(weight: PackedCodes, low: int, high: int, bias: NDArray[np.integer] | None = None) -> Interval:
     """Bounds of sum_i w_i x_i + bias for low <= x_i <= high, for each row of the weight.

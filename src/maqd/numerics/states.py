@@ -52,6 +52,11 @@ class States:
         return self.low + (self.count - 1) * self.spacing
 
     @property
+    def magnitude(self) -> int:
+        """Largest absolute code."""
+        return max(-self.low, self.high)
+
+    @property
     def codes(self) -> range:
         """All codes, ascending."""
         return range(self.low, self.high + 1, self.spacing)
@@ -100,7 +105,7 @@ class Grid:
     @property
     def magnitude(self) -> int:
         """Largest absolute code."""
-        return max(abs(self.low), abs(self.high))
+        return max(-self.low, self.high)
 
 
 PIXELS = Grid(low=-128, high=127, exponent=-6)

@@ -292,7 +292,7 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
     if not codes.packed:
         return None
     fan_in = int(np.prod(step.weight.shape[1:]))
-    bound = fan_in * rows.largest * max(-states.low, states.high) << step.shift
+    bound = fan_in * rows.largest * states.magnitude << step.shift
     if len(step.links.inputs) > 1:
         buffer = step.links.inputs[1]
         addend = w.program.stored(buffer)

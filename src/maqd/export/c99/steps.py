@@ -23,7 +23,7 @@ def activation(w: Writer, index: int, step: QuantizeStep) -> list[str]:
             quantization=q,
             thresholds=channel_thresholds(q),
             signs=turned_signs(q),
-            reach=max(-interval.lowest, interval.highest),
+            reach=interval.magnitude,
         )
         pixel = Codes(rows=1, columns=1, channels=length, bits=y.bits, zero=0, offset=y.offset)
         to = f"(uint8_t *){w.at(y)} + i * {pixel.pixel_bytes}"

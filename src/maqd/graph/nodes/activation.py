@@ -139,7 +139,7 @@ class FixedPoint(Activation):
 
     def reach(self, x: TensorType) -> int:
         """No |A * x + B| is larger."""
-        largest = max(-x.interval.lowest, x.interval.highest)
+        largest = x.interval.magnitude
         a, b = (max(-int(values.min()), int(values.max())) for values in (self.multiplier, self.offset))
         return a * largest + b
 

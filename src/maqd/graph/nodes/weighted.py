@@ -36,7 +36,7 @@ class Weighted(Node):
 
     def accumulators(self, x: TensorType) -> Interval:
         """Bounds of the output, one entry a channel."""
-        outputs, magnitude = self.weight.shape[0], max(-self.weight.states.low, self.weight.states.high)
+        outputs, magnitude = self.weight.shape[0], self.weight.states.magnitude
         self.require(
             self.weight.length * magnitude <= INT32_LIMIT,
             f"{self.weight.length} inputs with codes up to {magnitude} do not fit 32 bits",

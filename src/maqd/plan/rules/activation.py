@@ -21,7 +21,7 @@ def quantize(b: Builder, node: Activation) -> None:
 def quantization(b: Builder, node: Activation, output: Buffer) -> Quantization:
     """Thresholds on the integers of the channel, whatever form the graph has."""
     interval, affine = channel_interval(b.types[node.inputs[0]], node.axis), None
-    if max(-interval.lowest, interval.highest) >= INT32_LIMIT:
+    if interval.magnitude >= INT32_LIMIT:
         raise EngineError(
             f"activation {node.name!r}: its input can reach {INT32_LIMIT}, and thresholds must be able to exceed "
             "it; use the numpy engine"

@@ -162,7 +162,7 @@ def _byte(node: Activation) -> bool:
 
 
 def _reach(kind: TensorType) -> int:
-    return max(-kind.interval.lowest, kind.interval.highest)
+    return kind.interval.magnitude
 
 
 def _bias(node: Weighted) -> NDArray[np.int32] | None:
