@@ -196,10 +196,9 @@ def integer_thresholds(
         int64, (M-1) x C: signs * n * 2**exponent >= thresholds if and only if signs * n >= these, for every n of the
         channel. Each is between the smallest value of signs * n (always) and one more than the largest (never).
     """
-    first, last = signed_range(signs, low, high)
     with np.errstate(over="ignore"):  # what overflows is beyond every n, and so is infinity
         reached = np.ceil(np.ldexp(thresholds.astype(np.float64), -exponent))
-    return np.clip(reached, first, last + 1).astype(np.int64)
+    return clip_thresholds(reached, signs, low, high)
 
 
 def signed_range(
@@ -208,6 +207,21 @@ def signed_range(
     """Smallest and largest value of signs * n for low <= n <= high; signs are +-1."""
     rising = signs > 0
     return np.where(rising, low, -high), np.where(rising, high, -low)
+
+
+def clip_thresholds(
+    thresholds: NDArray[np.number], signs: NDArray[np.number], low: NDArray[np.int64], high: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Thresholds with the same results for low <= n <= high, between the smallest value of signs * n and one more than
+    the largest: the first is always reached, the last never.
+
+    Args:
+        thresholds: (M-1) x C, whole numbers or infinite.
+        signs: C, +-1.
+        low, high: int64, C.
+    """
+    first, last = signed_range(signs, low, high)
+    return np.clip(thresholds, first, last + 1).astype(np.int64)
 
 
 def fixed_point_affine(
@@ -234,7 +248,7 @@ def fixed_point_affine(
         smallest |B|. None if there is none whose products fit 64 bits.
     """
     first, last = signed_range(signs, low, high)
-    cuts = np.clip(thresholds, first, last + 1).astype(np.int64)
+    cuts = clip_thresholds(thresholds, signs, low, high)
     largest = int(max(abs(first).max(), abs(last).max())) + 1
     room = 61 - largest.bit_length() - len(cuts).bit_length()  # A is at most (M-1) 2^K
 
@@ -273,7 +287,7 @@ def affine_thresholds(
     slope = np.abs(affine.multiplier)
     constant = np.where(steps <= 0, first, last + 1)  # a channel that does not depend on x
     cuts = np.where(slope == 0, constant, -(-steps // np.maximum(slope, 1)))
-    return np.clip(cuts, first, last + 1), signs
+    return clip_thresholds(cuts, signs, low, high), signs
 
 
 UNBOUNDED = 2**62

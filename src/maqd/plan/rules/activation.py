@@ -5,7 +5,7 @@ import numpy as np
 from maqd.errors import EngineError
 from maqd.graph import Activation, FixedPoint, Thresholds, channel_interval
 from maqd.graph.rules import Table
-from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds
+from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds, clip_thresholds
 from maqd.numerics.limits import INT32_LIMIT
 from maqd.plan.builder import Builder, axis_of
 from maqd.plan.steps import Buffer, Quantization, QuantizeStep
@@ -27,10 +27,7 @@ def quantization(b: Builder, node: Activation, output: Buffer) -> Quantization:
             "it; use the numpy engine"
         )
     if isinstance(node, Thresholds):
-        rising = node.signs > 0
-        first = np.where(rising, interval.low, -interval.high)
-        last = np.where(rising, interval.high, -interval.low)
-        cuts, signs = np.clip(node.thresholds.astype(np.int64), first, last + 1), node.signs
+        cuts, signs = clip_thresholds(node.thresholds, node.signs, interval.low, interval.high), node.signs
     elif isinstance(node, FixedPoint):
         affine = FixedAffine(
             multiplier=node.multiplier.astype(np.int64), offset=node.offset.astype(np.int64), shift=node.shift
