@@ -37,6 +37,7 @@ from maqd.graph import (
     Weighted,
 )
 from maqd.graph.rules import Rules
+from maqd.numerics.states import PIXELS
 
 
 class Precision(enum.Enum):
@@ -113,7 +114,7 @@ class _Emitter(Writer):
         if all(isinstance(reader, Activation | Output | Flatten) for reader in self.readers[node.name]):
             self.emit("Identity", [result], node.name)
         else:
-            self.quantized(result, node.name, 128)
+            self.quantized(result, node.name, -PIXELS.low)
 
     def bias(self, node: Weighted) -> list[str]:
         """Every convolution of a conventional network has one: that of its normalization."""
@@ -127,7 +128,7 @@ class _Emitter(Writer):
 
 def _enter(e: _Emitter, node: Input) -> None:
     if e.int8:
-        e.dequantized(node.key, node.name, 128)
+        e.dequantized(node.key, node.name, node.zero)
     else:
         e.emit("Identity", [node.key], node.name)
 

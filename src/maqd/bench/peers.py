@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from maqd.bench.conventional import Precision, conventional_model
 from maqd.graph import Graph
+from maqd.numerics.states import PIXELS
 from maqd.optional import require
+from maqd.runtime.onnxruntime import session
 
 
 class Runtime(enum.Enum):
@@ -55,7 +57,9 @@ class Peer(ABC):
 
     def input(self, images: NDArray[np.uint8]) -> NDArray[np.generic]:
         """What the network takes for these images; made beforehand, not measured."""
-        return images if self.precision is Precision.INT8 else (images.astype(np.float32) - 128) / 64
+        if self.precision is Precision.INT8:
+            return images
+        return (images.astype(np.float32) + PIXELS.low) * np.float32(PIXELS.unit)
 
     @abstractmethod
     def _open(self, model: bytes) -> None: ...
@@ -71,11 +75,7 @@ class OnnxRuntimePeer(Peer):
     runtime = Runtime.ONNXRUNTIME
 
     def _open(self, model: bytes) -> None:
-        options = self._module.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session: Any = self._module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = session(model, self.threads)
 
     def run(self, images: NDArray[np.generic]) -> object:
         return self._session.run(None, {self.key: images})

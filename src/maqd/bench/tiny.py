@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
-from maqd.numerics.states import States
+from maqd.numerics.states import PIXELS, States
 
 DENSITIES = {2: 0.18, 4: 0.30, 8: 0.40, 16: 0.45}
 """Share of codes that are not 0, by activation states; between the states thresholds divide it evenly."""
@@ -45,7 +45,7 @@ class _Builder:
         self.states = states
         self.nodes: list[Node] = [Input(name="input", inputs=(), shape=shape)]
         pixels = self.random.integers(0, 256, (images, *shape), dtype=np.int64)
-        self.values: dict[str, NDArray[np.int64]] = {"input": pixels - 128}
+        self.values: dict[str, NDArray[np.int64]] = {"input": pixels + PIXELS.low}
 
     def add(self, node: Node) -> str:
         """A node; its name."""

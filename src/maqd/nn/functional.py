@@ -195,7 +195,7 @@ class _QuantizeActivation(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (y,) = ctx.saved_tensors
         quantizer = ctx.quantizer
-        v = y / quantizer.step + (quantizer.states.origin + 0.5)
+        v = y / quantizer.step + quantizer.states.shift
         phi = surrogate_gradient(v, quantizer.states.count, quantizer.surrogate)
         return grads[0] * phi * quantizer.surrogate.scale, None
 
@@ -250,7 +250,7 @@ def _steps(quantizer: Quantizer | None) -> tuple[int, float, float, float]:
     """M, step, output offset and the shift that puts the thresholds at 1 .. M-1; no quantizer: the identity."""
     if quantizer is None:
         return 1, 1.0, 0.0, 0.0
-    return quantizer.states.count, quantizer.step, quantizer.offset, quantizer.states.origin + 0.5
+    return quantizer.states.count, quantizer.step, quantizer.offset, quantizer.states.shift
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,11 @@ class States:
         return (self.count - 1) / 2 if self.signed else 0.0
 
     @property
+    def shift(self) -> float:
+        """Origin + 1/2: what is added to y / step before rounding down."""
+        return self.origin + 0.5
+
+    @property
     def bits(self) -> float:
         """Information per code, log2 M."""
         return math.log2(self.count)

@@ -33,22 +33,15 @@ class OnnxRuntime(BaseEngine):
         super().__init__(graph)
         self.profile = profile
         self.threads = check_threads(threads)
-        self._runtime: Any = require("onnxruntime", "this engine")
-
-    def _session(self, model: Any) -> Any:
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        return self._runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        require("onnxruntime", "this engine")
 
     @cached_property
     def _result(self) -> Any:
-        return self._session(onnx_model(self.graph, self.profile))
+        return session(onnx_model(self.graph, self.profile).SerializeToString(), self.threads)
 
     @cached_property
     def _layers(self) -> Any:
-        return self._session(onnx_model(self.graph, self.profile, layers=True))
+        return session(onnx_model(self.graph, self.profile, layers=True).SerializeToString(), self.threads)
 
     def options(self) -> dict[str, Any]:
         return {"profile": self.profile, "threads": self.threads}
@@ -60,6 +53,16 @@ class OnnxRuntime(BaseEngine):
         found = self._layers.run(None, _feed(prepared))
         for node, codes in zip(self.graph.nodes, found, strict=True):
             yield node.name, codes.astype(np.int64)
+
+
+def session(model: bytes, threads: int) -> Any:
+    """A session of ONNX Runtime on the CPU that is quiet, and takes no more threads than it is given."""
+    runtime: Any = require("onnxruntime", "this engine")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _feed(prepared: Prepared) -> dict[str, NDArray[np.generic]]:

@@ -9,7 +9,7 @@ from maqd.graph.nodes.base import Codes, Node, Stored
 from maqd.graph.types import TensorType
 from maqd.numerics.border import Border, Storage
 from maqd.numerics.bounds import Interval
-from maqd.numerics.limits import MAX_MULTIPLIER, MAX_RANK
+from maqd.numerics.limits import EXACT_LIMIT, MAX_MULTIPLIER, MAX_RANK
 from maqd.numerics.states import PIXELS, Grid
 
 
@@ -114,7 +114,7 @@ class Output(Node):
             object.__setattr__(self, "key", self.name)
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        self.require(1 <= self.divisor <= 2**24, f"divisor must be in 1 .. 2^24, got {self.divisor}")
+        self.require(1 <= self.divisor <= EXACT_LIMIT, f"divisor must be in 1 .. 2^24, got {self.divisor}")
         return inputs[0]
 
     def compute(self, *inputs: Codes) -> Codes:
