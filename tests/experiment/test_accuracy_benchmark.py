@@ -82,13 +82,13 @@ def test_the_fronts_are_keys_of_the_best_network_within_the_cost_of_int8(
     monkeypatch.setattr(sys, "argv", [*arguments, "--json"])
     benchmark.main()
     found = json.loads(capsys.readouterr().out)
-    assert (found["pareto_equal_accuracy"], found["pareto_equal_case"]) == (80, wide.key)
-    assert (found["pareto_small_accuracy"], found["pareto_small_case"]) == (70, narrow.key)
+    assert (found["pareto_equal_accuracy"], found["pareto_equal_case"]) == (80, f"{wide.key} fast")
+    assert (found["pareto_small_accuracy"], found["pareto_small_case"]) == (70, f"{narrow.key} fast")
     for name in ("PAGE", "PICTURE", "FRONT"):
         monkeypatch.setattr(benchmark, name, tmp_path / f"{name}.png")
     monkeypatch.setattr(sys, "argv", [*arguments, "--table"])
     benchmark.main()
     page = (tmp_path / "PAGE.png").read_text()
-    assert "| 32 (3,4) | 80.00 | 29.0 | 100.0 | 49.0 |" in page
+    assert "| 32 (3,4) fast | 80.00 | 29.0 | 100.0 | 49.0 |" in page
     assert "| 16 int8 | 75.00 | 29.7 | 102.2 | 49.7 |" in page
     assert (tmp_path / "FRONT.png").stat().st_size > 10_000

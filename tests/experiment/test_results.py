@@ -152,12 +152,12 @@ def test_a_schedule_without_its_float_network_has_no_gap() -> None:
     assert only.spread == 0
 
 
-def cost(case: Case = FEW, *, instructions: int = 10, flash: int = 20, ram: int = 30) -> Cost:
+def cost(case: Case = FEW, *, strategy: str = "fast", instructions: int = 10, flash: int = 20, ram: int = 30) -> Cost:
     return Cost(
         case=case,
         seed=0,
         target="cortex-m4",
-        strategy="fast",
+        strategy=strategy,
         instructions=instructions,
         flash=flash,
         ram=ram,
@@ -191,3 +191,7 @@ def test_the_best_case_within_a_limit_has_the_last_cost_that_was_measured() -> N
     assert (found[0].case, found[1]) == (wider, again)
     for name in ("instructions", "flash", "ram"):
         assert best_within(summaries, costs, replace(limit, **{name: 5})) is None
+    small = cost(wider, strategy="size", instructions=10, flash=1)
+    found = best_within(summaries, [*costs, small], limit)
+    assert found is not None
+    assert (found[0].case, found[1]) == (wider, small)

@@ -243,18 +243,22 @@ def figures(summaries: Iterable[Summary]) -> dict[str, float]:
     return table
 
 
+def newest(costs: Iterable[Cost]) -> list[Cost]:
+    """The last cost of each case and strategy, in the order in which they first occur."""
+    return list({(cost.case, cost.strategy): cost for cost in costs}.values())
+
+
 def best_within(summaries: Iterable[Summary], costs: Iterable[Cost], limit: Limit) -> tuple[Summary, Cost] | None:
-    """The most accurate case whose program stays within a limit, with its cost; None if there is none.
+    """The most accurate case with a program that stays within a limit, and that program's cost; None if there is none.
 
     Args:
         summaries: Of the cases that compete.
-        costs: The last one of a case counts; cases without one do not compete.
+        costs: Of their programs; the last one of a case and a strategy counts, and cases without one do not compete.
         limit: What a program may take.
     """
-    known = {cost.case: cost for cost in costs}
-    within = [s for s in summaries if s.case in known and limit.holds(known[s.case])]
-    best = max(within, key=lambda summary: summary.mean, default=None)
-    return None if best is None else (best, known[best.case])
+    known = {summary.case: summary for summary in summaries}
+    within = [(known[cost.case], cost) for cost in newest(costs) if cost.case in known and limit.holds(cost)]
+    return max(within, key=lambda found: found[0].mean, default=None)
 
 
 @contextlib.contextmanager
