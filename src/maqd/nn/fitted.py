@@ -40,7 +40,7 @@ class FittedSteps(ScaledRounding):
 
     def initial(self, weight: Tensor) -> tuple[Tensor, ...]:
         """The steps with the least square error: O x 1 ... or 1 x 1 ..."""
-        rows = weight.detach().flatten(1).double()
+        rows = weight.detach().flatten(1).float()
         if not self.per_filter:
             rows = rows.reshape(1, -1)
         steps = fitted_steps(rows, self.states) / (weight_scale(rows) if self.per_filter else 1)
@@ -71,7 +71,7 @@ def weight_scale(weight: Tensor) -> Tensor:
     return torch.where(square > 0, square, 1.0).sqrt()
 
 
-FIT_COLUMNS = 1024
+FIT_COLUMNS = 512
 """Weights of a row that its step is fitted on, evenly spread."""
 
 
@@ -85,7 +85,7 @@ def fitted_steps(rows: Tensor, states: States) -> Tensor:
     Returns:
         R x 1, positive; 1 for a row of zeros.
     """
-    sample = rows[:, :: max(1, rows.shape[1] // FIT_COLUMNS)]
+    sample = rows[:, :: -(-rows.shape[1] // FIT_COLUMNS)]
     largest = rows.abs().amax(1, keepdim=True)
     # From the range of the row, which many states cover, down to what two states of it need.
     widest = torch.where(largest > 0, largest, 1.0) * (2 / (states.count - 1))
