@@ -29,7 +29,7 @@ def test_it_converts_unedited(name: str, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     network = prepared(getattr(importlib.import_module(name), name)(), shape)
     sys.modules.pop(name)
-    report = convert(network, torch.randn(4, *shape), weights=63, activations=64, partial=True).report
+    report = convert(network, torch.randn(4, *shape), weights=63, activations=64).report
     assert report.weights == weights
     assert report.agreement is not None
     assert report.agreement.cosine > 0.99

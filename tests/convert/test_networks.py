@@ -47,6 +47,12 @@ NETWORKS = {
     "plain": Case(build=PlainCNN, shapes=((3, 16, 16),)),
     "resnet18": Case(build=lambda: ResNet(BasicBlock, (1, 2, 1)), shapes=((3, 32, 32),)),
     "resnet50": Case(build=lambda: ResNet(Bottleneck, (1, 2, 1)), shapes=((3, 32, 32),)),
+    "efficientnet": Case(build=EfficientNet, shapes=((3, 16, 16),)),
+    "squeeze_excite": Case(build=lambda: EfficientNet(gate=nn.Sigmoid), shapes=((3, 16, 16),)),
+    "shufflenetv2": Case(build=ShuffleNetV2, shapes=((3, 16, 16),)),
+    "unet": Case(build=UNet, shapes=((3, 16, 16),)),
+    "fpn": Case(build=FPN, shapes=((3, 16, 16),)),
+    "wavenet": Case(build=WaveNet, shapes=((1, 32),)),
     "vgg11": Case(build=VGG11BN, shapes=((3, 32, 32),)),
     "mobilenetv2": Case(build=MobileNetV2, shapes=((3, 16, 16),)),
     "squeezenet": Case(build=SqueezeNet, shapes=((3, 24, 24),)),
@@ -118,22 +124,3 @@ def test_a_gelu_is_a_rectifier_and_the_report_says_so():
     assert [row.name for row in report.rows if "approximation" in row.becomes] == ["act"]
     assert report.agreement is not None
     assert report.agreement.cosine > 0.99
-
-
-NOT_LOWERED = {
-    "efficientnet": Case(build=EfficientNet, shapes=((3, 16, 16),)),
-    "squeeze_excite": Case(build=lambda: EfficientNet(gate=nn.Sigmoid), shapes=((3, 16, 16),)),
-    "shufflenetv2": Case(build=ShuffleNetV2, shapes=((3, 16, 16),)),
-    "unet": Case(build=UNet, shapes=((3, 16, 16),)),
-    "fpn": Case(build=FPN, shapes=((3, 16, 16),)),
-    "wavenet": Case(build=WaveNet, shapes=((1, 32),)),
-}
-"""Networks whose products, parts and repetitions lowering does not know yet."""
-
-
-@pytest.mark.parametrize("name", NOT_LOWERED)
-def test_networks_that_are_not_lowered_yet_convert(name: str):
-    network, examples = made(NOT_LOWERED[name])
-    report = convert(network, examples, weights=255, activations=256, partial=True).report
-    assert report.agreement is not None
-    assert report.agreement.cosine > 0.999

@@ -109,7 +109,7 @@ ROWS = {
         networks=(
             *around(nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), lambda x: x.mean((2, 3), True)),
             *around(lambda x: x.sum((2, 3), keepdim=True)),
-            *signal(nn.AvgPool1d(2)),
+            *signal(nn.AvgPool1d(2), nn.AvgPool1d(3, 1)),
         ),
         becomes="sums of codes",
     ),
@@ -122,9 +122,35 @@ ROWS = {
     "flatten, view, reshape, squeeze": Row(
         networks=(
             (linear, IMAGE),
-            *around(lambda x: x.reshape(x.shape), lambda x: x.contiguous().view(x.size(0), *x.shape[1:])),
+            *around(lambda x: x.reshape(x.shape), lambda x: x.mean((2, 3), True).flatten(1).view(-1, 4, 1, 1)),
         ),
         becomes="the same codes",
+    ),
+    "pad, ZeroPad2d, ConstantPad1d with 0": Row(
+        networks=(
+            *around(nn.ZeroPad2d((1, 0, 2, 0)), lambda x: F.pad(x, (1, 1))),
+            *signal(nn.ConstantPad1d((2, 0), 0.0)),
+        ),
+        becomes="zeros around",
+    ),
+    "chunk, split, slices": Row(
+        networks=around(
+            lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+            lambda x: torch.cat(x.split([1, 3], 1), 1),
+            lambda x: x[:, :, 1:],
+        ),
+        becomes="parts of the codes",
+    ),
+    "permute, transpose": Row(
+        networks=around(lambda x: x.permute(0, 1, 3, 2), lambda x: x.transpose(2, 3)), becomes="the same codes"
+    ),
+    "Upsample, interpolate, nearest": Row(
+        networks=around(nn.Upsample(scale_factor=2), lambda x: F.interpolate(x, scale_factor=2)), becomes="repeated"
+    ),
+    "x * y": Row(networks=around(lambda x: x * F.relu(x)), becomes="exact product"),
+    "Hardsigmoid": Row(networks=around(nn.Hardsigmoid(), lambda x: x * F.hardsigmoid(x)), becomes="quantizer"),
+    "Sigmoid inside": Row(
+        networks=around(nn.Sigmoid(), lambda x: x * x.sigmoid()), becomes="hard sigmoid", exact=False
     ),
     "Dropout": Row(networks=around(nn.Dropout(0.3), lambda x: F.dropout(x, 0.3, False)), becomes="in training"),
     "Identity, contiguous, float": Row(

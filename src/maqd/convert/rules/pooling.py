@@ -69,13 +69,25 @@ def average_pool(
     nearest = 1 << round(math.log2(divisor))
     if rank == 2:
         module: nn.Module = nn.AvgPool2d(kernel, stride, padding, divisor_override=nearest)
-    elif rank == 1 and nearest == positions:
-        module = nn.AvgPool1d(kernel, stride, padding)
+    elif rank == 1:
+        node = step.call_module(step.add_module(nn.AvgPool1d(kernel, stride, padding)), value)
+        step.became("sums of codes")
+        if nearest == positions:
+            return pooled(step, value, node, positions, 1.0, round(math.log2(nearest)))
+        return averaged(step, value, node)
     else:
         step.refuse(f"it averages over {positions} positions of {rank} dimensions", "average over 2, 4, 8, ... of them")
     node = step.call_module(step.add_module(module), value)
     step.became("sums of codes")
     return pooled(step, value, node, positions, divisor / nearest, round(math.log2(nearest)))
+
+
+def averaged(step: Step, value: Value, node: Any) -> Value:
+    """An average over any number of positions, whose divisor only a quantizer takes."""
+    return replace(
+        value, node=node, float_node=step.call, shape=step.shape, grade=Grade.ACCUMULATOR, scale=None, name=step.name,
+        numbers=Pooled(value, 1, 1.0, 0),
+    )  # fmt: skip
 
 
 def codes(step: Step, x: Any) -> Value:

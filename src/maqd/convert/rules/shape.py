@@ -67,7 +67,8 @@ def pieces(step: Step, x: Any, *arguments: Any, **options: Any) -> tuple[Value, 
 def item(step: Step, x: Any, place: Any) -> Any:
     """One of several tensors, or a slice of one."""
     if isinstance(x, tuple | list | dict):
-        return replace(x[place], float_node=step.call)
+        found = x[place]
+        return replace(found, float_node=step.call) if isinstance(found, Value) else found
     value = step.tensor(x)
     value = step.passed(value) if not value.per_channel or value.pending or value.scale else moved(step, value)
     args, _ = step.rewriter.written(step.call)
