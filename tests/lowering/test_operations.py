@@ -11,7 +11,17 @@ from torch import Tensor, nn
 import maqd
 from maqd.graph import Graph, container
 from maqd.lowering import TorchEngine, lower
-from maqd.nn import IntegerInput, LayerBatchNorm, NormActivation, QuantActivation, QuantConv2d, Quantizer, QuantLinear
+from maqd.nn import (
+    IntegerInput,
+    LayerBatchNorm,
+    NormActivation,
+    QuantActivation,
+    QuantConv2d,
+    QuantConv3d,
+    QuantConvTranspose2d,
+    Quantizer,
+    QuantLinear,
+)
 from maqd.numerics.states import States
 from maqd.runtime import NativeEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
@@ -124,6 +134,42 @@ LAYERS: dict[str, nn.Module] = {
     "AvgPool2d": nn.AvgPool2d((3, 5), 1, (1, 2)),
     "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d(1),
 }
+
+
+WEIGHTED: dict[str, Callable[[], nn.Module]] = {
+    "same, an even kernel": lambda: QuantConv2d(8, 5, (2, 4), padding="same", dilation=(1, 3), bias=True),
+    "valid": lambda: QuantConv2d(8, 5, 3, padding="valid"),
+    "transposed": lambda: QuantConvTranspose2d(8, 5, 2, stride=2, bias=True, states=15),
+    "transposed, of all kinds": lambda: QuantConvTranspose2d(8, 6, (3, 4), (2, 3), (1, 0), (1, 2), 2, dilation=(2, 1)),
+    "transposed with much padding": lambda: QuantConvTranspose2d(8, 6, 2, 2, 2),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_layers_with_weights_lower_to_the_same_integers(name: str):
+    torch.manual_seed(1)
+    layer = WEIGHTED[name]()
+    if layer.bias is not None:
+        nn.init.normal_(layer.bias)
+    equal(lambda net, x: net.layers[0](x), layer)
+
+
+def test_three_dimensions():
+    class Volume(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input, self.conv = IntegerInput(), QuantConv3d(1, 4, 3, stride=(1, 2, 1), padding=1)
+            self.act, self.pool = NormActivation(LayerBatchNorm(4), FOUR), nn.MaxPool3d(2)
+            self.head = QuantLinear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(nn.functional.avg_pool3d(self.pool(self.act(self.conv(self.input(x)))), 2).flatten(1))
+
+    network = Volume().eval()
+    volumes = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 8, 4), dtype=np.uint8)
+    graph = lower(network, torch.from_numpy(volumes)).graph
+    result = verify(graph, [TorchEngine(network, graph), NativeEngine(graph), OnnxRuntime(graph)], [volumes])
+    assert result.ok, result
 
 
 @pytest.mark.parametrize("name", LAYERS)

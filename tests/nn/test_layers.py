@@ -276,7 +276,7 @@ def test_empty_layers_are_refused(make: Callable[[], nn.Module]):
         make()
 
 
-BAD_WINDOWS = [{"stride": 0}, {"padding": -1}, {"dilation": 0}, {"padding": "same"}]
+BAD_WINDOWS = [{"stride": 0}, {"padding": -1}, {"dilation": 0}, {"padding": "full"}, {"padding": "same", "stride": 2}]
 
 
 @pytest.mark.parametrize("options", [*BAD_WINDOWS, {"gain": math.inf}], ids=str)

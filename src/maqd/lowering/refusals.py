@@ -72,6 +72,11 @@ def why_not(module: nn.Module) -> tuple[str, str]:
             f"{kind} alone leaves a float after it",
             "put it inside of NormActivation, which evaluates in integers",
         )
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear):
-        return f"{kind} has float weights", "use QuantConv1d, QuantConv2d or QuantLinear"
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose2d):
+        return f"{kind} has float weights", f"use Quant{kind}"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        return (
+            f"{kind} has float weights",
+            "use QuantConv1d, QuantConv2d or QuantLinear",
+        )
     return f"{kind} has no integer form", OPERATIONS

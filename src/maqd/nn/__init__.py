@@ -5,7 +5,7 @@ from maqd.nn.factory import LayerFactory, grid_of
 from maqd.nn.fitted import FittedSteps
 from maqd.nn.input_grid import Values
 from maqd.nn.inputs import IntegerInput
-from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantLinear
+from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose2d, QuantLinear
 from maqd.nn.norm import (
     BatchNorm,
     ChannelMap,
@@ -54,6 +54,8 @@ __all__ = [
     "QuantConfig",
     "QuantConv1d",
     "QuantConv2d",
+    "QuantConv3d",
+    "QuantConvTranspose2d",
     "QuantLinear",
     "Quantizer",
     "RoundClip",

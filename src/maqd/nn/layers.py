@@ -315,12 +315,13 @@ def _same_type(x: Tensor, like: Tensor) -> Tensor:
     return x if x.dtype == like.dtype or torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)
 
 
-def _whole_numbers(name: str, value: int | tuple[int, ...], dims: int, least: int) -> tuple[int, ...]:
+def _whole_numbers(name: str, value: int | tuple[int, ...] | str, dims: int, least: int) -> tuple[int, ...]:
     """One number per spatial dimension."""
     values = value if isinstance(value, tuple) else (value,) * dims
-    if len(values) != dims or not all(isinstance(v, int) and v >= least for v in values):
+    whole = tuple(v for v in values if isinstance(v, int) and v >= least)
+    if len(values) != dims or len(whole) != dims:
         raise ConfigError(f"a {dims}-d convolution needs whole numbers >= {least} for its {name}, got {value!r}")
-    return values
+    return whole
 
 
 class _QuantConv(QuantLayer):
@@ -334,7 +335,7 @@ class _QuantConv(QuantLayer):
         out_channels: int,
         kernel_size: int | tuple[int, ...],
         stride: int | tuple[int, ...] = 1,
-        padding: int | tuple[int, ...] = 0,
+        padding: int | tuple[int, ...] | str = 0,
         dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = False,
@@ -361,8 +362,21 @@ class _QuantConv(QuantLayer):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = kernel
         self.stride = _whole_numbers("stride", stride, self.dims, 1)
-        self.padding = _whole_numbers("padding", padding, self.dims, 0)
         self.dilation = _whole_numbers("dilation", dilation, self.dims, 1)
+        if padding == "same" and set(self.stride) != {1}:
+            raise ConfigError(f"padding='same' needs a stride of 1, got {self.stride}; give the padding in numbers")
+        if isinstance(padding, str) and padding in ("same", "valid"):
+            room = [d * (k - 1) if padding == "same" else 0 for d, k in zip(self.dilation, kernel, strict=True)]
+            self.padding, self.trailing = tuple(r // 2 for r in room), tuple(r - r // 2 for r in room)
+        else:
+            self.padding = self.trailing = _whole_numbers("padding", padding, self.dims, 0)
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The input and the padding that is left to do: an even kernel with padding="same" pads unevenly."""
+        if self.padding == self.trailing:
+            return x, self.padding
+        pads = [n for pair in zip(reversed(self.padding), reversed(self.trailing), strict=True) for n in pair]
+        return F.pad(x, pads), (0,) * self.dims
 
     def extra_repr(self) -> str:
         return (
@@ -386,12 +400,12 @@ class QuantConv2d(_QuantConv):
     dims = 2
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        stride = self.stride
-        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+        (x, padding), stride = self._padded(x), self.stride
+        if self.kernel_size == (1, 1) and padding == (0, 0):
             # The same sums. oneDNN's weight gradient of a strided 1x1 convolution of few channels overruns its buffer
             # (PyTorch 2.13, channels_last, 4 channels on 56 x 56: a crash within some 25 steps).
             x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-        return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, weight, bias, stride, padding, self.dilation, self.groups)
 
 
 class QuantConv1d(_QuantConv):
@@ -405,7 +419,73 @@ class QuantConv1d(_QuantConv):
     dims = 1
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv1d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        x, padding = self._padded(x)
+        return F.conv1d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class QuantConv3d(_QuantConv):
+    """3-d convolution with weights of M_w states: N x C x D x H x W -> N x O x D' x H' x W'. Padding is code 0.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: As in `torch.nn.Conv3d`.
+        states, step, input_grid, gain: As in `QuantConv2d`.
+    """
+
+    dims = 3
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, padding = self._padded(x)
+        return F.conv3d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class QuantConvTranspose2d(_QuantConv):
+    """Transposed 2-d convolution with weights of M_w states: N x C x H x W -> N x O x H' x W'.
+
+    The weight is O x C/groups x kernel, outputs first as in every layer here: filters are standardized one by one.
+    (`torch.nn.ConvTranspose2d` has C x O/groups x kernel.)
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation: As in
+            `torch.nn.ConvTranspose2d`.
+        states, step, input_grid: As in `QuantConv2d`.
+        gain: As in `QuantConv2d`; an output sums over fan-in / stride^2 products.
+    """
+
+    dims = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] = 0,
+        output_padding: int | tuple[int, ...] = 0,
+        groups: int = 1,
+        bias: bool = False,
+        dilation: int | tuple[int, ...] = 1,
+        *,
+        states: int | WeightQuantizer | None = 3,
+        step: float | None = None,
+        input_grid: Grid | Values | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        if isinstance(padding, str):
+            raise ConfigError(f"QuantConvTranspose2d needs its padding in numbers, got {padding!r}")
+        strides = _whole_numbers("stride", stride, 2, 1)
+        kernel = _whole_numbers("kernel size", kernel_size, 2, 1)
+        seen = math.prod(min(s, k) for s, k in zip(strides, kernel, strict=True))
+        super().__init__(
+            in_channels, out_channels, kernel, strides, padding, dilation, groups, bias,
+            states=states, step=step, input_grid=input_grid, gain=gain * math.sqrt(seen),
+        )  # fmt: skip
+        self.output_padding = _whole_numbers("output padding", output_padding, 2, 0)
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        split = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)
+        inputs_first = split.reshape(self.in_channels, -1, *self.kernel_size)
+        padding, more = self.padding, self.output_padding
+        return F.conv_transpose2d(x, inputs_first, bias, self.stride, padding, more, self.groups, self.dilation)
 
 
 class QuantLinear(QuantLayer):

@@ -6,13 +6,18 @@ import numpy as np
 
 from maqd.graph import Conv, Linear
 from maqd.lowering.builder import Codes, Raw, Rules, Step
-from maqd.nn import QuantConv1d, QuantConv2d, QuantLinear
+from maqd.lowering.rules.shape import gathered
+from maqd.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose2d, QuantLinear
 from maqd.nn.input_grid import describe_grid, fits
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import Grid
 
+Layer = QuantConv1d | QuantConv2d | QuantConv3d | QuantConvTranspose2d | QuantLinear
 
-def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | QuantLinear) -> Codes:
+
+def weighted(
+    step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | QuantConv3d | QuantConvTranspose2d | QuantLinear
+) -> Codes:
     """`QuantConv1d`, `QuantConv2d`, `QuantLinear`: sums of products of codes, plus the bias."""
     source = step.codes(x)
     if module.quantizer is None or module.states is None:
@@ -36,7 +41,10 @@ def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | Qua
             "build it without input_grid, or with that of its input, and train again",
         )
     module.refold()
-    weight = PackedCodes.pack(module.weight_codes().numpy(), module.states)
+    codes = module.weight_codes()
+    if isinstance(module, QuantConvTranspose2d):
+        codes = codes.flip(2, 3)
+    weight = PackedCodes.pack(codes.contiguous().numpy(), module.states)
     bias = None
     if module.bias is not None and source.known:
         units = np.ldexp(module.eval_bias.cpu().double().numpy(), -(source.type.exponent + exponent))
@@ -55,8 +63,34 @@ def weighted(step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | Qua
     }
     if isinstance(module, QuantLinear):
         return step.put(Linear(**common), source, wide=module.wide)
+    if isinstance(module, QuantConvTranspose2d):
+        spread, padding, trailing = _spread(step, source, module)
+        common["inputs"] = (spread.source,)
+        node = Conv(**common, stride=(1, 1), padding=padding, trailing=trailing, dilation=module.dilation,
+                    groups=module.groups)  # fmt: skip
+        return step.put(node, spread, wide=module.wide)
     geometry: dict[str, Any] = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
-    return step.put(Conv(**common, **geometry, groups=module.groups), source, wide=module.wide)
+    node = Conv(**common, **geometry, trailing=module.trailing, groups=module.groups)
+    return step.put(node, source, wide=module.wide)
 
 
-RULES = Rules(modules=dict.fromkeys((QuantConv1d, QuantConv2d, QuantLinear), weighted), functions={})
+def _spread(step: Step, source: Codes, module: QuantConvTranspose2d) -> tuple[Codes, tuple[int, ...], tuple[int, ...]]:
+    """A transposed convolution is one of the inputs with zeros between them: those, and the padding around them."""
+    front, end = [], []
+    for axis, (s, p, d, k, more) in enumerate(
+        zip(module.stride, module.padding, module.dilation, module.kernel_size, module.output_padding, strict=True), 1
+    ):
+        size = source.type.shape[axis]
+        places = [at // s if at % s == 0 else -1 for at in range((size - 1) * s + 1)]
+        before, after = d * (k - 1) - p, d * (k - 1) - p + more
+        places = places[max(-before, 0) : len(places) - max(-after, 0)]
+        source = gathered(step, source, axis, places, step.builder.free(f"{step.name}.zeros{axis}"))
+        front.append(max(before, 0))
+        end.append(max(after, 0))
+    return source, tuple(front), tuple(end)
+
+
+RULES = Rules(
+    modules=dict.fromkeys((QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose2d, QuantLinear), weighted),
+    functions={},
+)
