@@ -21,6 +21,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if ((defined(__riscv) && !defined(__riscv_mul)) || (defined(__AVR__) && !defined(__AVR_HAVE_MUL__))) && \
+    !defined(MAQD_SOFTWARE_MULTIPLY)
+#error "this processor cannot multiply: take one that can, or define MAQD_SOFTWARE_MULTIPLY to call the compiler's routine"
+#endif
+
 #if defined(__GNUC__)
 #define MAQD_INLINE static inline __attribute__((always_inline, unused))
 #define MAQD_SHARED static __attribute__((noinline, unused))

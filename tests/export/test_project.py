@@ -210,6 +210,18 @@ def test_a_program_that_a_board_cannot_hold_is_refused_before_it_runs(monkeypatc
         microcontroller.emulate(export_c99(every_node()), Target.CORTEX_M4)
 
 
+@pytest.mark.skipif(not shutil.which("riscv64-unknown-elf-gcc"), reason="needs Debian's gcc-riscv64-unknown-elf")
+def test_processors_that_cannot_multiply_are_refused(tmp_path: Path) -> None:
+    for name, text in export_c99(every_node()).files.items():
+        (tmp_path / name).write_text(text)
+    flags = ["-march=rv32ic", "-mabi=ilp32", "-ffreestanding", "-fsyntax-only", "maqd_model.c"]
+    for more, fails in (([], True), (["-DMAQD_SOFTWARE_MULTIPLY"], False)):
+        command = ["riscv64-unknown-elf-gcc", *flags, *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode != 0) is fails
+        assert ("this processor cannot multiply: take one that can" in done.stderr) is fails
+
+
 # ---- microcontrollers -----------------------------------------------------------------------------------------------
 
 
