@@ -393,12 +393,17 @@ def front_picture(few: list[Point], eight: list[Point], path: Path) -> None:
     columns = (("instructions", 1e6, "M4 instructions, M"), ("flash", 1e3, "flash, KB"), ("ram", 1e3, "RAM, KB"))
     for axis, (name, scale, unit) in zip(axes, columns, strict=True):
         for members, marker, label in ((few, "o", "few states"), (eight, "s", "int8, accuracy of float")):
-            axis.plot([getattr(p, name) / scale for p in members], [p.accuracy for p in members], marker, label=label)
-            for point in members:
-                place = (getattr(point, name) / scale, point.accuracy)
-                axis.annotate(point.label, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+            if members:
+                axis.plot(
+                    [getattr(p, name) / scale for p in members], [p.accuracy for p in members], marker, label=label
+                )
+            for network in dict.fromkeys(point.label.rsplit(" ", 1)[0] for point in members):
+                own = [point for point in members if point.label.startswith(f"{network} ")]
+                rightmost = max(getattr(point, name) for point in own) / scale
+                axis.annotate(network, (rightmost, own[0].accuracy), (5, 3), textcoords="offset points", fontsize=8)
+        axis.axvline(getattr(LIMITS["equal"], name) / scale, ls=":", color="gray", label="int8, width 16")
         axis.set_xlabel(unit)
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.15 * axis.get_xlim()[1])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %")
     axes[0].legend(fontsize=8)
