@@ -11,7 +11,7 @@ help:
 	@echo "make test   run the test suite, in under five minutes"
 	@echo "make test-all  the same with the long tests"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
-	@echo "make campaigns  10,000 damaged files for every reader, runs killed at 100 moments, full disks"
+	@echo "make campaigns  10,000 damaged files for every reader, runs killed at 100 moments, 200 exports"
 	@echo "make lint   ruff, pyright and clang-format"
 	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
 	@echo "make test-min-versions  try the oldest NumPy, onnx and ONNX Runtime that are allowed"
@@ -50,7 +50,7 @@ graphs: $(STAMP)
 CLANG_FORMAT = $(BIN)/clang-format $(wildcard csrc/*/*.[ch] csrc/*/*.cpp tests/csrc/*.cpp)
 # Seeds are fixed: what fails once fails again. Damaged files that are findings are kept in build/.
 campaigns: $(STAMP)
-	MAQD_MUTATIONS=10000 MAQD_KILLS=100 $(PYTEST) tests/campaigns
+	MAQD_MUTATIONS=10000 MAQD_KILLS=100 MAQD_EXPORTS=200 $(PYTEST) tests/campaigns
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
