@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from effort import long
 from float_networks import BasicBlock, Bottleneck, PlainCNN, PreActResNet, ResNet, prepared
 from float_zoo import (
     FPN,
@@ -66,6 +67,9 @@ NETWORKS = {
     "preact": Case(build=PreActResNet, shapes=((3, 16, 16),)),
 }
 
+LONG = {"resnet50", "densenet", "vgg11", "mobilenetv2", "squeeze_excite"}
+NAMES = [pytest.param(name, marks=[long] if name in LONG else []) for name in NETWORKS]
+
 
 def made(case: Case) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     torch.manual_seed(0)
@@ -80,7 +84,7 @@ def check_engines(model: nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
     assert verify(graph, engines, [tuple(example.numpy() for example in examples)]).ok
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_converts_trains_lowers_and_is_the_same_everywhere(name: str):
     network, examples = made(NETWORKS[name])
     model = convert(network, examples, ConversionConfig(weights=3, activations=4, stream=16)).model
@@ -109,12 +113,14 @@ def flat(result: object) -> torch.Tensor:
     return torch.cat([flat(part) for part in result.values()])
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "convnext"])
+@pytest.mark.parametrize("name", NAMES)
 def test_many_states_are_the_float_network(name: str):
     network, examples = made(NETWORKS[name])
     report = convert(network, examples, weights=255, activations=256).report
     assert report.agreement is not None
     assert report.agreement.cosine > 0.999
+    if name == "convnext":  # its GELU is approximated, as the test after this one says
+        return
     assert min(layer.cosine for layer in report.agreement.layers) > 0.998
 
 
