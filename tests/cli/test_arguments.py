@@ -204,6 +204,14 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd", "-o", "image.png"], "image.png", 1),
         (["m.maqd", "-o", "missing/x.html"], "missing", 1),
     ],
+    "convert": [
+        ([], "PACKAGE.MODULE:FUNCTION", 2),
+        (["maqd.models:VGG", "-o", "new.maqd"], "--calibrate", 2),
+        (["maqd.models:VGG", "--calibrate", "folder"], "--output", 2),
+        (["maqd.models:nothing", "--calibrate", "folder", "-o", "new.maqd"], "nothing", 1),
+        (["maqd.models.tiny:resnet8", "--calibrate", "missing", "-o", "new.maqd"], "missing", 1),
+        (["maqd.models.tiny:resnet8", "--calibrate", "folder", "-o", "image.png"], "image.png", 1),
+    ],
     "recipes": [(["nothing"], "nothing", 2), (["--jsn"], "--json", 2)],
     "bench": [
         (["m.maqd", "--batch", "0"], "--batch", 2),

@@ -81,7 +81,8 @@ def test_resolved_configuration_starts_the_same_run(here: Path, capsys: pytest.C
     stored = here / "runs/small/config.yaml"
     tree = yaml.safe_load(stored.read_text())
     assert tree["optim"]["optimizer"] == "sgd"
-    assert tree["model"]["quant"]["overrides"] == [{"pattern": "stem.*", "weight_states": 15, "act_states": -1}]
+    override = {"pattern": "stem.*", "weight_states": 15, "act_states": -1, "act_step": None}
+    assert tree["model"]["quant"]["overrides"] == [override]
     assert main(["train", "--config", str(stored), "--run", "again", "--json"]) == 0
     assert entries(here / "again", "train") == entries(here / "runs/small", "train")
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

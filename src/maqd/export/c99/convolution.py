@@ -146,7 +146,7 @@ def fields(w: Writer, index: int, conv: FieldConv) -> list[str]:
 
 def _geometry(w: Writer, index: int, conv: EventConv) -> str:
     """The name of a layer's maqd_events."""
-    return w.constant("maqd_events", f"g{index}", _events_struct(w, conv))
+    return w.constant("maqd_events", f"events{index}", _events_struct(w, conv))
 
 
 def _events_struct(w: Writer, conv: EventConv) -> str:
@@ -163,7 +163,7 @@ def _steps(w: Writer, index: int, fused: Fused) -> str:
     """The name of a fused activation's maqd_steps."""
     wide = fused.thresholds.min() < -(2**15) or fused.thresholds.max() >= 2**15
     settings = (fused.thresholds.shape[1], int(wide), fused.codes.bits, 1, 0)
-    return w.constant("maqd_steps", f"s{index}", brackets(settings))
+    return w.constant("maqd_steps", f"steps{index}", brackets(settings))
 
 
 def _repeated(w: Writer, conv: EventConv) -> bool:
@@ -176,7 +176,7 @@ def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
     """A call up to its first argument of gather or slide, which layers with the same inputs can share."""
     rows, g = rows_struct(conv), _geometry(w, index, conv)
     if not w.sharing and not _repeated(w, conv):
-        return f"maqd_{what}(&{g}, &{w.constant('maqd_rows', f'r{index}', rows)}, "
+        return f"maqd_{what}(&{g}, &{w.constant('maqd_rows', f'rows{index}', rows)}, "
     more = ", int32_t *slot" if what == "slide" else ""
     bits = w.program.stored(conv.step.links.inputs[0]).bits
     variable, used, name = "const maqd_events *g, ", "g", f"{what}_{bits}_{int(conv.rows.ones)}_{conv.unit}"
