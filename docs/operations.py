@@ -8,6 +8,7 @@ from maqd.export.onnx.qonnx import QONNX
 from maqd.graph import NODES
 from maqd.graph.rules import Refused, Rules
 from maqd.plan.planner import PLAN
+from maqd.spiking.network import SPIKING
 
 PAGE = Path(__file__).with_name("operations.md")
 
@@ -16,6 +17,7 @@ BACKENDS: dict[str, Rules] = {
     "ONNX": ONNX,
     "QONNX": QONNX,
     "conventional int8 (for timing)": CONVENTIONAL,
+    "spikes": SPIKING,
 }
 """Columns of the table. NumPy computes every node itself: it is the definition."""
 
@@ -30,7 +32,8 @@ which modules and functions of PyTorch become which nodes, docs/format.md what a
 NOTES = """
 "yes" is about the kind of node. Single graphs are refused, with the node, the reason and the remedy, where numbers do
 not fit: QONNX computes in float32 and takes codes below 2^24 and no float inputs; ONNX takes weights of at most 128
-even or 255 odd states; the native engine takes no activation whose input can reach 2^31 - 1.
+even or 255 odd states; the native engine takes no activation whose input can reach 2^31 - 1; spiking networks take
+activations of equal steps, and maxima of the spikes of one activation (docs/spiking.md).
 """
 
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "settings": {"numerics"},
     "recipes": {"settings", "numerics"},
     "graph": {"numerics", "io"},
+    "spiking": {"graph", "numerics"},
     "plan": {"graph", "numerics"},
     "export": {"plan", "graph", "numerics", "io"},
     "runtime": {"export", "plan", "graph", "numerics", "io"},
@@ -39,8 +40,8 @@ ALLOWED = {
     "report": {"nn", "settings", "numerics", "io"},
     "experiment": set(),
     "cli": {
-        "bench", "runtime", "export", "plan", "graph", "nn", "models", "data", "lowering", "convert", "training",
-        "report", "recipes", "settings", "numerics", "io",
+        "bench", "runtime", "export", "plan", "spiking", "graph", "nn", "models", "data", "lowering", "convert",
+        "training", "report", "recipes", "settings", "numerics", "io",
     },
 }  # fmt: skip
 """The rooms of the package and which others each may import, at any depth of its code."""

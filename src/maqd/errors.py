@@ -50,6 +50,10 @@ class ExportError(MaqdError, ValueError):
     """An export format cannot express a graph."""
 
 
+class SpikingError(MaqdError, ValueError):
+    """A graph cannot run as a spiking network, or not for so many steps."""
+
+
 class OutputError(MaqdError, ValueError):
     """What a command is to write cannot be written, or would replace something else."""
 

@@ -56,6 +56,7 @@ GRAPH_COMMANDS = {
     "run": ["image.png"],
     "export": ["--to", "onnx", "-o", "new.onnx"],
     "bench": [],
+    "spikes": ["--images", "1"],
 }
 """Commands that read a graph, and what else they need."""
 
@@ -211,6 +212,15 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["maqd.models:nothing", "--calibrate", "folder", "-o", "new.maqd"], "nothing", 1),
         (["maqd.models.tiny:resnet8", "--calibrate", "missing", "-o", "new.maqd"], "missing", 1),
         (["maqd.models.tiny:resnet8", "--calibrate", "folder", "-o", "image.png"], "image.png", 1),
+    ],
+    "spikes": [
+        (["m.maqd", "--mode", "both"], "--mode", 2),
+        (["m.maqd", "--steps", "3"], "--mode free", 2),
+        (["m.maqd", "--leak", "2"], "--mode free", 2),
+        (["m.maqd", "--mode", "free", "--steps", "0"], "--steps", 2),
+        (["m.maqd", "--mode", "free", "--leak", "0"], "leak is a shift", 2),
+        (["m.maqd", "--images", "0"], "--images", 2),
+        (["m.maqd", "--against", "folder"], "folder", 1),
     ],
     "recipes": [(["nothing"], "nothing", 2), (["--jsn"], "--json", 2)],
     "bench": [

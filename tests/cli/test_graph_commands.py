@@ -316,6 +316,23 @@ def test_info_refuses(tmp_path: Path, fails: Callable[..., str]) -> None:
     assert "unexpected argument 'b'" in fails("info", "a", "b", status=2)
 
 
+# ---- spikes ---------------------------------------------------------------------------------------------------------
+
+
+def test_spikes(graph: Path, run: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read("spikes", graph, "--against", run, "--images", "7")
+    assert (found["wrong"], found["steps"], found["samples"], found["same_class"]) == (0, 9, 7, 7)
+    first = next(layer for layer in found["layers"] if layer["name"] == "stem.act")
+    free = read("spikes", graph, "--against", run, "--images", "7", "--mode", "free")
+    assert (free["steps"], free["samples"]) == (3, 7)
+    assert first in free["layers"]  # constant currents: as many spikes, all of them right
+    assert free["wrong"] > 0
+    assert main(["spikes", str(graph), "--images", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "stem.act         thresholds  0..2" in out
+    assert "2 samples, 9 steps each: 0 of" in out
+
+
 # ---- export ---------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ commands:
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
   run     compute its outputs for images and arrays
   info    print its layers, states, bytes and multiplications
+  spikes  run it as a spiking network, and count the spikes that are not its integers
   export  write it as ONNX, QONNX or a C99 program
   report  show what a network does, in one HTML page
   recipes list the recipes that `maqd train` knows
@@ -50,6 +51,7 @@ class Command(enum.Enum):
     VERIFY = "verify"
     RUN = "run"
     INFO = "info"
+    SPIKES = "spikes"
     EXPORT = "export"
     REPORT = "report"
     RECIPES = "recipes"
@@ -66,6 +68,7 @@ _MODULES = {
     Command.VERIFY: "maqd.cli.verify",
     Command.RUN: "maqd.cli.run",
     Command.INFO: "maqd.cli.info",
+    Command.SPIKES: "maqd.cli.spikes",
     Command.EXPORT: "maqd.cli.export",
     Command.REPORT: "maqd.cli.report",
     Command.RECIPES: "maqd.cli.recipes",

@@ -61,7 +61,7 @@ def command(arguments: list[str]) -> int:
     graph = load_graph(options.graph)
     engines = _engines(graph, options.engines)
     if options.against is None:
-        batches: Iterable[tuple[NDArray[np.generic], ...] | NDArray[np.generic]] = _random(graph, options.images)
+        batches: Iterable[tuple[NDArray[np.generic], ...] | NDArray[np.generic]] = random_inputs(graph, options.images)
     else:
         against = open_against(graph, options.against, options.checkpoint, allow_import=options.allow_import)
         batches = inputs_of(against, data, options.images, allow_import=options.allow_import)
@@ -109,7 +109,8 @@ def _engines(graph: Graph, names: str | None) -> list[Engine]:
     return engines
 
 
-def _random(graph: Graph, count: int) -> Iterator[tuple[NDArray[np.generic], ...]]:
+def random_inputs(graph: Graph, count: int) -> Iterator[tuple[NDArray[np.generic], ...]]:
+    """Random samples for a graph, `count` in all, up to `BATCH` at a time."""
     for start in range(0, count, BATCH):
         yield inputs.random(graph, min(BATCH, count - start), seed=start)
 

@@ -1,0 +1,128 @@
+"""`maqd spikes`."""
+
+import enum
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd.cli.arguments import take_settings
+from maqd.cli.graphs import load_graph
+from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.text import table
+from maqd.cli.verify import inputs_of, open_against, random_inputs
+from maqd.errors import ConfigError
+from maqd.graph import interpreter
+from maqd.runtime import inputs
+from maqd.settings.training import EvalConfig
+from maqd.spiking import Dynamics, LayerSpikes, Reset, SpikingNetwork, compare, run_drained, run_free
+
+
+class Mode(enum.Enum):
+    """When neurons fire."""
+
+    DRAIN = "drain"
+    FREE = "free"
+
+
+def command(arguments: list[str]) -> int:
+    """Run `maqd spikes`; the exit status: 1 if draining neurons give a wrong integer."""
+    parser = Options(
+        usage="maqd spikes GRAPH [--mode {drain,free} [--steps T] [--reset {soft,hard}] [--leak BITS]] [--against RUN] "
+        "[--images N] [--json] [--data.KEY VALUE ...]",
+        description="Run a graph as a spiking network, step by step, and compare its spikes with the graph's integers.",
+    )
+    parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        default=Mode.DRAIN.value,
+        help="drain: integrate a window, then fire, exact (the default); free: integrate and fire in every step",
+    )
+    parser.add_argument("--steps", metavar="T", type=int, help="of free: steps (a multiple of every M-1)")
+    parser.add_argument(
+        "--reset", choices=[reset.value for reset in Reset], help="of free: subtract the threshold (soft), or to zero"
+    )
+    parser.add_argument("--leak", metavar="BITS", type=int, help="of free: potentials lose 2^-BITS a step (no leak)")
+    parser.add_argument("--against", metavar="RUN", type=some_path, help="test images of this run; random samples else")
+    parser.add_argument("--images", metavar="N", type=int, default=100, help="at most N images (100)")
+    parser.add_allow_import()
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    data = take_settings(arguments, EvalConfig, "data.")
+    options = parser.read(arguments)
+    mode = Mode(options.mode)
+    for name in ("steps", "reset", "leak"):
+        if mode is Mode.DRAIN and getattr(options, name) is not None:
+            raise UsageError(f"--{name} belongs to --mode free: draining neurons follow a schedule")
+    for name in ("images", "steps"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    if data and options.against is None:
+        raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
+    try:
+        dynamics = Dynamics(reset=Reset(options.reset or Reset.SOFT.value), leak=options.leak)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    graph = load_graph(options.graph)
+    network = SpikingNetwork(graph)
+    if options.against is None:
+        batches: Iterable[tuple[NDArray[Any], ...]] = random_inputs(graph, options.images)
+    else:
+        run = open_against(graph, options.against, allow_import=options.allow_import)
+        batches = inputs_of(run, data, options.images, allow_import=options.allow_import)
+    found: list[tuple[LayerSpikes, ...]] = []
+    samples = steps = same = 0
+    for batch in batches:
+        codes = inputs.prepare(graph, *batch).codes
+        if mode is Mode.DRAIN:
+            simulation = run_drained(network, *codes)
+        else:
+            simulation = run_free(network, *codes, steps=options.steps, dynamics=dynamics)
+        found.append(compare(network, simulation, *codes))
+        samples, steps = samples + len(codes[0]), simulation.steps
+        pairs = zip(graph.outputs, interpreter.run(graph, *codes), strict=True)
+        agree = [_largest(simulation.tensors[node.name]) == _largest(wanted) for node, wanted in pairs]
+        same += int(np.count_nonzero(np.logical_and.reduce(agree)))
+    rows = [_sum(layer) for layer in zip(*found, strict=True)]
+    wrong = sum(row.wrong for row in rows)
+    if options.json:
+        layers = [asdict(row) for row in rows]
+        print(json.dumps({"graph": str(options.graph), "mode": mode.value, "steps": steps, "samples": samples,
+                          "layers": layers, "wrong": wrong, "same_class": same}))  # fmt: skip
+    else:
+        _print(network, mode, rows, samples)
+        print(
+            f"{samples} samples, {steps} steps each: {wrong:,} of {sum(row.values for row in rows):,} integers differ; "
+            f"{same} of {samples} have the same largest output"
+        )
+    return 1 if wrong and mode is Mode.DRAIN else 0
+
+
+def _print(network: SpikingNetwork, mode: Mode, rows: list[LayerSpikes], samples: int) -> None:
+    headings = ("tensor", "operation", "window", "values", "wrong", "spikes a sample", "not as charged")
+    lines = []
+    for row in rows:
+        one = network.populations.get(row.name)
+        window = None if one is None or mode is Mode.FREE else f"{one.start}..{one.stop - 1}"
+        spikes = None if row.spikes is None else row.spikes / samples
+        lines.append((row.name, row.operation, window, row.values, row.wrong, spikes, row.unsettled))
+    print(table(headings, lines))
+
+
+def _largest(values: NDArray[np.int64]) -> NDArray[np.intp]:
+    return values.reshape(len(values), -1).argmax(1)
+
+
+def _sum(layer: tuple[LayerSpikes, ...]) -> LayerSpikes:
+    first = layer[0]
+    return LayerSpikes(
+        name=first.name,
+        operation=first.operation,
+        values=sum(one.values for one in layer),
+        wrong=sum(one.wrong for one in layer),
+        spikes=None if first.spikes is None else sum(one.spikes or 0 for one in layer),
+        unsettled=None if first.unsettled is None else sum(one.unsettled or 0 for one in layer),
+    )
