@@ -13,7 +13,11 @@ namespace {
 class MoveStep final : public Step {
   public:
     MoveStep(const Isa &isa, Buffer x, Buffer y, std::vector<std::vector<int32_t>> tables, int32_t fill)
-        : isa_(isa), x_(x), y_(y), tables_(std::move(tables)), fill_(fill + y.zero),
+        : isa_(isa),
+          x_(x),
+          y_(y),
+          tables_(std::move(tables)),
+          fill_(fill + y.zero),
           same_(x.element == y.element && x.zero == y.zero) {
         if (tables_.empty()) throw std::invalid_argument("a move needs a table");
         size_t elements = 1;
@@ -34,7 +38,8 @@ class MoveStep final : public Step {
         const auto &last = tables_.back();
         for (size_t begin = 0, end; begin < last.size(); begin = end) {
             for (end = begin + 1; end < last.size(); end++)
-                if (last[begin] < 0 ? last[end] >= 0 : last[end] != last[begin] + static_cast<int32_t>(end - begin)) break;
+                if (last[begin] < 0 ? last[end] >= 0 : last[end] != last[begin] + static_cast<int32_t>(end - begin))
+                    break;
             runs_.push_back({begin, end - begin, last[begin]});
         }
     }
