@@ -64,7 +64,9 @@ def signed(data: bytes) -> bytes | None:
         document.pop("digest", None)
         body = memoryview(data)[8 + length :]
         tensors = {
-            name: (entry["dtype"], tuple(entry["shape"]), body[entry["data_offsets"][0] : entry["data_offsets"][1]])
+            name: container._Part(
+                dtype=entry["dtype"], shape=tuple(entry["shape"]), data=body[slice(*entry["data_offsets"])]
+            )
             for name, entry in header.items()
             if name != "__metadata__"
         }
