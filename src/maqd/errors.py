@@ -51,7 +51,7 @@ class ExportError(MaqdError, ValueError):
 
 
 class SpikingError(MaqdError, ValueError):
-    """A graph cannot run as a spiking network, or not for so many steps."""
+    """A graph cannot run as a spiking network, or the number of steps is out of range."""
 
 
 class OutputError(MaqdError, ValueError):

@@ -20,7 +20,7 @@ from maqd.graph import Graph, Weighted, container
 from maqd.graph import graph as graph_module
 from maqd.graph.nodes import activation, base, io, merging, pooling, shape, weighted
 from maqd.numerics import bounds, packing, states
-from maqd.plan import make_plan, planner
+from maqd.plan import builder, make_plan, moves, planner
 from maqd.runtime.native import NativeEngine
 from maqd.runtime.numpy import NumpyEngine
 
@@ -39,6 +39,8 @@ def instrument() -> None:
         graph_module,
         packing,
         planner,
+        builder,
+        moves,
         states,
         activation,
         base,

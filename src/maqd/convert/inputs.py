@@ -22,7 +22,7 @@ EXPONENT = -7
 
 @dataclass(kw_only=True, eq=False)
 class Entry:
-    """An input that is to be made.
+    """Description of an input, before it is built.
 
     Args:
         name: Of the module.

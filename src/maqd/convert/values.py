@@ -202,7 +202,7 @@ def hull(grids: list[Grid | None]) -> Grid | None:
 
 @dataclass(kw_only=True, eq=False)
 class Layer:
-    """A weighted layer that is to be made.
+    """Description of a weighted layer, before it is built.
 
     Args:
         name: Of the module.
@@ -229,7 +229,7 @@ class Layer:
 
 @dataclass(kw_only=True, eq=False)
 class Site:
-    """A quantizer that is to be made.
+    """Description of a quantizer, before it is built.
 
     Args:
         name: Of the module.

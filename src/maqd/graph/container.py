@@ -57,7 +57,7 @@ class _Part:
     Args:
         dtype: As safetensors call it.
         shape: One or two dimensions.
-        offset: Where in the file it begins; 0 of a tensor that is to be written.
+        offset: Where it begins in the file; 0 before it is written.
         data: Its bytes.
     """
 

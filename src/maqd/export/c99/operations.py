@@ -171,8 +171,8 @@ class EventConv:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlainConv:
-    """A convolution with the kernels of csrc/c99/kernels.h, a byte or two a weight; arguments as above."""
+class Unturned:
+    """What layers share whose weights stay as the graph has them; arguments as of `EventConv`."""
 
     step: ConvStep
     thresholds: NDArray[np.int64] | None
@@ -187,6 +187,11 @@ class PlainConv:
     def flips(self) -> NDArray[np.int8]:
         """No weights are turned."""
         return np.ones(self.step.weight.shape[0], np.int8)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainConv(Unturned):
+    """A convolution with the kernels of csrc/c99/kernels.h, a byte or two a weight."""
 
     @property
     def weight_bytes(self) -> int:
@@ -321,22 +326,8 @@ class PixelConv:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FieldConv:
-    """A dense layer of few states on the whole image, eight weights in a word; arguments as of `PlainConv`."""
-
-    step: ConvStep
-    thresholds: NDArray[np.int64] | None
-    signs: NDArray[np.int8] | None
-
-    @property
-    def bias(self) -> NDArray[np.int32] | None:
-        """What is added to the sums."""
-        return self.step.bias
-
-    @property
-    def flips(self) -> NDArray[np.int8]:
-        """No weights are turned."""
-        return np.ones(self.step.weight.shape[0], np.int8)
+class FieldConv(Unturned):
+    """A dense layer of few states on the whole image, eight weights in a word."""
 
     @property
     def passes(self) -> int:
