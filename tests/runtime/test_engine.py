@@ -237,3 +237,16 @@ def test_threads_that_do_not_start_are_an_error_and_leave_the_process_alive(tmp_
     refusal, shape = done.stdout.splitlines()
     assert "of 400 threads; load the network with fewer" in refusal
     assert shape == str(NumpyEngine(graph).run(np.zeros((1, *graph.input.shape), np.uint8)).shape)
+
+
+def test_a_call_does_little_in_python(graph: Graph):
+    """Small networks take 30 microseconds. What Python does around them was once as much, cold after the kernels."""
+    engine, batch = NativeEngine(graph), images(graph, 1)
+    engine.run(batch)
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        engine.run(batch)
+    finally:
+        sys.setprofile(None)
+    assert 1 <= len(calls) <= 16, calls

@@ -65,7 +65,9 @@ def make_plan(graph: Graph, *, fuse: bool = True, keep: bool = False) -> Plan:
 
 def channels_first(array: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
     """N x elements as they are stored, channels last, in the shape of the graph."""
-    if len(shape) == 1 or prod(shape[1:]) == 1 or shape[0] == 1:
+    if len(shape) == 1:
+        return array
+    if prod(shape[1:]) == 1 or shape[0] == 1:
         return array.reshape(len(array), *shape)
     return np.ascontiguousarray(np.moveaxis(array.reshape(len(array), *shape[1:], shape[0]), -1, 1))
 

@@ -76,7 +76,7 @@ def prepare(graph: Graph, *inputs: object) -> Prepared:
         EngineError: An input is missing, or has another type, shape or range, or is not a number.
     """
     given = inputs
-    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+    if len(inputs) == 1 and not isinstance(inputs[0], np.ndarray) and isinstance(inputs[0], Mapping):
         by_key = inputs[0]
         keys = [node.key for node in graph.inputs]
         if set(by_key) != set(keys):
@@ -86,9 +86,10 @@ def prepare(graph: Graph, *inputs: object) -> Prepared:
         keys = ", ".join(node.key for node in graph.inputs)
         raise EngineError(f"the network takes {len(graph.inputs)} inputs ({keys}), got {len(given)}")
     found = [read_samples(node, value) for node, value in zip(graph.inputs, given, strict=True)]
-    counts = {len(samples.given) for samples, _ in found}
-    if len(counts) != 1 or len({single for _, single in found}) != 1:
-        raise EngineError(f"all inputs must have the same number of samples, got {sorted(counts)}")
+    if len(found) > 1:
+        counts = {len(samples.given) for samples, _ in found}
+        if len(counts) != 1 or len({single for _, single in found}) != 1:
+            raise EngineError(f"all inputs must have the same number of samples, got {sorted(counts)}")
     return Prepared(samples=tuple(samples for samples, _ in found), single=found[0][1])
 
 
@@ -105,20 +106,18 @@ def read_samples(node: Input, value: object) -> tuple[Samples, bool]:
     floats = node.storage is Storage.F32
     if floats and np.issubdtype(value.dtype, np.floating):
         value = value.astype(np.float32, copy=False)
-    if value.dtype != node.storage.dtype:
+    if value.dtype != node.dtype:
         raise _refused(node, f"{value.dtype} {value.shape}")
-    shape, last = node.shape, (*node.shape[1:], node.shape[0])
+    shape, last = node.shape, node.last
     single = value.shape in (shape, last)
     batch = value[None] if single else value
     if batch.ndim == 0 or batch.shape[1:] not in (shape, last):
         raise _refused(node, f"{value.dtype} {value.shape}")
     if floats and np.isnan(batch).any():
         raise EngineError(f"input {node.key!r} must hold numbers, got not-a-number; clean the samples")
-    if not floats:
-        low, high = node.grid.low + node.zero, node.grid.high + node.zero
-        limits = np.iinfo(node.storage.value)
-        whole = (low, high) == (limits.min, limits.max)
-        if not whole and batch.size and (batch.min() < low or batch.max() > high):
+    if node.limits is not None and batch.size:
+        low, high = node.limits
+        if batch.min() < low or batch.max() > high:
             raise EngineError(f"input {node.key!r} must be in {low} .. {high}, got {batch.min()} .. {batch.max()}")
     return Samples(input=node, given=np.ascontiguousarray(batch), channels_last=batch.shape[1:] != shape), single
 

@@ -129,6 +129,12 @@ class NativeEngine(BaseEngine):
         self._isa = _choose_isa(isa)
         self._plan = make_plan(graph)
         self._model = self._build(self._plan)
+        self._as_given = [
+            node.border is None and node.dtype == buffer.element.dtype and node.zero == buffer.zero
+            for node, buffer in zip(graph.inputs, self._plan.inputs, strict=True)
+        ]
+        self._sizes = [buffer.size for buffer in self._plan.outputs]
+        self._shapes = [graph.types[node.name].shape for node in graph.outputs]
 
     @property
     def isa(self) -> str:
@@ -150,8 +156,8 @@ class NativeEngine(BaseEngine):
 
     def compute(self, prepared: Prepared) -> tuple[Codes, ...]:
         results = self._results_of(prepared.count)
-        self._model.run(*self._arrays(self._plan, prepared), results)
-        return tuple(self._in_order(results))
+        self._model.run(*self._arrays(prepared), results)
+        return tuple(map(channels_first, results, self._shapes))
 
     def tensors(self, prepared: Prepared) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """What the engine stores comes from the very steps of `run`. Tensors that it never stores, because what
@@ -160,7 +166,7 @@ class NativeEngine(BaseEngine):
         fused, apart = self._inspected
         found: list[dict[str, NDArray[np.int64]]] = []
         size = min(model.first_images for _, model in self._inspected)
-        given, channels_last = self._arrays(self._plan, prepared)
+        given, channels_last = self._arrays(prepared)
         for start in range(0, max(prepared.count, 1), size):
             block = [array[start : start + size] for array in given]
             tensors = self._inspect(*apart, block, channels_last)
@@ -178,7 +184,7 @@ class NativeEngine(BaseEngine):
             repetitions: How many runs; times are medians.
         """
         prepared = prepare(self.graph, *inputs)
-        given, channels_last = self._arrays(self._plan, prepared)
+        given, channels_last = self._arrays(prepared)
         given = [array[:LATE_IMAGES] for array in given]
         results = self._results_of(len(given[0]))
         runs = [self._model.profile(given, channels_last, results) for _ in range(repetitions + 1)][1:]
@@ -196,24 +202,17 @@ class NativeEngine(BaseEngine):
 
     # ---- inputs and results -----------------------------------------------------------------------------------------
 
-    def _arrays(self, plan: Plan, prepared: Prepared) -> tuple[list[NDArray[np.generic]], list[bool]]:
+    def _arrays(self, prepared: Prepared) -> tuple[list[NDArray[np.generic]], list[bool]]:
         """What the compiled engine reads: the integers of each input as its buffer stores them, and their order."""
         arrays: list[NDArray[np.generic]] = []
         channels_last: list[bool] = []
-        for one, buffer in zip(prepared.samples, plan.inputs, strict=True):
-            stored = one.given.dtype == buffer.element.dtype and one.input.zero == buffer.zero
-            as_given = stored and one.input.border is None
-            values = one.given if as_given else (one.codes + buffer.zero).astype(buffer.element.dtype)
-            arrays.append(np.ascontiguousarray(values))
+        for one, buffer, as_given in zip(prepared.samples, self._plan.inputs, self._as_given, strict=True):
+            arrays.append(one.given if as_given else (one.codes + buffer.zero).astype(buffer.element.dtype))
             channels_last.append(one.channels_last and as_given)
         return arrays, channels_last
 
     def _results_of(self, count: int) -> list[NDArray[np.int32]]:
-        return [np.empty((count, buffer.size), np.int32) for buffer in self._plan.outputs]
-
-    def _in_order(self, results: list[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
-        for node, result in zip(self.graph.outputs, results, strict=True):
-            yield channels_first(result, self.graph.types[node.name].shape)
+        return [np.empty((count, size), np.int32) for size in self._sizes]
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
