@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def tampered(graph: Path, path: Path) -> int:
             assert isinstance(node, Thresholds)
             cuts = node.thresholds.astype(np.int16)
             cuts[0, 3] -= 5
-            node = Thresholds(**{**vars(node), "thresholds": cuts})  # noqa: PLW2901
+            node = replace(node, thresholds=cuts)  # noqa: PLW2901
         nodes.append(node)
     container.save(Graph(nodes=tuple(nodes)), path)
     return 3

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def chain(shape: tuple[int, ...], *nodes: Node) -> Graph:
     """Each node takes the one before it."""
     linked: list[Node] = [Input(name="input", inputs=(), shape=shape)]
     for node in (*nodes, Output(name="logits", inputs=())):
-        linked.append(type(node)(**{**vars(node), "inputs": (linked[-1].name,)}))
+        linked.append(replace(node, inputs=(linked[-1].name,)))
     return Graph(nodes=tuple(linked))
 
 
@@ -144,12 +145,12 @@ def test_wide_inputs_of_convolutions_and_linear_maps(doublings: int, sign: int):
     """Codes of 8, 9, 14 and 20 bits, taken byte by byte."""
     nodes: list[Node] = [Input(name="input", inputs=(), shape=(3, 4, 5))]
     nodes.append(conv(3, (3, 1, 1, 1), "spread", groups=3))
-    nodes[-1] = type(nodes[-1])(**{**vars(nodes[-1]), "inputs": ("input",)})
+    nodes[-1] = replace(nodes[-1], inputs=("input",))
     for number in range(doublings):
         nodes.append(Add(name=f"add{number}", inputs=(nodes[-1].name, nodes[-1].name), shifts=(0, 0)))
     wide = nodes[-1].name
     again = conv(5, (4, 3, 3, 3), "conv", padding=(1, 1), bias=np.array([1, -2, 3, 100]) * sign)
-    nodes.append(type(again)(**{**vars(again), "inputs": (wide,)}))
+    nodes.append(replace(again, inputs=(wide,)))
     weight = graphs.weight(np.random.default_rng(0), 4, 2, 5)
     nodes.append(Linear(name="linear", inputs=("conv",), weight=weight, exponent=0))
     nodes.append(Output(name="logits", inputs=("linear",)))
@@ -234,12 +235,12 @@ def test_versions_belong_together(profile: Profile):
 
 def test_weights_are_stored_narrow():
     weight = graphs.weight(np.random.default_rng(0), 3, 64, 64, 3, 3)
-    graph = chain((64, 3, 3), Conv(**{**vars(conv(3, (1, 1, 1, 1))), "weight": weight}))
+    graph = chain((64, 3, 3), replace(conv(3, (1, 1, 1, 1)), weight=weight))
     sizes = {profile: len(onnx_model(graph, profile).SerializeToString()) for profile in Profile}
     assert weight.size < sizes[Profile.COMPATIBLE] < weight.size + 1500
     assert weight.size / 4 < sizes[Profile.COMPACT] < weight.size / 4 + 1500
     four = graphs.weight(np.random.default_rng(0), 7, 64, 64, 3, 3)
-    graph = chain((64, 3, 3), Conv(**{**vars(conv(3, (1, 1, 1, 1))), "weight": four}))
+    graph = chain((64, 3, 3), replace(conv(3, (1, 1, 1, 1)), weight=four))
     assert len(onnx_model(graph, Profile.COMPACT).SerializeToString()) < four.size / 2 + 1500
 
 

@@ -1,6 +1,7 @@
 """QONNX in the executor of the qonnx package: the interpreter's integers."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import graphs
@@ -120,7 +121,7 @@ def test_weights_are_narrow_and_no_rounding_mode_of_halves_matters(flavour: Flav
 def test_values_beyond_float32_are_refused():
     graph = graphs.every_node()
     nodes = [*graph.nodes]
-    wide = type(graph["add"])(**{**vars(graph["add"]), "inputs": ("stem", "stem"), "shifts": (14, 14)})
+    wide = replace(graph["add"], inputs=("stem", "stem"), shifts=(14, 14))
     short = Graph(nodes=(*nodes[:2], wide, Output(name="logits", inputs=("add",))))
     short.validate()
     with pytest.raises(ExportError, match=r"add node 'add' can reach .* exact below 2\^24"):

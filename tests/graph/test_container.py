@@ -10,6 +10,7 @@ import random
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def test_round_trip_keeps_everything():
 def test_bytes_do_not_depend_on_the_types_in_memory():
     nodes = []
     for old in GRAPH.nodes:
-        wide = {"thresholds": old.thresholds.astype(np.int64)} if isinstance(old, Thresholds) else {}
-        nodes.append(type(old)(**{**vars(old), **wide}))
+        wide = isinstance(old, Thresholds)
+        nodes.append(replace(old, thresholds=old.thresholds.astype(np.int64)) if wide else replace(old))
     assert container.to_bytes(Graph(nodes=tuple(nodes), metadata=GRAPH.metadata)) == DATA
 
 
@@ -114,8 +115,8 @@ def test_tensors_are_aligned_and_in_their_narrowest_type():
 def large() -> Graph:
     """A graph whose weights take 4 MB."""
     weight = graphs.weight(np.random.default_rng(0), 3, 512, 4608, 3, 3)
-    conv = Conv(**{**vars(GRAPH["stem"]), "weight": weight, "inputs": ("input",)})
-    first = type(GRAPH.input)(**{**vars(GRAPH.input), "shape": (4608, 4, 4)})
+    conv = replace(GRAPH["stem"], weight=weight, inputs=("input",))
+    first = replace(GRAPH.input, shape=(4608, 4, 4))
     return Graph(nodes=(first, conv, Output(name="logits", inputs=("stem",))))
 
 

@@ -1,6 +1,7 @@
 """What a valid graph is: every inconsistency has its error, and types say what the interpreter gives."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import graphs
@@ -43,7 +44,7 @@ def changed(name: str, **values: Any) -> Callable[[], Graph]:
 
     def make() -> Graph:
         nodes = [*GRAPH.nodes]
-        nodes[PLACE[name]] = type(GRAPH[name])(**{**vars(GRAPH[name]), **values})
+        nodes[PLACE[name]] = replace(GRAPH[name], **values)
         return Graph(nodes=tuple(nodes))
 
     return make

@@ -1,5 +1,6 @@
 """The proof finds every wrong parameter, and counts what it looked at."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_every_wrong_threshold_is_found(count: int):
             continue
         cuts = node.thresholds.astype(np.int32)
         cuts[k, c] -= 1
-        wrong = Candidate(node=Thresholds(**{**vars(node), "thresholds": cuts}), evaluated=right.evaluated, fixed=None)
+        wrong = Candidate(node=replace(node, thresholds=cuts), evaluated=right.evaluated, fixed=None)
         assert wrong.prove().mismatches == 1
         changes += 1
     assert changes > 1.5 * count
@@ -80,14 +81,14 @@ def test_every_wrong_multiplier_offset_shift_and_sign_is_found():
         for what, factor in changes:
             values = getattr(node, what).astype(np.int64)
             values[c] = values[c] * factor
-            wrong = FixedPoint(**{**vars(node), what: values})
+            wrong = replace(node, **{what: values})
             assert Candidate(node=wrong, evaluated=right.evaluated, fixed=None).prove().mismatches > 0
     for shift in (node.shift - 1, node.shift + 1):
-        wrong = FixedPoint(**{**vars(node), "shift": shift})
+        wrong = replace(node, shift=shift)
         assert Candidate(node=wrong, evaluated=right.evaluated, fixed=None).prove().mismatches > 0
     compared = chosen(AffineForm.THRESHOLDS)
     assert isinstance(compared.node, Thresholds)
-    flipped = Thresholds(**{**vars(compared.node), "signs": -compared.node.signs})
+    flipped = replace(compared.node, signs=-compared.node.signs)
     assert Candidate(node=flipped, evaluated=right.evaluated, fixed=None).prove().mismatches > 0
 
 

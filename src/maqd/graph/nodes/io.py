@@ -66,7 +66,7 @@ class Input(Node):
         """The least and the largest stored integer; None where the storage type holds no others, and for floats."""
         if self.storage is Storage.F32:
             return None
-        held = np.iinfo(self.dtype)
+        held = np.iinfo(self.storage.value)
         stored = (self.grid.low + self.zero, self.grid.high + self.zero)
         return None if stored == (held.min, held.max) else stored
 
