@@ -11,6 +11,8 @@ from maqd.export.c99 import Strategy, Target, export_c99
 from maqd.lowering import lower
 from maqd.models import build_model, check_overrides
 from maqd.recipes import RECIPES, Budget, recipe
+from maqd.settings.data import Source
+from maqd.settings.model import Architecture
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import from_plain, to_plain
 
@@ -23,19 +25,38 @@ CIFAR = [
 RESNET8 = [f"cifar10-resnet8-{states}" for states in ("float", "w3a4", "w3a8", "w3a16")]
 SMALL_DEVICES = {"cifar10-micro-w3a4": (3, 4), "cifar10-micro-w3a2": (3, 2), "digits-tiny-w3a4": (3, 4)}
 """Recipes for microcontrollers, and their states."""
+LANGUAGE = {
+    f"shakespeare-{states}": acts for states, acts in (("float", None), ("w3", 255), ("w3a15", 15), ("b158", 255))
+}
+"""Recipes of language models, and their activation states."""
 VARIANTS = [(found.name, variant.budget) for found in RECIPES for variant in found.variants]
 
 
 def test_every_combination_has_a_recipe_and_no_name_is_used_twice():
     names = [found.name for found in RECIPES]
     assert len(names) == len(set(names))
-    assert {*CIFAR, *RESNET8, *SMALL_DEVICES, "digits-float", "digits-w3a4", "digits-w3a2", "digits-w2a2"} == set(names)
+    assert {
+        *CIFAR,
+        *RESNET8,
+        *SMALL_DEVICES,
+        *LANGUAGE,
+        "digits-float",
+        "digits-w3a4",
+        "digits-w3a2",
+        "digits-w2a2",
+    } == set(names)
     assert all({variant.budget for variant in recipe(name).variants} == set(Budget) for name in CIFAR)
 
 
 @pytest.mark.parametrize(("name", "budget"), VARIANTS)
 def test_recipe_is_what_its_name_says(name: str, budget: Budget):
     config = recipe(name).variant(budget).config
+    assert config.run is None
+    assert from_plain(TrainConfig, to_plain(config)) == config
+    if name in LANGUAGE:
+        assert config.model.quant.act_states == LANGUAGE[name]
+        assert (config.data.source, config.model.architecture) == (Source.TEXT, Architecture.LLAMA)
+        return
     data, *network, states = name.split("-")
     quant = config.model.quant
     assert config.data.source.value == data
@@ -45,8 +66,6 @@ def test_recipe_is_what_its_name_says(name: str, budget: Budget):
     ) in architecture
     assert states == ("float" if quant.weight_states is None else f"w{quant.weight_states}a{quant.act_states}")
     assert (config.epochs == 200) == (budget is Budget.FULL)
-    assert config.run is None
-    assert from_plain(TrainConfig, to_plain(config)) == config
 
 
 def test_phases_end_with_the_run_itself():

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from maqd.errors import DataError
 
+TEXT = "text"
+"""Name of the input that holds tokens of a text."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayInfo:
@@ -84,6 +87,12 @@ class DataInfo:
             DataError: The data are something else.
         """
         return self.shape[1] if self.in_channels else 0
+
+    @property
+    def text(self) -> bool:
+        """Whether the only input is a row of tokens."""
+        first = self.inputs[0]
+        return len(self.inputs) == 1 and first.name == TEXT and len(first.shape) == 1
 
     @property
     def images(self) -> bool:

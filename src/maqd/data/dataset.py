@@ -11,8 +11,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.data import cache, loaders, memory, streaming
-from maqd.data.arrays import ArrayInfo, DataInfo, ImageArrays
+from maqd.data import cache, loaders, memory, streaming, text
+from maqd.data.arrays import TEXT, ArrayInfo, DataInfo, ImageArrays
 from maqd.data.decode import Geometry, decode_all, probe
 from maqd.data.encoded import EncodedImages
 from maqd.data.holdout import held_out_count, hold_out
@@ -99,6 +99,8 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
     """
     if config.source in (Source.ARRAYS, Source.FUNCTION):
         return _open_arrays(config, seed=seed, rank=rank, world_size=world_size, classifies=classifies)
+    if config.source is Source.TEXT:
+        return _open_text(config, seed=seed, rank=rank, world_size=world_size)
     opened = _digits(config.image_size) if config.source is Source.DIGITS else _open(config)
     train, test = (opened.train, opened.test) if isinstance(opened, _Streams) else opened
     size, channels = (
@@ -194,6 +196,36 @@ def _open_arrays(config: DataConfig, *, seed: int, rank: int, world_size: int, c
         validation_batches=partial(memory.test_batches, train, held_indices),
         validation_length=len(held_indices),
         train_inputs=lambda: (inputs for inputs, _ in memory.test_batches(train, all_rows)),
+    )
+
+
+def _open_text(config: DataConfig, *, seed: int, rank: int, world_size: int) -> Data:
+    """Windows of a text."""
+    if config.augment.enabled:
+        raise ConfigError("augment changes images, and the data is text; leave it unset")
+    windows = text.open_text(config)
+    info = DataInfo(
+        inputs=(ArrayInfo(name=TEXT, shape=(config.context,), dtype="uint8"),),
+        num_classes=text.BYTES,
+        class_names=(),
+        train_size=len(windows.train),
+        test_size=len(windows.test),
+        validation_size=len(windows.validation),
+    )
+    plan = _plan(config, info, windows.train, seed=seed, rank=rank, world_size=world_size)
+    size = config.eval_batch_size
+    tests, held = (
+        [rows[i] for i in loaders.test_indices(len(rows), size, rank, world_size)]
+        for rows in (windows.test, windows.validation)
+    )
+    return Data(
+        info=info,
+        plan=plan,
+        train_batches=partial(text.train_batches, windows, plan),
+        test_batches=partial(text.batches, windows, tests),
+        test_length=len(tests),
+        validation_batches=partial(text.batches, windows, held),
+        validation_length=len(held),
     )
 
 

@@ -1,6 +1,7 @@
 """Networks of MaQD layers."""
 
-from maqd.models.build import build_from, build_model, check_overrides
+from maqd.models.build import build_from, build_language, build_model, check_overrides
+from maqd.models.language import LanguageNetwork
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
@@ -10,6 +11,7 @@ from maqd.settings.model import Architecture, ModelConfig, Shortcut
 __all__ = [
     "VGG",
     "Architecture",
+    "LanguageNetwork",
     "LayerFactory",
     "ModelConfig",
     "PreActResNet",
@@ -19,6 +21,7 @@ __all__ = [
     "StridedPlan",
     "VGGPlan",
     "build_from",
+    "build_language",
     "build_model",
     "check_overrides",
 ]

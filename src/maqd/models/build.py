@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from maqd.errors import ConfigError
+from maqd.models.language import LanguageNetwork
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.models.strided import StridedCNN, StridedPlan
 from maqd.models.vgg import VGG, VGGPlan
@@ -50,6 +51,18 @@ def build_model(config: ModelConfig, *, in_channels: int, num_classes: int, imag
         num_classes=num_classes,
         image_size=image_size,
     )
+    set_rounding(network, config.quant.rounding)
+    return network
+
+
+def build_language(config: ModelConfig, *, vocabulary: int, context: int) -> nn.Module:
+    """The decoder of a configuration: tokens N x T -> scores N x vocabulary x T, T up to the context.
+
+    Raises:
+        ConfigError: Sizes or states that do not go together.
+    """
+    layers = LayerFactory(quant=config.quant)
+    network = LanguageNetwork(config.transformer, layers, vocabulary=vocabulary, context=context)
     set_rounding(network, config.quant.rounding)
     return network
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from maqd.nn.activation import NormActivation, QuantActivation
 from maqd.nn.layers import QuantLayer
+from maqd.nn.transformer import TokenActivation
 
 
 def set_rounding(network: nn.Module, rounding: bool) -> None:
@@ -23,5 +24,5 @@ def set_rounding(network: nn.Module, rounding: bool) -> None:
         ConfigError: In the next forward pass, if the weights' method has no float phase.
     """
     for module in network.modules():
-        if isinstance(module, QuantLayer | NormActivation | QuantActivation):
+        if isinstance(module, QuantLayer | NormActivation | QuantActivation | TokenActivation):
             module.rounding = rounding

@@ -6,6 +6,7 @@ A recipe is a value; a new one is an entry in one of the tuples below (see CONTR
 from maqd.errors import ConfigError
 from maqd.recipes.cifar import CIFAR
 from maqd.recipes.digits import DIGITS
+from maqd.recipes.language import LANGUAGE
 from maqd.recipes.micro import MICRO
 from maqd.recipes.resnet8 import RESNET8
 from maqd.recipes.table import Budget, Recipe, Variant
@@ -13,7 +14,7 @@ from maqd.settings.tree import unknown_key
 
 __all__ = ["RECIPES", "Budget", "Recipe", "Variant", "recipe"]
 
-RECIPES: tuple[Recipe, ...] = (*DIGITS, *CIFAR, *RESNET8, *MICRO)
+RECIPES: tuple[Recipe, ...] = (*DIGITS, *CIFAR, *RESNET8, *MICRO, *LANGUAGE)
 
 
 def recipe(name: str) -> Recipe:

@@ -19,6 +19,8 @@ class Source(enum.Enum):
     """A local folder of parquet files, or the name of a data set on the Hugging Face hub."""
     ARRAYS = "arrays"
     """A local folder with SPLIT.npz for each split, or one .npz file whose arrays are called NAME_SPLIT."""
+    TEXT = "text"
+    """A local text file, its bytes as tokens."""
     FUNCTION = "function"
     """A function in Python that returns the arrays of a split."""
 
@@ -57,14 +59,16 @@ class DataConfig:
 
     Args:
         source: Kind of the data set.
-        path: Local folder, for `arrays` also a file, or for `hugging_face` a data set's name on the hub. None for
-            digits (embedded), for CIFAR (downloaded from the hub) and for a function.
+        path: Local folder, for `arrays` also a file, for `text` a file, or for `hugging_face` a data set's name on
+            the hub. None for digits (embedded), for CIFAR (downloaded from the hub) and for a function. Recipes of text
+            leave it to the caller.
         function: package.module:function of source `function`. Called with the name of a split, it returns inputs and
             targets: each an array, or a mapping from names to arrays; what `x` and `y` say of arrays holds for them.
         x: Names of the input arrays, in the order in which the network takes them: N x the shape of a sample, channels
             first, of type uint8, int8, int16, uint16 or float. Of source `arrays`.
         y: Names of the target arrays, N x anything: integers such as labels, or floats. With several the loss gets a
             dict. Of source `arrays`.
+        context: Bytes that a sample of source `text` has, and most that its network sees.
         image_size: Side in pixels; images are resized and cropped to it in the middle. None keeps their own size, which
             must then be square and the same for all.
         image_column: Column of the images in parquet files; None finds it.
@@ -93,6 +97,7 @@ class DataConfig:
     function: str | None = None
     x: list[str] = field(default_factory=lambda: ["x"])
     y: list[str] = field(default_factory=lambda: ["y"])
+    context: int = 128
     image_size: int | None = None
     image_column: str | None = None
     label_column: str | None = None
@@ -110,7 +115,7 @@ class DataConfig:
     stream: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_batch_size"):
+        for name in ("batch_size", "eval_batch_size", "context"):
             _check_integer(name, getattr(self, name), minimum=1)
         for name in ("image_size", "samples_per_epoch", "classes"):
             if getattr(self, name) is not None:
@@ -135,7 +140,9 @@ class DataConfig:
                 f"source {self.source.value} and function {self.function!r} do not go together; set source to function "
                 "and function to package.module:function, as --data package.module:function does"
             )
-        if self.source in (Source.ARRAYS, Source.FUNCTION) and (self.image_size is not None or self.stream):
+        if self.source in (Source.ARRAYS, Source.FUNCTION, Source.TEXT) and (
+            self.image_size is not None or self.stream
+        ):
             raise ConfigError(f"source {self.source.value} is read as it is; leave image_size and stream unset")
         for name in ("x", "y"):
             names = getattr(self, name)

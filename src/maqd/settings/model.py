@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
+from maqd.settings.language import TransformerConfig
 from maqd.settings.quantization import QuantConfig
 
 
@@ -22,6 +23,8 @@ class Architecture(enum.Enum):
     PREACT_RESNET20 = "preact_resnet20"
     DIGITS = "digits"
     MICRO = "micro"
+    LLAMA = "llama"
+    """A decoder of text, of the sizes of `transformer`."""
 
 
 class Shortcut(enum.Enum):
@@ -47,6 +50,7 @@ class ModelConfig:
         width: Multiplier of every hidden width.
         quant: How its layers are quantized.
         shortcut: How a residual network's stream changes its width; others have none.
+        transformer: Sizes of a decoder; others have none.
     """
 
     architecture: Architecture = Architecture.DIGITS
@@ -54,10 +58,16 @@ class ModelConfig:
     width: float = 1.0
     quant: QuantConfig = field(default_factory=QuantConfig)
     shortcut: Shortcut = Shortcut.STRIDED
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
         own = self.function is not None or self.architecture.value.startswith("preact_resnet")
         if self.shortcut is not Shortcut.STRIDED and not own:
             raise ConfigError(
                 f"{self.architecture.value} has no shortcuts, got shortcut={self.shortcut.value}; leave it out"
+            )
+        if self.architecture is not Architecture.LLAMA and self.transformer != TransformerConfig():
+            raise ConfigError(
+                f"{self.architecture.value} takes no model.transformer, got {self.transformer}; leave it out, or set "
+                "model.architecture to llama"
             )

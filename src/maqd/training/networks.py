@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maqd.data import DataInfo
 from maqd.errors import ConfigError
-from maqd.models import build_from, build_model
+from maqd.models import Architecture, build_from, build_language, build_model
 from maqd.nn import IntegerInput
 from maqd.nn.calling import Inputs, call, each
 from maqd.numerics.border import Storage
@@ -22,6 +22,13 @@ def network_of(config: ModelConfig, info: DataInfo) -> nn.Module:
         ConfigError: It cannot be built, or a function does not take an option that is set.
         DataError: The data do not fit the network.
     """
+    if config.function is None and config.architecture is Architecture.LLAMA:
+        if not info.text:
+            raise ConfigError(
+                f"{config.architecture.value} reads text, and the data has {info.takes}; set data.source to text and "
+                "data.path to a file"
+            )
+        return build_language(config, vocabulary=info.num_classes, context=info.shape[0])
     if config.function is None:
         classes = info.num_classes
         if not classes:

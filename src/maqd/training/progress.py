@@ -51,7 +51,7 @@ class Output:
 
 
 class ProgressCallback(pl.Callback):
-    """Shows step, loss, learning rate, images per second and the time that is left.
+    """Shows step, loss, learning rate, images (or tokens) per second and the time that is left.
 
     Only the first process has one. Nothing here waits for the device: losses are those the metrics have read.
 
@@ -94,7 +94,9 @@ class ProgressCallback(pl.Callback):
         left_and_rate = f"lr {pl_module.learning_rate:.2e}  left {duration(left)}"
         if math.isnan(pl_module.last_loss):  # the metrics have not been read yet
             return left_and_rate
-        return f"loss {pl_module.last_loss:.4f}  {pl_module.images_per_second:,.0f} img/s  {left_and_rate}"
+        text = pl_module.info.text
+        rate = pl_module.images_per_second * (pl_module.info.shape[0] if text else 1)
+        return f"loss {pl_module.last_loss:.4f}  {rate:,.0f} {'tokens' if text else 'img'}/s  {left_and_rate}"
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move on."""

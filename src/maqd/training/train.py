@@ -47,6 +47,7 @@ from maqd.training.objective import Objective, check_objective
 from maqd.training.progress import Output, ProgressCallback
 from maqd.training.recording import RecordingCallback
 from maqd.training.run_directory import RunDirectory, locked
+from maqd.training.text import TextCallback
 from maqd.training.warm_start import warm_start
 
 
@@ -231,7 +232,7 @@ def _train(
             truncate_metrics(run.metrics, start)
             writer = stack.enter_context(MetricsWriter(run.metrics, run.tensorboard, step=start.step))
             writer.write("start", step=start.step, **_environment(config, place))
-        trainer = _trainer(module, run, place, request=request, writer=writer, progress=progress)
+        trainer = _trainer(module, run, place, request=request, writer=writer, progress=progress, output=output)
         _fit(trainer, module, run if resume else None, request)
     evaluation = module.evaluation
     if evaluation is None:
@@ -273,6 +274,7 @@ def _trainer(
     request: StopRequest,
     writer: MetricsWriter | None,
     progress: list[ProgressCallback],
+    output: Output,
 ) -> pl.Trainer:
     config = module.config
     callbacks: list[pl.Callback] = []
@@ -283,6 +285,8 @@ def _trainer(
     callbacks.append(MetricsCallback(writer, config.log_every))
     callbacks.append(RecordingCallback(writer))
     callbacks += progress
+    if module.info.text:
+        callbacks.append(TextCallback(writer, output))
     callbacks.append(CheckpointCallback(run))
     trainer: list[pl.Trainer] = []
     callbacks.append(StopCallback(request, lambda: save(trainer[0], run.last), check_every=config.log_every))
