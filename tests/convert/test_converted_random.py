@@ -25,6 +25,11 @@ STEPS = (
     "max_pool",
     "average",
     "constant",
+    "difference",
+    "silu",
+    "tanh",
+    "transposed",
+    "bilinear",
 )
 
 
@@ -39,6 +44,7 @@ class Random(nn.Module):
             [nn.Conv2d(4, 4, 3, padding=1, groups=4 if step == "depthwise" else 1) for step in steps]
         )
         self.norms = nn.ModuleList([nn.BatchNorm2d(4) for _ in steps])
+        self.transposed = nn.ConvTranspose2d(4, 4, 3, padding=1)
         self.squeezes = nn.ModuleList([nn.Conv2d(8, 4, 1) for _ in steps])
         self.relu = nn.ReLU(inplace=True)
         self.head = nn.Linear(4, 3)
@@ -64,7 +70,17 @@ class Random(nn.Module):
                 case "average":
                     x = F.avg_pool2d(x, 2, 1, 0) if x.shape[-1] > 2 else x
                 case "constant":
-                    x = x * 1.5 + 0.25
+                    x = x * -1.5 + 0.25
+                case "difference":
+                    x = x - norm(conv(x))
+                case "silu":
+                    x = F.silu(norm(x))
+                case "tanh":
+                    x = torch.tanh(x)
+                case "transposed":
+                    x = self.transposed(x)
+                case "bilinear":
+                    x = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear") if x.shape[-1] > 2 else x
         return self.head(x.mean((2, 3)))
 
 

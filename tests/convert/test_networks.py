@@ -8,6 +8,7 @@ import pytest
 import torch
 from effort import long
 from float_networks import BasicBlock, Bottleneck, PlainCNN, PreActResNet, ResNet, prepared
+from float_published import SMALL, ConvNeXt, ECGNet, MobileNetV3, RegNetY, TransposedUNet
 from float_zoo import (
     FPN,
     VGG11BN,
@@ -28,7 +29,7 @@ from float_zoo import (
 from torch import nn
 
 import maqd
-from maqd.convert import ConversionConfig, convert
+from maqd.convert import ConversionConfig, ConversionError, Kept, convert
 from maqd.lowering import TorchEngine
 from maqd.runtime import ENGINES
 from maqd.runtime.verify import verify
@@ -38,10 +39,11 @@ RUNTIMES = ["native", *(["onnxruntime"] if importlib.util.find_spec("onnxruntime
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network and the shape of one sample of each input."""
+    """A network, the shape of one sample of each input, and what its normalizations become."""
 
     build: Callable[[], nn.Module]
     shapes: tuple[tuple[int, ...], ...]
+    norm: Kept = Kept.KEEP
 
 
 NETWORKS = {
@@ -65,9 +67,20 @@ NETWORKS = {
     "two_heads": Case(build=TwoHeads, shapes=((3, 16, 16),)),
     "convnext": Case(build=ConvNeXtBlock, shapes=((3, 32, 32),)),
     "preact": Case(build=PreActResNet, shapes=((3, 16, 16),)),
+    "transposed_unet": Case(build=TransposedUNet, shapes=((3, 16, 16),)),
+    "ecg": Case(build=ECGNet, shapes=((12, 64),)),
+    "mobilenetv3": Case(build=lambda: MobileNetV3(0.25, SMALL[:5:2]), shapes=((3, 32, 32),)),
+    "regnety": Case(build=lambda: RegNetY((1, 1), (8, 16), 4, 8), shapes=((3, 32, 32),)),
+    "layer_norms": Case(build=lambda: ConvNeXt((1, 1), (8, 16), 2), shapes=((3, 16, 16),), norm=Kept.LBN),
+    "mobilenetv3_small": Case(build=MobileNetV3, shapes=((3, 64, 64),)),
+    "regnety_200mf": Case(build=RegNetY, shapes=((3, 64, 64),)),
+    "convnext_atto": Case(build=ConvNeXt, shapes=((3, 64, 64),), norm=Kept.LBN),
 }
 
-LONG = {"resnet50", "densenet", "vgg11", "mobilenetv2", "squeeze_excite"}
+LONG = {
+    "resnet50", "densenet", "vgg11", "mobilenetv2", "squeeze_excite", "sensor", "unet", "mobilenetv3", "regnety",
+    "mobilenetv3_small", "regnety_200mf", "convnext_atto",
+}  # fmt: skip
 NAMES = [pytest.param(name, marks=[long] if name in LONG else []) for name in NETWORKS]
 
 
@@ -84,10 +97,12 @@ def check_engines(model: nn.Module, examples: tuple[torch.Tensor, ...]) -> None:
     assert verify(graph, engines, [tuple(example.numpy() for example in examples)]).ok
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_it_converts_trains_lowers_and_is_the_same_everywhere(name: str):
-    network, examples = made(NETWORKS[name])
-    model = convert(network, examples, ConversionConfig(weights=3, activations=4, stream=16)).model
+    case = NETWORKS[name]
+    network, examples = made(case)
+    model = convert(network, examples, ConversionConfig(weights=3, activations=4, stream=16, norm=case.norm)).model
     before = {key: value.clone() for key, value in network.state_dict().items()}
     model.train()
     with torch.no_grad():
@@ -113,20 +128,31 @@ def flat(result: object) -> torch.Tensor:
     return torch.cat([flat(part) for part in result.values()])
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_many_states_are_the_float_network(name: str):
-    network, examples = made(NETWORKS[name])
-    report = convert(network, examples, weights=255, activations=256).report
+    case = NETWORKS[name]
+    network, examples = made(case)
+    report = convert(network, examples, weights=255, activations=256, norm=case.norm).report
     assert report.agreement is not None
-    assert report.agreement.cosine > 0.999
-    if name == "convnext":  # its GELU is approximated, as the test after this one says
+    if case.norm is not Kept.KEEP:  # statistics of the batch for those of each sample
+        assert report.agreement.cosine > 0.8
         return
+    assert report.agreement.cosine > 0.999
     assert min(layer.cosine for layer in report.agreement.layers) > 0.998
 
 
-def test_a_gelu_is_a_rectifier_and_the_report_says_so():
+def test_layer_normalizations_are_refused_with_the_remedy_that_works():
+    network, examples = made(NETWORKS["layer_norms"])
+    with pytest.raises(ConversionError, match="norm='lbn'") as caught:
+        convert(network, examples)
+    assert len(caught.value.refusals) == 5
+    assert all("layer_norm" in refusal.module or "norm" in refusal.module for refusal in caught.value.refusals)
+
+
+def test_a_gelu_of_few_states_is_a_rectifier_and_the_report_says_so():
     network, examples = made(NETWORKS["convnext"])
-    report = convert(network, examples, weights=255, activations=256).report
+    report = convert(network, examples, weights=255, activations=48).report
     assert [row.name for row in report.rows if "approximation" in row.becomes] == ["act"]
     assert report.agreement is not None
     assert report.agreement.cosine > 0.99

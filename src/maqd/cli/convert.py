@@ -28,7 +28,7 @@ def command(arguments: list[str]) -> int:
     """Run `maqd convert`; the exit status."""
     parser = Options(
         usage="maqd convert PACKAGE.MODULE:FUNCTION --calibrate PATH -o FILE [--weights M] [--activations M] "
-        "[--state FILE] [--size CxHxW] [--mean R,G,B] [--std R,G,B] [--json]",
+        "[--norm keep|lbn|levelled] [--state FILE] [--size CxHxW] [--mean R,G,B] [--std R,G,B] [--json]",
         description="Turn a trained float network into an integer graph without training it: fit states to some data, "
         "say how well it agrees, prove it equal, and save it.",
     )
@@ -43,6 +43,11 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("-o", "--output", metavar="FILE", required=True, type=some_path, help="the .maqd file to write")
     parser.add_argument("--weights", type=int, default=255, metavar="M", help="states of the weights (255)")
     parser.add_argument("--activations", type=int, default=256, metavar="M", help="states of the activations (256)")
+    parser.add_argument(
+        "--norm",
+        choices=("keep", "lbn", "levelled"),
+        help="what normalizations become; lbn also stands for those of each sample, LayerNorm and GroupNorm (keep)",
+    )
     parser.add_argument(
         "--state", metavar="FILE", type=some_path, help="its state: .safetensors, or as torch.save does"
     )
@@ -68,7 +73,7 @@ def command(arguments: list[str]) -> int:
         samples = _arrays(options.calibrate, network)
     result = convert(
         network, tuple(one[:1] for one in samples), weights=options.weights, activations=options.activations,
-        calibrate=[samples],
+        norm=options.norm, calibrate=[samples],
     )  # fmt: skip
     lowered = lower(result.model.eval(), tuple(one[:1] for one in samples))
     container.save(lowered.graph, options.output)

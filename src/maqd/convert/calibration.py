@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from maqd.convert.fitting import Observed, correct, observe, sampled
-from maqd.convert.values import Site
+from maqd.convert.values import Norm, Site
 from maqd.errors import DataError
 from maqd.nn.norm import FoldableNorm
 from maqd.nn.tracing import Traced, evaluation
@@ -95,7 +95,7 @@ class _Correct(fx.Interpreter):
         if site.made is None or not isinstance(site.made.norm, FoldableNorm):
             raise RuntimeError(f"{target} is used before it is made")
         act = site.source.activation
-        if self.corrects and not (act is not None and act.after):
+        if self.corrects and not (act is not None and act.folded):
             correct(site.made.norm, args[0], seen, site.scale.value)
             site.made.fold()
         result = super().call_module(target, args, kwargs)
@@ -110,34 +110,55 @@ def cosine(x: Tensor, y: Tensor) -> float:
     return float(x @ y) / size if size else float(x.norm() == y.norm())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a float network's tensors look like.
+
+    Args:
+        sites: Before each quantizer.
+        read: Before the normalizations that have no running statistics.
+        returned: What the network returns.
+    """
+
+    sites: dict[Site, Observed]
+    read: dict[Norm, Observed]
+    returned: list[Tensor]
+
+
 @torch.no_grad()
 def watch(
-    traced: Traced, sites: Sequence[Site], results: Sequence[fx.Node], inputs: tuple[Tensor, ...]
-) -> tuple[dict[Site, Observed], list[Tensor]]:
+    traced: Traced,
+    sites: Sequence[Site],
+    norms: dict[str, Norm],
+    results: Sequence[fx.Node],
+    inputs: tuple[Tensor, ...],
+) -> Seen:
     """What the float tensors before some quantizers look like, and what some calls return."""
-    wanted = {site.source.float_node: site.source.channel_dim for site in sites}
+    wanted, read = {}, dict[Norm, fx.Node]()
+    for site in sites:
+        wanted[site.source.float_node] = site.source.channel_dim
+        norm = None if site.source.norm is None else norms[site.source.norm]
+        if norm is not None and norm.read is not None:
+            read[norm] = norm.read
+            wanted[norm.read] = site.source.channel_dim
     with evaluation(traced.model):
         runner = _Watch(traced, wanted, results)
         runner.run(*inputs)
-    returned = [found for node in results if (found := runner.results[node]) is not None]
-    return {site: runner.seen[site.source.float_node] for site in sites}, returned
+    return Seen(
+        sites={site: runner.seen[site.source.float_node] for site in sites},
+        read={norm: runner.seen[node] for norm, node in read.items()},
+        returned=[found for node in results if (found := runner.results[node]) is not None],
+    )
 
 
 @torch.no_grad()
-def compare(
-    model: fx.GraphModule,
-    seen: dict[Site, Observed],
-    inputs: tuple[Tensor, ...],
-    expected: list[Tensor],
-    *,
-    corrects: bool,
-) -> Agreement:
+def compare(model: fx.GraphModule, seen: Seen, inputs: tuple[Tensor, ...], *, corrects: bool) -> Agreement:
     """How well a converted network agrees with the float one, after its normalizations were corrected if asked for."""
-    sites = {site.name: (site, observed) for site, observed in seen.items()}
+    sites = {site.name: (site, observed) for site, observed in seen.sites.items()}
     with evaluation(model):
         runner = _Correct(model, sites, corrects)
         result = runner.run(*inputs)
-    pairs = list(zip(flat(result), expected, strict=True))
+    pairs = list(zip(flat(result), seen.returned, strict=True))
     first, wanted = pairs[0]
     top1 = None
     if first.ndim > 1 and first.shape[1] > 1:

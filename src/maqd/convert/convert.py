@@ -19,9 +19,10 @@ from maqd.convert.rules import RULES
 from maqd.convert.values import Layer, Site
 from maqd.errors import ConfigError, DataError
 from maqd.lowering import Refusal, check
+from maqd.nn import QuantConvTranspose2d, QuantLinear
 from maqd.nn.tracing import Traced, TracingError, plain, trace
 from maqd.numerics.fixedpoint import AffineForm
-from maqd.settings.conversion import ConversionConfig
+from maqd.settings.conversion import ConversionConfig, Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ def convert(
     *,
     weights: int | None = None,
     activations: int | None = None,
+    norm: Kept | str | None = None,
     calibrate: Iterable[Any] | None = None,
     partial: bool = False,
 ) -> Converted:
@@ -57,9 +59,10 @@ def convert(
         model: A float network of PyTorch's layers, on the CPU, in float32; evaluated as in evaluation mode.
         example: A batch for the parameter of `forward`, or a tuple of one for each. Its type is the input's: uint8
             stays pixels, floats are quantized within their range.
-        config: States, normalization, exceptions; None for the defaults, changed by the two arguments after it.
+        config: States, normalization, exceptions; None for the defaults, changed by the three arguments after it.
         weights: M_w of the layers.
         activations: M_a.
+        norm: What normalizations become, or its name: "keep", "lbn" or "levelled".
         calibrate: Batches as `example`, or with labels after the inputs, a few hundred samples in all, to fit steps
             and statistics on; None takes the example.
         partial: Whether to return a network that cannot be lowered, with the reasons in its report.
@@ -69,7 +72,7 @@ def convert(
         ConfigError: The configuration does not fit the network.
         DataError: The example or the calibration data are not the network's.
     """
-    config = replace_states(config, weights, activations)
+    config = changed(config, weights, activations, norm)
     float_model = plain(model)
     check_model(float_model)
     examples = checked_examples(example)
@@ -77,13 +80,22 @@ def convert(
         return _convert(float_model, examples, config, calibrate, partial=partial)
 
 
-def replace_states(config: ConversionConfig | None, weights: int | None, activations: int | None) -> ConversionConfig:
+def changed(
+    config: ConversionConfig | None, weights: int | None, activations: int | None, norm: Kept | str | None
+) -> ConversionConfig:
     """The configuration of a call."""
     if config is None:
         config = ConversionConfig()
     if weights is not None:
         config = replace(config, weights=weights)
-    return config if activations is None else replace(config, activations=activations)
+    if activations is not None:
+        config = replace(config, activations=activations)
+    if norm is None:
+        return config
+    try:
+        return replace(config, norm=Kept(norm))
+    except ValueError:
+        raise ConfigError(f"norm is one of {', '.join(kept.value for kept in Kept)}, got {norm!r}") from None
 
 
 def check_model(model: nn.Module) -> None:
@@ -158,13 +170,13 @@ def fitted(
     model: nn.Module, traced: Traced, plan: Plan, inputs: tuple[Tensor, ...], config: ConversionConfig
 ) -> tuple[fx.GraphModule, Agreement]:
     """The converted network, with its numbers fitted to some data."""
-    seen, expected = watch(traced, plan.sites, plan.results, inputs)
+    seen = watch(traced, plan.sites, plan.norms, plan.results, inputs)
     given = dict(zip(plan.entries, inputs, strict=True))
     for entry in plan.entries:
         first = entry if entry.like is None else entry.like
         make_entry(entry, [data for other, data in given.items() if first in (other, other.like)])
     for scale in {site.scale.root(): None for site in plan.sites}:
-        fit_scale(scale, seen)
+        fit_scale(scale, seen.sites)
     modules = {name: copy.deepcopy(module) for name, module in plan.modules.items()}
     for entry in plan.entries:
         if entry.made is not None:
@@ -180,8 +192,8 @@ def fitted(
                 )
                 make_layer(replace_float(item))
         else:
-            norm = None if item.source.norm is None else traced.model.get_submodule(item.source.norm)
-            make_site(item, norm, config)
+            norm = None if item.source.norm is None else plan.norms[item.source.norm]
+            make_site(item, norm, None if norm is None else seen.read.get(norm), config)
         if item.made is not None:
             modules[item.name] = item.made
     if faults:
@@ -189,7 +201,7 @@ def fitted(
     converted = assemble(model, modules, plan.graph)
     for module in converted.modules():  # not with train(), which would fold what `compare` folds
         module.training = model.training
-    agreement = compare(converted, seen, inputs, expected, corrects=True)
+    agreement = compare(converted, seen, inputs, corrects=True)
     return converted, agreement
 
 
@@ -266,13 +278,17 @@ def row(traced: Traced, change: Change, refusal: Refusal | None) -> Row:
     if layer is None or layer.made is None:
         return Row(name=change.name, was=str(was), becomes=change.becomes, refusal=refusal)
     weight, value = layer.made.weight, call.meta["value"]
-    outputs = math.prod(value.shape[1:])
+    places = math.prod(value.shape[2:]) if value.ndim > 2 else 1
+    if isinstance(layer.made, QuantConvTranspose2d):  # each weight meets each input once
+        places = math.prod(call.all_input_nodes[0].meta["value"].shape[2:])
+    elif isinstance(layer.made, QuantLinear):
+        places = math.prod(value.shape[1:-1])
     return Row(
         name=change.name,
         was=str(was),
         becomes=type(layer.made).__name__ + (", head" if layer.head else ""),
         states=layer.states,
         weights=weight.numel(),
-        macs=weight.numel() // weight.shape[0] * outputs,
+        macs=weight.numel() * places,
         refusal=refusal,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maqd.convert.values import Layer, Numbers, Scale, Site, hull
+from maqd.convert.values import Layer, Norm, Numbers, Scale, Site, hull
 from maqd.errors import ConfigError
 from maqd.nn import (
     BatchNorm,
@@ -19,9 +19,12 @@ from maqd.nn import (
     NormActivation,
     QuantConv1d,
     QuantConv2d,
+    QuantConv3d,
+    QuantConvTranspose2d,
     QuantLinear,
     Values,
 )
+from maqd.nn.curves import CurveQuantizer
 from maqd.nn.functional import quantize_activation
 from maqd.nn.layers import QuantLayer
 from maqd.nn.norm import FoldableNorm
@@ -92,6 +95,7 @@ def fit_scale(scale: Scale, seen: dict[Site, Observed]) -> None:
 def fit_step(y: Tensor, site: Site, scale: float) -> tuple[float, int]:
     """The best exponent of a site's step for a scale, and its relative error."""
     wanted = site.target(y)
+    read = y if site.straight else wanted  # the states of a curve have places of their own
     size = float(wanted.square().mean())
     largest = float(wanted.abs().max()) * scale
     if not largest > 0:
@@ -100,7 +104,7 @@ def fit_step(y: Tensor, site: Site, scale: float) -> tuple[float, int]:
     best = (math.inf, 0)
     for exponent in range(widest, widest - 8, -1):
         quantizer = Quantizer(states=site.states, step=2.0**exponent)
-        error = float((quantize_activation(y * scale, quantizer) / scale - wanted).square().mean()) / size
+        error = float((quantize_activation(read * scale, quantizer) / scale - wanted).square().mean()) / size
         best = min(best, (error, exponent))
     return best
 
@@ -114,16 +118,17 @@ def make_layer(layer: Layer) -> None:
     module, source = layer.module, layer.source.numbers()
     grid = hull([source.grid, *(other.numbers().grid for other in layer.others)])
     with torch.no_grad():
-        weight = module.weight.double()
+        plain = weight = filters(module).double()
+        groups = getattr(module, "groups", 1)
         a, b = source.a, source.b
-        if a.numel() > 1:  # a scale per input channel goes into the weights
-            weight, a = weight * per_input(a, module), torch.ones(1, dtype=torch.float64)
+        if a.numel() > 1 or bool(a < 0):  # a scale per input channel, or a sign, goes into the weights
+            weight, a = weight * per_input(a.expand(plain.shape[1] * groups), plain, groups), torch.ones_like(a[:1])
         bias = torch.zeros(weight.shape[0], dtype=torch.float64)
         if module.bias is not None:
             bias = bias + module.bias.double()
         if bool(b.any()):
-            full = b.expand(module.weight.shape[1] * getattr(module, "groups", 1))
-            bias = bias + (module.weight.double() * per_input(full, module)).flatten(1).sum(1)
+            full = b.expand(plain.shape[1] * groups)
+            bias = bias + (plain * per_input(full, plain, groups)).flatten(1).sum(1)
         if layer.head:
             layer.made, layer.numbers = make_head(layer, weight, bias, grid, a)
             return
@@ -170,9 +175,17 @@ def rounding_error(weight: Tensor, quantizer: FittedSteps, value: float) -> floa
     return float((codes * value - weight).square().mean())
 
 
-def per_input(values: Tensor, module: Any) -> Tensor:
+def filters(module: Any) -> Tensor:
+    """A float layer's weight, outputs first: one filter a row."""
+    weight = module.weight.detach()
+    if not isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return weight
+    split = weight.reshape(module.groups, -1, *weight.shape[1:]).transpose(1, 2)
+    return split.reshape(module.out_channels, -1, *weight.shape[2:])
+
+
+def per_input(values: Tensor, weight: Tensor, groups: int) -> Tensor:
     """One value per input channel as a factor of a weight: the channels of a filter's group."""
-    weight, groups = module.weight, getattr(module, "groups", 1)
     rows = values.reshape(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1).reshape(weight.shape[0], -1)
     return rows.reshape(weight.shape[0], weight.shape[1], *[1] * (weight.ndim - 2))
 
@@ -184,22 +197,26 @@ def build_layer(
     known = Values.FLOAT if grid is None else grid
     if isinstance(module, nn.Linear):
         return QuantLinear(module.in_features, module.out_features, bias, states=quantizer, input_grid=known, gain=gain)
-    kind = QuantConv1d if isinstance(module, nn.Conv1d) else QuantConv2d
-    if not isinstance(module, nn.Conv1d | nn.Conv2d):
-        raise ConfigError(f"{type(module).__name__} has no layer of few states")
-    return kind(
+    if isinstance(module, nn.ConvTranspose2d):
+        return QuantConvTranspose2d(
+            module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride),
+            tuple(int(size) for size in module.padding), tuple(module.output_padding), module.groups, bias,
+            tuple(module.dilation), states=quantizer, input_grid=known, gain=gain,
+        )  # fmt: skip
+    return _CONVOLUTIONS[type(module)](
         module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride), pads(module),
         tuple(module.dilation), module.groups, bias, states=quantizer, input_grid=known, gain=gain,
     )  # fmt: skip
 
 
-def pads(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:
-    """Padding in numbers."""
-    if module.padding == "valid":
+_CONVOLUTIONS = {nn.Conv1d: QuantConv1d, nn.Conv2d: QuantConv2d, nn.Conv3d: QuantConv3d}
+
+
+def pads(module: Any) -> tuple[int, ...] | str:
+    """Padding that is left to the layer."""
+    if module.padding_mode != "zeros":
         return (0,) * len(module.kernel_size)
-    if module.padding == "same":
-        return tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
-    return tuple(int(size) for size in module.padding)
+    return module.padding if isinstance(module.padding, str) else tuple(int(size) for size in module.padding)
 
 
 def set_weight(made: QuantLayer, weight: Tensor) -> None:
@@ -211,28 +228,47 @@ def set_weight(made: QuantLayer, weight: Tensor) -> None:
         made.learned.requires_grad_(False)
 
 
-def float_map(norm: Any) -> tuple[Tensor, Tensor]:
+def statistics(norm: Norm, read: Observed | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of what a normalization reads, each float64, one a channel.
+
+    Args:
+        norm: The normalization.
+        read: What it reads, unless it has running statistics.
+    """
+    if norm.mean is not None and norm.variance is not None:
+        return norm.mean, norm.variance
+    if read is None:
+        raise RuntimeError("a normalization without statistics is made before its input is seen")
+    return read.mean, read.variance
+
+
+def float_map(norm: Norm | None, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and offset of a pending normalization in evaluation, float64."""
     one = torch.ones(1, dtype=torch.float64)
     if norm is None:
         return one, 0 * one
-    gain = 1 / torch.sqrt(norm.running_var.double() + norm.eps)
+    if norm.mean is None:  # of all channels together
+        centre = mean.mean()
+        mean, variance = centre, (variance + (mean - centre).square()).mean()
+    gain = 1 / torch.sqrt(variance + norm.eps)
     if norm.weight is not None:
-        gain = gain * norm.weight.detach().double()
-    offset = -gain * norm.running_mean.double()
-    return gain, offset if norm.bias is None else offset + norm.bias.detach().double()
+        gain = gain * norm.weight
+    offset = -gain * mean
+    return gain, offset if norm.bias is None else offset + norm.bias
 
 
-def make_site(site: Site, norm: Any, config: ConversionConfig) -> None:
+def make_site(site: Site, norm: Norm | None, read: Observed | None, config: ConversionConfig) -> None:
     """Makes a quantizer with the normalization before it.
 
     Args:
         site: Whose scale and step are fitted.
         norm: The float network's normalization, if one is pending.
+        read: What that reads, unless it has running statistics.
         config: What it becomes.
     """
     source, numbers = site.source, site.source.numbers()
-    gain, offset = float_map(norm)
+    mean, variance = (torch.zeros(1), torch.ones(1)) if norm is None else statistics(norm, read)
+    gain, offset = float_map(norm, mean, variance)
     scale = site.scale.value
     channels = source.channels
     made: FoldableNorm
@@ -244,12 +280,16 @@ def make_site(site: Site, norm: Any, config: ConversionConfig) -> None:
         set_norm(made, total_gain, total_offset, None, None)
     else:
         kind = {Kept.KEEP: BatchNorm, Kept.LBN: LayerBatchNorm, Kept.LEVELLED: LevelledLayerBatchNorm}[config.norm]
-        momentum = 0.1 if norm.momentum is None else norm.momentum
-        made = kind(channels, eps=norm.eps, momentum=momentum, channel_dim=source.channel_dim)
-        mean = ((norm.running_mean.double() - numbers.b) / numbers.a).expand(channels)
-        variance = (norm.running_var.double() / numbers.a.square()).expand(channels)
+        made = kind(channels, eps=norm.eps, momentum=norm.momentum, channel_dim=source.channel_dim)
+        mean = ((mean - numbers.b) / numbers.a).expand(channels)
+        variance = (variance / numbers.a.square()).expand(channels)
         set_norm(made, total_gain, total_offset, mean, variance)
-    quantizer = Quantizer(states=site.states, step=2.0**site.exponent, surrogate=config.surrogate)
+    step, act = 2.0**site.exponent, source.activation
+    quantizer = Quantizer(states=site.states, step=step, surrogate=config.surrogate)
+    if act is not None and act.curve is not None:
+        quantizer = CurveQuantizer(
+            states=site.states, step=step, surrogate=config.surrogate, curve=act.curve, scale=scale
+        )
     site.made = NormActivation(made, quantizer)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from maqd.convert.inputs import Entry, EntryNumbers
-from maqd.convert.values import Grade, Layer, Numbers, Scale, Site, Value
+from maqd.convert.values import Grade, Layer, Norm, Numbers, Scale, Site, Value
 from maqd.lowering import Refusal
 from maqd.nn.tracing import Traced, changes_its_input, samples
 from maqd.numerics.states import States
@@ -105,6 +105,7 @@ class Plan:
         graph: Its calls, whose `meta["line"]` is that of the float network.
         entries, layers, sites: Modules to be made, each in the order of the calls; `order` has all of them.
         modules: Modules that are ready.
+        norms: The normalizations that are pending somewhere, by name.
         refusals: Calls that stay in float.
         changes: What became of each call.
         removed: Calls at the very end that were removed, and what they read.
@@ -115,6 +116,7 @@ class Plan:
     entries: list[Entry] = field(default_factory=list)
     order: list[Layer | Site] = field(default_factory=list)
     modules: dict[str, nn.Module] = field(default_factory=dict)
+    norms: dict[str, Norm] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     removed: dict[fx.Node, fx.Node] = field(default_factory=dict)
@@ -448,9 +450,12 @@ class Step:
         act = value.activation
         signed = act.signed if act is not None else value.signed or value.norm is not None
         count = self.config.stream
-        if few and (act is not None or value.wide):
+        chosen = few and (act is not None or value.wide)
+        if chosen:
             count = self.rewriter.activation_states(value.name)
-        elif signed and count % 2 == 0:
+        if act is not None:
+            count = min(count, act.most)
+        if signed and count % 2 == 0 and (not chosen or count >= MANY_STATES):
             count -= 1
         return States(count=count, signed=signed)
 
@@ -474,8 +479,12 @@ class Step:
         return replace(
             value, node=node, grade=Grade.CODES, numbers=site.code_numbers, scale=site.scale, factor=1.0,
             magnitude=states.magnitude, signed=states.signed, wide=wide, norm=None, activation=None,
-            name=name,
+            name=name, applied=None, float_node=value.applied or value.float_node,
         )  # fmt: skip
+
+
+MANY_STATES = 32
+"""From so many states on, one fewer is worth a state at zero."""
 
 
 def unchanged_numbers(grid: Any) -> Numbers:
@@ -521,17 +530,12 @@ OPERATIONS = (
 """A remedy where there is none in particular."""
 
 UNSUPPORTED: dict[type[nn.Module], tuple[str, str]] = {
-    nn.LayerNorm: (
-        "takes its statistics from each sample at inference",
-        "use BatchNorm, or norm='lbn', which takes them from the batch and folds away",
-    ),
-    nn.GroupNorm: ("takes its statistics from each sample at inference", "use BatchNorm"),
     nn.modules.instancenorm._InstanceNorm: ("takes its statistics from each sample at inference", "use BatchNorm"),
     nn.RNNBase: ("has no integer form", "use a convolution over time"),
     nn.MultiheadAttention: ("has no integer form", "use convolutions"),
     nn.Softmax: ("stands inside the network", "keep it at the very end, where it is not needed, or use a gate"),
-    nn.modules.batchnorm._BatchNorm: ("has no rule for its dimensions", "use BatchNorm1d or BatchNorm2d"),
-    nn.modules.conv._ConvNd: ("has no layer of few states", "use Conv1d or Conv2d"),
+    nn.modules.batchnorm._BatchNorm: ("has no rule", "use BatchNorm1d, BatchNorm2d or BatchNorm3d"),
+    nn.modules.conv._ConvNd: ("has no layer of few states", "use Conv1d, Conv2d, Conv3d or ConvTranspose2d"),
     nn.Embedding: ("has no integer form", "feed its vectors to the network"),
 }
 """Layers that cannot be converted, by class, with the reason and the remedy."""

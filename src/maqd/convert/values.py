@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, fx
 
 from maqd.nn import NormActivation
+from maqd.nn.curves import Curve
 from maqd.nn.layers import QuantLayer
-from maqd.numerics.states import Grid, States
+from maqd.numerics.states import MAX_STATES, Grid, States
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Numbers:
     """float value = a * converted value + b.
 
     Args:
-        a: float64, 1 or C values, positive.
+        a: float64, 1 or C values, not zero.
         b: Like a.
         grid: Where the converted value lies; None if it is not an integer times a power of two.
     """
@@ -99,14 +100,37 @@ class Activation:
     Args:
         function: On float tensors.
         signed: Whether its results have a sign.
-        exact: Whether a quantizer with infinitely many states is the same function.
-        after: Whether the float tensor that is known is its result, not what it is applied to.
+        curve: The function where it is no straight line between two ends: its states have places of their own.
+        most: States that it has at most.
+        folded: Whether the line between its two ends is in the numbers of what it is applied to already.
     """
 
     function: Callable[[Tensor], Tensor]
     signed: bool
-    exact: bool = True
-    after: bool = False
+    curve: Curve | None = None
+    most: int = MAX_STATES
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Norm:
+    """A normalization of the float network.
+
+    Args:
+        eps: Added to the variance.
+        momentum: Weight of a new batch in running statistics.
+        weight, bias: One a channel, or None.
+        mean, variance: Its running statistics, one a channel; None where it takes them from each sample.
+        read: What it reads, where its statistics have to be observed.
+    """
+
+    eps: float
+    momentum: float
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    read: fx.Node | None = None
 
 
 class Grade(enum.Enum):
@@ -142,6 +166,7 @@ class Value:
         wide: Whether it has more states than weighted layers are to read.
         norm: A pending normalization, by its name.
         activation: A pending activation.
+        applied: The float network's call that applies it.
         name: For a quantizer that has to be made for it.
     """
 
@@ -159,6 +184,7 @@ class Value:
     wide: bool = False
     norm: str | None = None
     activation: Activation | None = None
+    applied: fx.Node | None = None
 
     @property
     def pending(self) -> bool:
@@ -247,6 +273,12 @@ class Site:
     exponent: int = 0
     made: NormActivation | None = None
     again: list[fx.Node] = field(default_factory=list)
+
+    @property
+    def straight(self) -> bool:
+        """Whether it rounds and clips what it reads, and nothing else."""
+        act = self.source.activation
+        return act is None or (act.curve is None and not act.folded)
 
     def target(self, y: Tensor) -> Tensor:
         """The float activation that the codes stand for, of the values before it."""

@@ -34,7 +34,10 @@ class ConversionConfig:
             `weights` and 15.
         depthwise: Weight states of depthwise layers; None likewise.
         stream: States of what is added, gated or returned, unsigned; where the sign matters, the odd number below.
-        norm: What batch normalizations become.
+        products: States of activations from which SiLU, GELU, Hardswish and Mish are exact products with a gate; with
+            fewer they are rectifiers with steps along the curve.
+        norm: What normalizations become. With `Kept.KEEP`, those that take their statistics from each sample are
+            refused.
         overrides: Other states by the name of the float network's module; the last match wins.
         surrogate: Gradient of the activations' quantizers.
     """
@@ -44,6 +47,7 @@ class ConversionConfig:
     edge: int | None = None
     depthwise: int | None = None
     stream: int = MAX_STATES
+    products: int = 64
     norm: Kept = Kept.KEEP
     overrides: list[Override] = field(default_factory=list)
     surrogate: Surrogate = field(default_factory=Surrogate)

@@ -67,17 +67,14 @@ def average_pool(
     positions = math.prod(kernel)
     divisor = divisor_override or positions
     nearest = 1 << round(math.log2(divisor))
-    if rank == 2:
-        module: nn.Module = nn.AvgPool2d(kernel, stride, padding, divisor_override=nearest)
-    elif rank == 1:
+    if rank == 1:
         node = step.call_module(step.add_module(nn.AvgPool1d(kernel, stride, padding)), value)
         step.became("sums of codes")
         if nearest == positions:
             return pooled(step, value, node, positions, 1.0, round(math.log2(nearest)))
         return averaged(step, value, node)
-    else:
-        step.refuse(f"it averages over {positions} positions of {rank} dimensions", "average over 2, 4, 8, ... of them")
-    node = step.call_module(step.add_module(module), value)
+    kind = nn.AvgPool2d if rank == 2 else nn.AvgPool3d
+    node = step.call_module(step.add_module(kind(kernel, stride, padding, divisor_override=nearest)), value)
     step.became("sums of codes")
     return pooled(step, value, node, positions, divisor / nearest, round(math.log2(nearest)))
 
@@ -189,20 +186,28 @@ _MAX, _AVERAGE = Rule(apply=max_pool, want=Want.PASS), Rule(apply=average_pool, 
 
 RULES = Rules(
     modules={
-        **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), Rule(apply=_max_layer, want=Want.PASS)),
-        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), Rule(apply=_average_layer, want=Want.PASS)),
+        **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), Rule(apply=_max_layer, want=Want.PASS)),
+        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), Rule(apply=_average_layer, want=Want.PASS)),
         **dict.fromkeys(
-            (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), Rule(apply=_adaptive_layer(adaptive_average), want=Want.PASS)
+            (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+            Rule(apply=_adaptive_layer(adaptive_average), want=Want.PASS),
         ),
         **dict.fromkeys(
-            (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), Rule(apply=_adaptive_layer(adaptive_max), want=Want.PASS)
+            (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+            Rule(apply=_adaptive_layer(adaptive_max), want=Want.PASS),
         ),
     },
     functions={
-        **dict.fromkeys((F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d), _MAX),
-        **dict.fromkeys((F.avg_pool1d, F.avg_pool2d), _AVERAGE),
-        **dict.fromkeys((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d), Rule(apply=adaptive_average, want=Want.PASS)),
-        **dict.fromkeys((F.adaptive_max_pool1d, F.adaptive_max_pool2d), Rule(apply=adaptive_max, want=Want.PASS)),
+        **dict.fromkeys((F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d), _MAX),
+        **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _AVERAGE),
+        **dict.fromkeys(
+            (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
+            Rule(apply=adaptive_average, want=Want.PASS),
+        ),
+        **dict.fromkeys(
+            (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
+            Rule(apply=adaptive_max, want=Want.PASS),
+        ),
         **dict.fromkeys((torch.sum, "sum"), Rule(apply=total, want=Want.PASS)),
         **dict.fromkeys((torch.mean, "mean"), Rule(apply=mean, want=Want.PASS)),
     },

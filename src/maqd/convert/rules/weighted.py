@@ -1,12 +1,13 @@
-"""Convolutions, linear layers and normalizations."""
+"""Convolutions and linear layers."""
 
-import math
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch.nn.functional as F
 from torch import nn
 
+from maqd.convert.fitting import filters
 from maqd.convert.inputs import EntryNumbers
 from maqd.convert.rewriter import Rule, Rules, Step, Want
 from maqd.convert.values import Grade, Layer, Scale, Value
@@ -14,17 +15,18 @@ from maqd.numerics.limits import INT32_LIMIT
 from maqd.numerics.states import States
 from maqd.settings.quantization import UNCHANGED
 
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+"""What has a layer of few states."""
 
-def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Linear) -> Value:
+
+def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.Linear) -> Value:
     """A layer of few states; called again, the same layer."""
     name = str(step.call.target)
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        if module.padding_mode != "zeros":
-            step.refuse(f"its padding is {module.padding_mode!r}", "pad with zeros")
-        padding(step, module)
     source = step.tensor(x)
     first = source.grade is Grade.INPUT and not source.pending
-    source = step.quantized(source, Want.FEW)
+    # An offset of the input would not be the same sum at every place of a transposed convolution's result.
+    transposed = isinstance(module, nn.ConvTranspose2d)
+    source = step.quantized(source, Want.MANY if first and transposed else Want.FEW)
     head = Want.EXACT in step.wants
     layer = step.rewriter.layers.get(name)
     if layer is None:
@@ -43,7 +45,7 @@ def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Linear) -> V
         layer.others.append(source)
         if head and not layer.head:
             step.refuse("its weights are shared by a layer inside of the network", "give the head weights of its own")
-    node = step.call_module(name, source)
+    node = step.call_module(name, surrounded(step, source, module))
     scale = None
     if layer.head:
         scale = Scale()
@@ -52,6 +54,15 @@ def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Linear) -> V
         node=node, float_node=step.call, grade=Grade.ACCUMULATOR, numbers=Result(layer), shape=step.shape, name=name,
         channel_dim=-1 if isinstance(module, nn.Linear) and len(step.shape) > 1 else 1, scale=scale,
     )  # fmt: skip
+
+
+def surrounded(step: Step, source: Value, module: nn.Module) -> Value:
+    """What a convolution reads that does not pad with zeros."""
+    mode = getattr(module, "padding_mode", "zeros")
+    if mode == "zeros":
+        return source
+    sizes = [int(size) for size in getattr(module, "_reversed_padding_repeated_twice", ())]
+    return replace(source, node=step.call_function(F.pad, (source.node, tuple(sizes), mode)))
 
 
 class Result:
@@ -69,7 +80,7 @@ class Result:
 def weight_states(step: Step, name: str, module: nn.Module, *, edge: bool) -> int | None:
     """M_w of a layer."""
     config = step.config
-    depthwise = isinstance(module, nn.Conv1d | nn.Conv2d) and 1 < module.groups == module.in_channels
+    depthwise = isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.in_channels
     states: int | None = config.edge_states if edge else config.depthwise_states if depthwise else config.weights
     for override in config.overrides:
         if override.weight_states != UNCHANGED and fnmatchcase(name, override.pattern):
@@ -81,7 +92,7 @@ def within_limit(step: Step, source: Value, module: Any, states: int | None, lim
     """What a layer reads, with fewer codes where its sums could reach a limit, half for a head, which adds a bias."""
     if states is None or not source.magnitude or source.grade is Grade.INPUT:
         return source
-    fan_in = math.prod(module.weight.shape[1:])
+    fan_in = filters(module)[0].numel()
     wanted = States(count=step.config.stream - (source.signed and step.config.stream % 2 == 0), signed=source.signed)
     if fan_in * States(count=states, signed=True).high * source.magnitude < limit:
         return source
@@ -100,36 +111,4 @@ def share(step: Step, one: Value, other: Value) -> None:
         step.refuse("its weights are shared by calls whose inputs have different scales", "pool both in the same way")
 
 
-def padding(step: Step, module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:
-    """Zeros at each side of each dimension."""
-    if not isinstance(module.padding, str):
-        return tuple(int(size) for size in module.padding)
-    if module.padding == "valid":
-        return (0,) * len(module.kernel_size)
-    sizes = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    if any(size % 2 for size in sizes):
-        step.refuse("padding='same' pads unevenly with its kernel", "use an odd kernel, or pad by numbers")
-    return tuple(size // 2 for size in sizes)
-
-
-def norm(step: Step, x: Any, module: nn.BatchNorm1d | nn.BatchNorm2d) -> Value:
-    """A batch normalization, pending until the result is read."""
-    value = step.tensor(x)
-    if module.running_mean is None or module.running_var is None:
-        step.refuse("it keeps no running statistics", "set track_running_stats=True")
-    if value.pending:
-        value = step.quantized(value, Want.MANY if value.activation is None else Want.FEW)
-    if len(value.shape) > 1 and value.channel_dim == -1:
-        step.refuse("it normalizes the dimension after the batch of a linear layer's result", "transpose before")
-    name = str(step.call.target)
-    step.became("folded into the quantizer after it")
-    return replace(value, norm=name, float_node=step.call, name=name, scale=None)
-
-
-RULES = Rules(
-    modules={
-        **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Linear), Rule(apply=weighted, want=Want.FEW)),
-        **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), Rule(apply=norm, want=Want.ANY)),
-    },
-    functions={},
-)
+RULES = Rules(modules=dict.fromkeys(LAYERS, Rule(apply=weighted, want=Want.FEW)), functions={})
