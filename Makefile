@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: wheel test-min-versions help setup demo test test-all graphs campaigns lint format clean sanitize fuzz
+.PHONY: wheel test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite, in under five minutes"
 	@echo "make test-all  the same with the long tests"
+	@echo "make setup-spiking, setup-sinabs  add spiking simulators; make test-spiking compares them with the integers"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
 	@echo "make campaigns  10,000 damaged files for every reader, runs killed at 100 moments, 200 exports"
 	@echo "make lint   ruff, pyright and clang-format"
@@ -42,6 +43,27 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	MAQD_LONG=1 $(PYTEST)
+
+# Spiking simulators. Their own requirements would replace torch, so nothing but what the lock files name is installed.
+SPIKING := $(VENV)/.spiking
+SINABS := .venv-sinabs
+setup-spiking: $(SPIKING)
+$(SPIKING): $(STAMP) requirements/spiking.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/spiking.lock
+	touch $@
+
+# An environment that sees the packages of .venv behind its own.
+setup-sinabs: $(SINABS)/.installed
+$(SINABS)/.installed: $(STAMP) requirements/sinabs.lock
+	$(PYTHON) -m venv $(SINABS)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(SINABS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/behind.pth
+	$(SINABS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/sinabs.lock
+	touch $@
+
+# 1,000 images take MAQD_SPIKES=1000.
+test-spiking: $(SPIKING) $(SINABS)/.installed
+	MAQD_LONG=1 $(BIN)/python -m pytest -rs tests/spiking tests/export/test_nir.py tests/runtime/test_simulators.py
 
 graphs: $(STAMP)
 	MAQD_GRAPHS=1000 $(PYTEST) -k random_graphs
@@ -101,4 +123,4 @@ test-min-versions: $(STAMP)
 	$(OLD)/bin/python -m pytest tests/numerics tests/graph/test_graph.py tests/graph/test_interpreter.py
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SINABS) build .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from maqd.bench.conventional import CONVENTIONAL
+from maqd.export.nir.network import NIR
 from maqd.export.onnx.integer import ONNX
 from maqd.export.onnx.qonnx import QONNX
 from maqd.graph import NODES
@@ -18,6 +19,7 @@ BACKENDS: dict[str, Rules] = {
     "QONNX": QONNX,
     "conventional int8 (for timing)": CONVENTIONAL,
     "spikes": SPIKING,
+    "NIR": NIR,
 }
 """Columns of the table. NumPy computes every node itself: it is the definition."""
 
@@ -33,7 +35,8 @@ NOTES = """
 "yes" is about the kind of node. Single graphs are refused, with the node, the reason and the remedy, where numbers do
 not fit: QONNX computes in float32 and takes codes below 2^24 and no float inputs; ONNX takes weights of at most 128
 even or 255 odd states; the native engine takes no activation whose input can reach 2^31 - 1; spiking networks take
-activations of equal steps, and maxima of the spikes of one activation (docs/spiking.md).
+activations of equal steps, and maxima of the spikes of one activation; NIR takes activations of two states, one input
+and one output (docs/spiking.md).
 """
 
 

@@ -26,11 +26,11 @@ commands:
   convert turn a trained float network into an integer graph without training it
   check   say what stands between a network and its integer graph
   lower   turn a run into an integer graph, a .maqd file, with proof
-  verify  compare PyTorch, NumPy, the native engine, ONNX Runtime and C on it, tensor by tensor
+  verify  compare PyTorch, NumPy, the native engine, ONNX Runtime, C and simulators on it, tensor by tensor
   run     compute its outputs for images and arrays
   info    print its layers, states, bytes and multiplications
   spikes  run it as a spiking network, and count the spikes that are not its integers
-  export  write it as ONNX, QONNX or a C99 program
+  export  write it as ONNX, QONNX, NIR or a C99 program
   report  show what a network does, in one HTML page
   recipes list the recipes that `maqd train` knows
   bench   measure the native engine, beside other runtimes, or the C program on a microcontroller

@@ -4,6 +4,7 @@ import argparse
 import enum
 import json
 import re
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,14 @@ from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.verify import inputs_of, open_against
 from maqd.export.c99 import Example, Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS, is_prefix
+from maqd.export.nir import Importer, nir_model, save_nir
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
 from maqd.graph import Graph
 from maqd.io.outputs import Artefact, check_output
+from maqd.runtime import inputs
+from maqd.runtime.simulators import SPEC_READERS, NirEngine, installed
+from maqd.runtime.verify import verify
 from maqd.settings.training import EvalConfig
 
 
@@ -26,10 +31,23 @@ class Format(enum.Enum):
     ONNX = "onnx"
     QONNX = "qonnx"
     C99 = "c99"
+    NIR = "nir"
 
+
+ARTEFACTS = {
+    Format.ONNX: Artefact.ONNX,
+    Format.QONNX: Artefact.ONNX,
+    Format.C99: Artefact.PROGRAM,
+    Format.NIR: Artefact.NIR,
+}
+"""What each format writes."""
+
+CHECKED = 20
+"""Random samples on which a NIR file is compared in the simulators that are installed."""
 
 BELONGS = {
     "profile": Format.ONNX,
+    "importer": Format.NIR,
     "flavour": Format.QONNX,
     **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "example", "against"), Format.C99),
 }
@@ -39,8 +57,9 @@ BELONGS = {
 def command(arguments: list[str]) -> int:
     """Run `maqd export`; the exit status."""
     parser = Options(
-        usage="maqd export GRAPH --to {onnx,qonnx,c99} -o PATH [--profile NAME | --flavour NAME | --strategy NAME "
-        "--target NAME ... [--example NAME] [--against RUN]] [--json] [--data.KEY VALUE ...]",
+        usage="maqd export GRAPH --to {onnx,qonnx,c99,nir} -o PATH [--profile NAME | --flavour NAME | "
+        "--importer NAME | --strategy NAME --target NAME ... [--example NAME] [--against RUN]] [--json] "
+        "[--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
@@ -62,6 +81,11 @@ def command(arguments: list[str]) -> int:
         "--flavour",
         choices=[flavour.value for flavour in Flavour],
         help="of QONNX: quant (Quant nodes, the default, for hls4ml) or multithreshold (for FINN)",
+    )
+    parser.add_argument(
+        "--importer",
+        choices=[importer.value for importer in Importer],
+        help="of NIR: who reads it (spec: snnTorch, SpikingJelly, norse)",
     )
     parser.add_argument(
         "--strategy",
@@ -95,7 +119,7 @@ def command(arguments: list[str]) -> int:
             raise UsageError(f"--{name} belongs to --to {owner.value}, not to --to {kind.value}")
     if options.prefix is not None and not is_prefix(options.prefix):
         raise UsageError(f"--prefix must be a C identifier that begins with a letter, got {options.prefix!r}")
-    check_output(options.output, Artefact.PROGRAM if kind is Format.C99 else Artefact.ONNX, inputs=[options.graph])
+    check_output(options.output, ARTEFACTS[kind], inputs=[options.graph])
     graph = load_graph(options.graph)
     match kind:
         case Format.ONNX:
@@ -108,15 +132,57 @@ def command(arguments: list[str]) -> int:
             found = {"kind": how, "bytes": options.output.stat().st_size}
         case Format.C99:
             found = _c99(graph, options, data)
+        case Format.NIR:
+            found = _nir(graph, options)
     if options.json:
         print(json.dumps({"output": str(options.output), "to": kind.value, **found}))
     else:
-        numbers = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in found.items() if name != "kind")
+        sizes = {name.replace("_", " "): value for name, value in found.items() if isinstance(value, int)}
+        numbers = ", ".join(f"{value:,} {name}" for name, value in sizes.items())
         print(f"{options.output}: {kind.value}, {found['kind']}, {numbers}")
-    return 0
+        for line in found.get("compared", ()):
+            print(line)
+    return 1 if found.get("different") else 0
 
 
-def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]]) -> dict[str, object]:
+def _nir(graph: Graph, options: argparse.Namespace) -> dict[str, Any]:
+    importer = Importer(options.importer or Importer.SPEC.value)
+    model = nir_model(graph, importer)
+    save_nir(model, options.output)
+    readers = SPEC_READERS if importer is Importer.SPEC else (importer,)
+    there = [reader for reader in readers if installed(reader)]
+    engines = [NirEngine(graph, reader, spec=importer is Importer.SPEC) for reader in there]
+    lines = [
+        f"not compared in {reader.value}, which is not installed; make setup-spiking setup-sinabs"
+        for reader in readers
+        if reader not in there
+    ]
+    different = 0
+    if engines:
+        result = verify(graph, engines, [inputs.random(graph, CHECKED)])
+        for engine in result.engines:
+            different += engine.different
+            first = "" if engine.first is None else f"; first difference in {engine.first}"
+            lines.append(
+                f"{engine.name} on {CHECKED} random samples: {engine.values:,} integers in {engine.tensors} tensors, "
+                f"{engine.different:,} different{first}"
+            )
+    if model.merges and {Importer.SPEC, Importer.NORSE, Importer.SINABS} & {importer}:
+        lines.append(
+            f"{model.merges[0]} adds up several edges: norse 1.1 and sinabs 3.1 have to be told the order of the nodes "
+            "(docs/spiking.md)"
+        )
+    return {
+        "kind": importer.value,
+        "bytes": options.output.stat().st_size,
+        "neurons": model.neurons,
+        "threshold": model.threshold,
+        "different": different,
+        "compared": lines,
+    }
+
+
+def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]]) -> dict[str, Any]:
     samples = None
     if options.against is not None:
         run = open_against(graph, options.against, allow_import=options.allow_import)

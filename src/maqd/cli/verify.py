@@ -46,7 +46,9 @@ def command(arguments: list[str]) -> int:
         help="compare with the trained network of this run, on its test images",
     )
     parser.add_argument(
-        "--engines", metavar="NAME,..", help=f"of {', '.join(ENGINES)}; by default all that are installed, but for c99"
+        "--engines",
+        metavar="NAME,..",
+        help=f"of {', '.join(ENGINES)}; by default {', '.join(DEFAULT_ENGINES)} where installed",
     )
     parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most N images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")

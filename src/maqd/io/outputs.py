@@ -14,6 +14,7 @@ class Artefact(enum.Enum):
 
     GRAPH = "a .maqd file"
     ONNX = "an ONNX file"
+    NIR = "a NIR file"
     PICTURE = "a PNG picture"
     ARRAYS = "a NumPy archive"
     PROGRAM = "a directory with a C program"
@@ -32,6 +33,8 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
         return Artefact.PICTURE
     if start[:15].lower() == b"<!doctype html>":
         return Artefact.PAGE
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return Artefact.NIR
     if start.startswith(b"PK\x03\x04"):
         return Artefact.ARRAYS if suffix == ".npz" else Artefact.CHECKPOINT
     # safetensors: the size of the header in eight bytes, little-endian, and the header, which is JSON.

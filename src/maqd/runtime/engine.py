@@ -217,6 +217,10 @@ ENGINES = {
     "native": Entry(module="maqd.runtime.native", attribute="NativeEngine", threaded=True),
     "onnxruntime": Entry(module="maqd.runtime.onnxruntime", attribute="OnnxRuntime", threaded=True),
     "c99": Entry(module="maqd.runtime.c99", attribute="CEngine"),
+    "snntorch": Entry(module="maqd.runtime.simulators", attribute="SnnTorchEngine"),
+    "spikingjelly": Entry(module="maqd.runtime.simulators", attribute="SpikingJellyEngine"),
+    "norse": Entry(module="maqd.runtime.simulators", attribute="NorseEngine"),
+    "sinabs": Entry(module="maqd.runtime.simulators", attribute="SinabsEngine"),
 }
 """Every engine by its name in options and arguments."""
 
