@@ -102,6 +102,10 @@ MOVES: dict[str, Callable[[Net, Tensor], object]] = {
     "dilated max": lambda _, x: F.max_pool2d(x, 2, 1, 1, dilation=2),
     "adaptive max": lambda _, x: F.adaptive_max_pool2d(x, (4, 2)),
     "adaptive average of overlapping windows": lambda _, x: F.adaptive_avg_pool2d(x[:, :, :5, :7], (4, 6)),
+    "sum over rows": lambda _, x: x.sum(2),
+    "sum over channels and columns": lambda _, x: x.sum(dim=(1, -1), keepdim=True),
+    "mean over all 432": lambda _, x: torch.mean(x, (1, 2, 3), True),
+    "mean over columns": lambda net, x: net.head(net.requantize(x.mean(3)).transpose(1, 2)),
     "average over 9": lambda _, x: F.avg_pool2d(x, 3),
     "mean over 54": lambda _, x: x.mean((2, 3)),
     "average over 9, flattened": lambda _, x: F.avg_pool2d(x, 3).flatten(1),
@@ -186,6 +190,8 @@ REFUSED: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
     "bilinear to a size": (lambda _, x: F.interpolate(x, size=(8, 9), mode="bilinear"), "it interpolates with mode"),
     "a part of the batch": (lambda _, x: x[1:], "it takes a part of the batch"),
     "the batch moved": (lambda _, x: x.transpose(0, 1), "it moves the batch"),
+    "a sum over the batch": (lambda _, x: x.sum(), "it reduces the batch"),
+    "one number a sample": (lambda _, x: x.sum((1, 2, 3)), "it leaves one number without a dimension"),
     "a number times": (lambda _, x: x * 0.5, "it multiplies by the number 0.5"),
 }
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from maqd.graph import GlobalSum, MaxPool, SumPool
 from maqd.lowering.builder import Codes, Raw, Rules, Step
-from maqd.lowering.rules.shape import gathered
+from maqd.lowering.rules.shape import gathered, permuted, reshaped
 from maqd.nn import GlobalSumPool, MaxPool2d
 from maqd.nn.pooling import max_pool2d
 
@@ -118,26 +118,38 @@ def _apart(kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def total(step: Step, x: Codes | Raw, dim: Any = None, keepdim: bool = False) -> Codes:
-    """`x.sum((2, 3))`: sums over all positions."""
-    return _over_space(step, step.codes(x), dim, keepdim, 1)
+    """`x.sum((2, 3))`: sums over any dimensions of a sample."""
+    return _reduced(step, step.codes(x), dim, keepdim, average=False)
 
 
 def mean(step: Step, x: Codes | Raw, dim: Any = None, keepdim: bool = False) -> Codes:
-    """`x.mean((2, 3))`: averages over all positions."""
-    source = step.codes(x)
-    return _over_space(step, source, dim, keepdim, math.prod(source.type.shape[1:]))
+    """`x.mean((2, 3))`: averages over any dimensions of a sample."""
+    return _reduced(step, step.codes(x), dim, keepdim, average=True)
 
 
-def _over_space(step: Step, source: Codes, dim: Any, keepdim: bool, count: int) -> Codes:
-    rank = len(source.type.shape) + 1
-    dims = tuple(range(rank)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
-    if rank < 3 or sorted(d % rank for d in dims) != list(range(2, rank)):
-        step.refuse(f"it reduces dimensions {dims} of {rank}", "reduce all positions of each channel")
-    if keepdim:
-        return _averaged(step, source, _apart(source.type.shape[1:]), count)
+def _reduced(step: Step, source: Codes, dim: Any, keepdim: bool, *, average: bool) -> Codes:
+    sizes = source.type.shape
+    rank = len(sizes) + 1
+    given = range(rank) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
+    dims = sorted(d % rank for d in given)
+    if dims[0] == 0:
+        step.refuse("it reduces the batch", f"give it dimensions of a sample, 1 to {rank - 1}")
+    count = math.prod(sizes[d - 1] for d in dims) if average else 1
+    if keepdim and dims == list(range(2, rank)):
+        return _averaged(step, source, _apart(sizes[1:]), count)
+    kept = [d for d in range(1, rank) if d not in dims]
+    if not kept and not keepdim:
+        step.refuse("it leaves one number without a dimension for each sample", "pass keepdim=True")
+    # The dimensions that stay become the channels, the others the positions.
+    free, order = step.builder.free, tuple(d - 1 for d in (*kept, *dims))
+    source = permuted(step, source, order, free(f"{step.name}.order"))
+    channels = math.prod(sizes[d - 1] for d in kept)
+    if len(kept) != 1:
+        source = reshaped(step, source, (channels, math.prod(sizes) // channels), free(f"{step.name}.rows"))
     shift, divisor = _shift_and_divisor(count)
-    found = step.put(GlobalSum(name=step.name, inputs=(source.source,), shift=shift), source)
-    return replace(found, divisor=divisor)
+    name = step.name if len(step.shape) == 1 else free(f"{step.name}.sums")
+    found = step.put(GlobalSum(name=name, inputs=(source.source,), shift=shift), source)
+    return reshaped(step, replace(found, divisor=divisor), step.shape, step.name)
 
 
 def _window(
