@@ -73,7 +73,7 @@ def lower(
 
     Args:
         model: Layers of `maqd.nn`, and what docs/lowering.md lists.
-        example: As in `check`
+        example: As in `check`.
         affine: Form of the activations.
         labels: Names of the classes.
         progress: Told how far the proof is.
