@@ -34,7 +34,7 @@ ALLOWED = {
     "bench": {"runtime", "export", "plan", "graph", "numerics", "io"},
     "nn": {"settings", "numerics"},
     "models": {"nn", "settings", "numerics"},
-    "data": {"settings", "io"},
+    "data": {"settings", "numerics", "io"},
     "lowering": {"models", "nn", "runtime", "language", "graph", "numerics", "settings"},
     "convert": {"lowering", "nn", "settings", "numerics"},
     "training": {"lowering", "language", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},

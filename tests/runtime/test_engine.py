@@ -43,8 +43,7 @@ def test_threads_and_batches_change_nothing(graph: Graph, threads: int, count: i
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("count", [1, 7, 64, 150])
 def test_stages_change_nothing(graph: Graph, threads: int, count: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("maqd.plan.planner.STAGE_BYTES", (300, 200))
-    monkeypatch.setattr("maqd.runtime.native.STAGE_BYTES", (300, 200))
+    monkeypatch.setattr("maqd.plan.stages.STAGE_BYTES", (300, 200))
     monkeypatch.setattr("maqd.runtime.native.EARLY_BYTES", 2000)
     stages = make_plan(graph).stages
     assert len(stages) == 3
@@ -53,8 +52,7 @@ def test_stages_change_nothing(graph: Graph, threads: int, count: int, monkeypat
 
 
 def test_large_tensors_to_the_end_can_be_profiled(graph: Graph, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("maqd.plan.planner.STAGE_BYTES", (0, 0))
-    monkeypatch.setattr("maqd.runtime.native.STAGE_BYTES", (0, 0))
+    monkeypatch.setattr("maqd.plan.stages.STAGE_BYTES", (0, 0))
     monkeypatch.setattr("maqd.runtime.native.EARLY_BYTES", 2000)
     engine, batch = NativeEngine(graph), images(graph, LATE_IMAGES)
     assert all(step.seconds > 0 for step in engine.profile(batch, repetitions=1))

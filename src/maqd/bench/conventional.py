@@ -66,10 +66,6 @@ class _Emitter(Writer):
         super().__init__(onnx)
         self.graph = graph
         self.int8 = precision is Precision.INT8
-        self.readers: dict[str, list[Node]] = {node.name: [] for node in graph.nodes}
-        for node in graph.nodes:
-            for name in node.inputs:
-                self.readers[name].append(node)
 
     def model(self) -> Any:
         kinds, versions = self.onnx.TensorProto, VERSIONS[Profile.COMPATIBLE]
@@ -111,7 +107,7 @@ class _Emitter(Writer):
 
     def settle(self, node: Node, result: str) -> None:
         """A sum becomes 8 bits, unless what follows is a step function, which does it, or the end."""
-        if all(isinstance(reader, Activation | Output | Flatten) for reader in self.readers[node.name]):
+        if all(isinstance(reader, Activation | Output | Flatten) for reader in self.graph.readers[node.name]):
             self.emit("Identity", [result], node.name)
         else:
             self.quantized(result, node.name, -PIXELS.low)

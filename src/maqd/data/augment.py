@@ -6,9 +6,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from maqd.numerics.states import PIXELS
 from maqd.settings.data import AugmentConfig
 
-FILL = 128
+FILL = -PIXELS.low
 """What padding and cutout are painted with: the pixel that enters the network as code 0."""
 
 

@@ -114,6 +114,15 @@ class Graph:
         """The outputs, in order."""
         return tuple(node for node in self.nodes if isinstance(node, Output))
 
+    @cached_property
+    def readers(self) -> dict[str, tuple[Node, ...]]:
+        """For every tensor the nodes that read it, in order; a node that reads it twice is there twice."""
+        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in node.inputs:
+                found[name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
     @property
     def input(self) -> Input:
         """The only input.

@@ -23,7 +23,6 @@ def layers(graph: Graph, *codes: Codes) -> Iterator[tuple[str, Codes]]:
     Yields:
         Name and codes, int64, N x the tensor's shape.
     """
-    last_use = {name: node.name for node in graph.nodes for name in node.inputs}
     values: dict[str, Codes] = {}
     given = iter(codes)
     for node in graph.nodes:
@@ -31,7 +30,7 @@ def layers(graph: Graph, *codes: Codes) -> Iterator[tuple[str, Codes]]:
         yield node.name, value
         values[node.name] = value
         for name in node.inputs:
-            if last_use[name] == node.name:
+            if graph.readers[name][-1] is node:
                 values.pop(name, None)
 
 

@@ -347,7 +347,7 @@ class Step:
         wide = any(source.wide for source in sources) if wide is None else wide
         if self.builder.sketch:
             return Codes(source=node.name, type=kind)
-        if max(-low, high) >= EXACT_LIMIT and not wide:
+        if kind.interval.magnitude >= EXACT_LIMIT and not wide:
             self.refuse(
                 f"its integers can reach {low} .. {high}, and float32, in which PyTorch evaluates, is exact below 2^24",
                 "use fewer states, a smaller fan-in or fewer summands",

@@ -76,6 +76,17 @@ def compact(low: Integers, high: Integers) -> Interval:
     return Interval(low.copy(), high.copy())
 
 
+def magnitude(values: NDArray[np.integer]) -> int:
+    """The largest absolute value, as a Python integer."""
+    return max(-int(values.min()), int(values.max()))
+
+
+def byte_zero(low: int, high: int) -> int | None:
+    """The integer that stands for 0 where bytes 0 .. 255 stand for low .. high; None where they cannot."""
+    zero = -min(low, 0)
+    return zero if zero + high <= 255 and zero <= 255 else None
+
+
 def narrowest(low: int, high: int) -> np.dtype[np.signedinteger]:
     """The narrowest of int8, int16, int32 and int64 that holds both.
 

@@ -202,23 +202,26 @@ def integer_thresholds(
 
 
 def signed_range(
-    signs: NDArray[np.number], low: NDArray[np.int64], high: NDArray[np.int64]
+    signs: NDArray[np.number] | int, low: NDArray[np.int64] | int, high: NDArray[np.int64] | int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Smallest and largest value of signs * n for low <= n <= high; signs are +-1."""
-    rising = signs > 0
+    rising = np.asarray(signs) > 0
     return np.where(rising, low, -high), np.where(rising, high, -low)
 
 
 def clip_thresholds(
-    thresholds: NDArray[np.number], signs: NDArray[np.number], low: NDArray[np.int64], high: NDArray[np.int64]
+    thresholds: NDArray[np.number],
+    signs: NDArray[np.number] | int,
+    low: NDArray[np.int64] | int,
+    high: NDArray[np.int64] | int,
 ) -> NDArray[np.int64]:
     """Thresholds with the same results for low <= n <= high, between the smallest value of signs * n and one more than
     the largest: the first is always reached, the last never.
 
     Args:
         thresholds: (M-1) x C, whole numbers or infinite.
-        signs: C, +-1.
-        low, high: int64, C.
+        signs: +-1, C or for all.
+        low, high: int64, C or for all.
     """
     first, last = signed_range(signs, low, high)
     return np.clip(thresholds, first, last + 1).astype(np.int64)

@@ -2,7 +2,6 @@
 
 from maqd.plan.planner import channels_first, make_plan
 from maqd.plan.steps import (
-    STAGE_BYTES,
     AddStep,
     Axis,
     Buffer,
@@ -23,7 +22,6 @@ from maqd.plan.steps import (
 )
 
 __all__ = [
-    "STAGE_BYTES",
     "AddStep",
     "Axis",
     "Buffer",

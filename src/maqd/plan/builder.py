@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.graph import Graph, Node, TensorType
+from maqd.numerics.bounds import byte_zero
 from maqd.plan.steps import Axis, Buffer, Element, Links, Step
 
 
@@ -38,10 +39,6 @@ class Builder:
         self.fuse = fuse
         self.types = graph.types
         self.nodes = {node.name: node for node in graph.nodes}
-        self.consumers: dict[str, list[Node]] = {name: [] for name in self.nodes}
-        for node in graph.nodes:
-            for name in node.inputs:
-                self.consumers[name].append(node)
         self.sizes: list[int] = []
         """Bytes of each storage."""
         self.steps: list[Step] = []
@@ -59,10 +56,8 @@ class Builder:
     def stored(self, kind: TensorType, extent: tuple[int, int, int], *, zero: int | None = None) -> Buffer:
         """A new buffer for a tensor's values in another shape; bytes with this zero, if one is given."""
         low, high = kind.interval.lowest, kind.interval.highest
-        if zero is not None:
+        if zero is not None or (zero := byte_zero(low, high)) is not None:
             element = Element.U8
-        elif high - min(low, 0) <= 255 and low >= -255:
-            element, zero = Element.U8, max(0, -low)
         else:
             element, zero = (Element.I16 if low >= -(2**15) and high < 2**15 else Element.I32), 0
         rows, columns, channels = extent
@@ -97,8 +92,9 @@ class Builder:
             highest=high + x.zero,
         )
 
-    def only_consumer(self, name: str) -> Node | None:
-        found = self.consumers[name]
+    def only_reader(self, name: str) -> Node | None:
+        """The node that reads a tensor, if there is one alone."""
+        found = self.graph.readers[name]
         return found[0] if len(found) == 1 else None
 
     def single(self, name: str, *inputs: Buffer) -> tuple[Links, Buffer]:

@@ -6,7 +6,6 @@ never stored unless another node reads them. A flatten disappears: a linear map 
 kernel is the whole map. Nodes that only move elements become one step, or none.
 """
 
-from bisect import bisect_right
 from dataclasses import replace
 from math import prod
 
@@ -19,7 +18,8 @@ from maqd.graph.rules import Rules
 from maqd.plan.arena import Arena, Lifetime, place
 from maqd.plan.builder import Builder
 from maqd.plan.rules import activation, io, merging, pooling, shape, weighted
-from maqd.plan.steps import STAGE_BYTES, Plan, Stage, Step
+from maqd.plan.stages import is_large, lifetimes, stage_ends, stages_of
+from maqd.plan.steps import Plan, Stage
 
 PLAN = Rules(
     "the planner of the native engine and of C programs", EngineError,
@@ -43,22 +43,25 @@ def make_plan(graph: Graph, *, fuse: bool = True, keep: bool = False) -> Plan:
     for node in graph.nodes:
         if node.name not in b.taken:
             PLAN.find(node, f"{node.operation} node {node.name!r}")(b, node)
-    ends = [len(b.steps)] if keep else _stage_ends(b)
-    stage_of = _stage_of(b, ends)
-    lifetimes = _lifetimes(b, keep=keep)
+    inputs, outputs = (tuple(b.buffers[node.name] for node in nodes) for nodes in (graph.inputs, graph.outputs))
+    times = lifetimes(b.steps, inputs, outputs, b.sizes)
+    ends = [len(b.steps)] if keep else stage_ends(b.steps)
+    stage_of = stages_of(times, ends)
+    if keep:
+        times = [replace(one, last=len(b.steps)) for one in times]
     return Plan(
-        inputs=tuple(b.buffers[node.name] for node in graph.inputs),
-        outputs=tuple(b.buffers[node.name] for node in graph.outputs),
+        inputs=inputs,
+        outputs=outputs,
         steps=tuple(b.steps),
         stages=tuple(
             Stage(
                 end=end,
-                moves=max(map(_moves, b.steps[begin:end]), default=0),
-                arena=_place(lifetimes, [one == at for one in stage_of]),
+                large=any(map(is_large, b.steps[begin:end])),
+                arena=_place(times, [one == at for one in stage_of]),
             )
             for at, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
         ),
-        stage_of=tuple(stage_of),
+        stage_of=stage_of,
         tensors={name: (buffer, b.types[name].shape) for name, buffer in b.buffers.items()},
     )
 
@@ -72,48 +75,6 @@ def channels_first(array: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[
     return np.ascontiguousarray(np.moveaxis(array.reshape(len(array), *shape[1:], shape[0]), -1, 1))
 
 
-def _stage_ends(b: Builder) -> list[int]:
-    """Where stages end; none is empty unless there are no steps."""
-    moves = [_moves(step) for step in b.steps]
-    ends = {max((at + 1 for at, size in enumerate(moves) if size > limit), default=0) for limit in STAGE_BYTES}
-    return sorted((ends - {0}) | {len(b.steps)})
-
-
-def _stage_of(b: Builder, ends: list[int]) -> list[int]:
-    """For each storage, the last stage that uses it; the last of all for what the caller gets."""
-    stages = [0] * len(b.sizes)
-    for at, step in enumerate(b.steps):
-        for buffer in (*step.links.inputs, *step.links.outputs):
-            stages[buffer.storage] = max(stages[buffer.storage], bisect_right(ends, at))
-    for node in b.graph.outputs:
-        stages[b.buffers[node.name].storage] = len(ends) - 1
-    return stages
-
-
-def _lifetimes(b: Builder, *, keep: bool) -> list[Lifetime]:
-    end = len(b.steps)
-    first, last = [end] * len(b.sizes), [0] * len(b.sizes)
-    for node in b.graph.inputs:
-        first[b.buffers[node.name].storage] = 0
-    for at, step in enumerate(b.steps):
-        for buffer in step.links.outputs:
-            first[buffer.storage] = min(first[buffer.storage], at)
-            last[buffer.storage] = max(last[buffer.storage], at)
-        for buffer in step.links.inputs:
-            last[buffer.storage] = max(last[buffer.storage], at)
-    for node in b.graph.outputs:
-        last[b.buffers[node.name].storage] = end
-    return [
-        Lifetime(size=size, first=min(first[s], end), last=end if keep else max(last[s], first[s]))
-        for s, size in enumerate(b.sizes)
-    ]
-
-
-def _moves(step: Step) -> int:
-    """Bytes of a sample that a step reads and writes."""
-    return sum(buffer.size * buffer.element.size for buffer in (*step.links.inputs, *step.links.outputs))
-
-
-def _place(lifetimes: list[Lifetime], here: list[bool]) -> Arena:
+def _place(times: list[Lifetime], here: list[bool]) -> Arena:
     """An arena for some of the storages."""
-    return place([replace(one, size=one.size if mine else 0) for one, mine in zip(lifetimes, here, strict=True)])
+    return place([replace(one, size=one.size if mine else 0) for one, mine in zip(times, here, strict=True)])

@@ -10,9 +10,6 @@ from maqd.numerics.fixedpoint import FixedAffine
 from maqd.numerics.packing import PackedCodes
 from maqd.plan.arena import Arena
 
-STAGE_BYTES = (98304, 49152)
-"""A stage ends after the last step that reads and writes more bytes of a sample; the last stage has all others."""
-
 
 class Element(enum.Enum):
     """The integer type of a buffer."""
@@ -215,12 +212,12 @@ class Stage:
 
     Args:
         end: How many steps there are up to the end of it.
-        moves: The most bytes of a sample that one of its steps reads and writes.
+        large: Whether one of its steps moves more bytes of a sample than the last stage's may.
         arena: Places of its storages, for one sample; 0 for those of other stages.
     """
 
     end: int
-    moves: int
+    large: bool
     arena: Arena
 
 

@@ -16,7 +16,6 @@ from maqd.graph import Graph
 from maqd.graph.rules import Rules
 from maqd.numerics.packing import group
 from maqd.plan import (
-    STAGE_BYTES,
     AddStep,
     Buffer,
     ConcatStep,
@@ -247,8 +246,8 @@ class NativeEngine(BaseEngine):
         stages: list[Any] = []
         images = self.threads
         for stage in plan.stages:
-            late = stage.moves <= STAGE_BYTES[-1]
-            images = max(images, LATE_IMAGES if late else min(EARLY_IMAGES, EARLY_BYTES // max(stage.arena.size, 1)))
+            early = min(EARLY_IMAGES, EARLY_BYTES // max(stage.arena.size, 1))
+            images = max(images, early if stage.large else LATE_IMAGES)
             stages.append(self._module.Stage(stage.arena.size, images, stage.end))
         try:
             model = self._module.Model(

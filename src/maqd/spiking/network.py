@@ -17,7 +17,6 @@ from maqd.graph import (
     Add,
     Concat,
     Conv,
-    FixedPoint,
     Flatten,
     Gather,
     GlobalSum,
@@ -36,7 +35,7 @@ from maqd.graph import (
     channel_interval,
 )
 from maqd.graph.rules import Refused, Rules, Table
-from maqd.numerics.fixedpoint import fixed_point_affine
+from maqd.numerics.bounds import magnitude
 
 Integers = NDArray[np.int64]
 
@@ -189,7 +188,7 @@ def _activation(network: SpikingNetwork, node: Activation, given: Sequence[Flow]
         gain=gain.reshape(column),
         offset=offset.reshape(column),
         shift=shift,
-        reach=_magnitude(gain) * max(-kind.interval.lowest, kind.interval.highest) + _magnitude(offset),
+        reach=magnitude(gain) * kind.interval.magnitude + magnitude(offset),
         start=given[0].end,
     )
     if population.reach >= 2**63:
@@ -204,25 +203,15 @@ def _activation(network: SpikingNetwork, node: Activation, given: Sequence[Flow]
 
 def _affine(node: Activation, kind: TensorType) -> tuple[Integers, Integers, int]:
     """Gain, offset and shift: one number a channel, and one for all."""
-    if isinstance(node, FixedPoint):
-        return node.multiplier.astype(np.int64), node.offset.astype(np.int64), node.shift
-    if not isinstance(node, Thresholds):
-        raise SpikingError(f"{node.operation} node {node.name!r} has no form as neurons; use thresholds")
-    signs = node.signs.astype(np.int64)
-    if node.states.count == 2:
-        return signs, 1 - node.thresholds[0].astype(np.int64), 0
-    interval = channel_interval(kind, node.axis)
-    found = fixed_point_affine(node.thresholds, node.signs, interval.low, interval.high)
+    if isinstance(node, Thresholds) and node.states.count == 2:
+        return node.signs.astype(np.int64), 1 - node.thresholds[0].astype(np.int64), 0
+    found = node.affine(channel_interval(kind, node.axis))
     if found is None:
         raise SpikingError(
             f"thresholds node {node.name!r}: neurons have one threshold, and no gain and offset give its "
             f"{node.states.count - 1}; use 2 states, or a quantizer with equal steps"
         )
     return found.multiplier, found.offset, found.shift
-
-
-def _magnitude(values: Integers) -> int:
-    return max(-int(values.min()), int(values.max()))
 
 
 _TABLE: Table = {

@@ -9,6 +9,7 @@ from maqd.export.c99.activations import PixelActivation, pixel_activation
 from maqd.export.c99.operations import Codes, EventConv, FieldConv, Pass, PlainConv
 from maqd.export.c99.program import Strategy
 from maqd.export.c99.text import TYPES, Traced, Writer, brackets, codes_struct, element, tensor_struct
+from maqd.numerics.fixedpoint import clip_thresholds
 
 FUSED_LEVELS = 3
 """Most thresholds that are compared in code for each output apart."""
@@ -299,7 +300,7 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
         bound += max(buffer.highest - buffer.zero, buffer.zero - buffer.lowest) << step.addend_shift
     narrow = addend is None or addend.bits <= 16
     if narrow and rows.bits == 2 and rows.lane == 8 and levels <= PAIRED_LEVELS and bound < PAIRED:
-        reached = np.clip(thresholds, -bound, bound + 1)
+        reached = clip_thresholds(thresholds, 1, -bound, bound)
         return Fused(codes=codes, thresholds=reached, addend=addend, paired=True)
     if levels > FUSED_LEVELS or (addend is not None and (not addend.packed or rows.lane != 8)):
         return None

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from maqd.export.c99.operations import Codes, PixelConv
 from maqd.export.c99.text import Writer, codes_struct
+from maqd.numerics.fixedpoint import clip_thresholds
 
 PAIRS = 4
 """Of outputs in a pass: words of sums that stay in registers beside a pixel, a weight and the pointers."""
@@ -21,7 +22,7 @@ def pixels(w: Writer, index: int, conv: PixelConv) -> list[str]:
     passes = conv.passes(out.bits)
     words = _weights(conv, passes)
     table = w.tables.add(f"weights{index}", "uint32_t", words)
-    cuts = np.clip(conv.thresholds + conv.starts[:, None], 0, 2**15 if conv.paired else 2**16)
+    cuts = clip_thresholds(conv.thresholds + conv.starts[:, None], 1, 0, 2 ** (15 if conv.paired else 16) - 1)
     _declare(w, index, conv, out, passes, cuts, words.shape[2])
     ring, width = conv.ring, conv.width
     row_bytes = width * x.channels

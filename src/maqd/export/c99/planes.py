@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maqd.export.c99.operations import Codes, PlaneConv
 from maqd.export.c99.text import Writer, codes_struct
+from maqd.numerics.fixedpoint import clip_thresholds
 
 LANES = 32
 """Channels of a word."""
@@ -98,7 +99,7 @@ def plane_words(conv: PlaneConv, form: PlaneForm, bits: int) -> NDArray[np.uint3
     channels = len(weights)
     magnitude = np.abs(weights)
     offset = (2**form.planes - 1) * np.where(weights < 0, magnitude, 0).sum((1, 2))
-    cuts = np.clip(conv.thresholds + offset[:, None], 0, form.highest + 1)
+    cuts = clip_thresholds(conv.thresholds + offset[:, None], 1, 0, form.highest)
     groups = -(-channels // LANES)
     rows = []
     for group in range(groups):

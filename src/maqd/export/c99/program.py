@@ -49,6 +49,7 @@ from maqd.plan import (
     make_plan,
 )
 from maqd.plan.arena import Arena, Lifetime, place
+from maqd.plan.stages import lifetimes
 
 PLANE_TAPS = 49
 """Most positions of a window whose sum is written out."""
@@ -404,32 +405,23 @@ def _plain(quantization: Quantization | None) -> bool:
 
 def _place(plan: Plan, ends: Ends, operations: tuple[Operation, ...], stored: list[Codes]) -> Arena:
     """Places of the storages, then of the operations' scratch memory."""
-    end, callers = len(operations), direct(ends)
-    first, last = [end] * len(stored), [0] * len(stored)
-    for at, step in enumerate(plan.steps):
-        for buffer in step.links.outputs:
-            first[buffer.storage] = min(first[buffer.storage], at)
-        for buffer in (*step.links.inputs, *step.links.outputs):
-            last[buffer.storage] = max(last[buffer.storage], at)
-    for buffer in plan.inputs:
-        first[buffer.storage] = 0
-    for buffer in plan.outputs:
-        last[buffer.storage] = end
+    callers = direct(ends)
+    alone = lifetimes(plan.steps, plan.inputs, plan.outputs, [one.size for one in stored])
     # A layer on planes may write where its input lies: the ring holds the rows that it still needs.
     under, inputs = list(range(len(stored))), {buffer.storage for buffer in plan.inputs}
     for at, one in enumerate(operations):
         if isinstance(one, PlaneConv):
             x, y = one.step.links.inputs[0].storage, one.step.links.outputs[0].storage
-            if last[x] == at and x not in inputs and one.follows(stored[x], stored[y]):
+            if alone[x].last == at and x not in inputs and one.follows(stored[x], stored[y]):
                 under[y] = under[x]
-    lifetimes = []
+    times = []
     for s in range(len(stored)):
         mine = [one for one, root in enumerate(under) if root == under[s]]
         size = 0 if s in callers or under[s] != s else max(stored[one].size for one in mine)
-        begin, finish = min(first[one] for one in mine), max(last[one] for one in mine)
-        lifetimes.append(Lifetime(size=size, first=min(begin, finish), last=finish))
-    lifetimes += [Lifetime(size=_scratch(one), first=at, last=at) for at, one in enumerate(operations)]
-    arena = place(lifetimes, WORD)
+        begin, finish = min(alone[one].first for one in mine), max(alone[one].last for one in mine)
+        times.append(Lifetime(size=size, first=begin, last=finish))
+    times += [Lifetime(size=_scratch(one), first=at, last=at) for at, one in enumerate(operations)]
+    arena = place(times, WORD)
     offsets = tuple(arena.offsets[root] for root in under) + arena.offsets[len(stored) :]
     return Arena(offsets=offsets, size=arena.size)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from maqd.export.onnx.writer import Writer
 from maqd.graph import Graph, Node
+from maqd.numerics.bounds import byte_zero
 
 
 class Profile(enum.Enum):
@@ -73,7 +74,7 @@ class IntegerEmitter(Writer):
         grid = self.types[name].grid
         word, low, high = self.int32(name), grid.low, grid.high
         parts: list[Bytes] = []
-        while not fits_bytes(low, high):
+        while (zero := byte_zero(low, high)) is None:
             # floor division: word = 256 * high part + low byte, whatever the sign.
             place = len(parts)
             base = self.constant(256, np.int32, f"{name}/base{place}")
@@ -82,7 +83,6 @@ class IntegerEmitter(Writer):
             parts.append(Bytes(self.to_uint8(byte, f"{name}/byte{place}"), 0, 256**place))
             word = self.emit("Div", [rest, base], f"{name}/rest{place}")
             low, high = low >> 8, high >> 8
-        zero = -min(low, 0)
         place = len(parts)
         if zero:
             offset = self.constant(zero, np.int32, f"{name}/offset{place}")
@@ -115,8 +115,3 @@ class IntegerEmitter(Writer):
             self.bytes[node.name] = Bytes(emit(given.name, f"{node.name}/bytes"), given.zero)
         else:
             self.words[node.name] = emit(self.int32(source), f"{node.name}/codes")
-
-
-def fits_bytes(low: int, high: int) -> bool:
-    """Whether bytes and a zero point can stand for low .. high."""
-    return low >= -255 and high - min(low, 0) <= 255

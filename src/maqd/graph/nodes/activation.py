@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from maqd.graph.nodes.base import Codes, Node, Stored
 from maqd.graph.types import TensorType
-from maqd.numerics.bounds import Interval
+from maqd.numerics.bounds import Interval, magnitude
+from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds, clip_thresholds, fixed_point_affine
 from maqd.numerics.states import States
 
 _COMMON = {"axis": Stored.INTEGER, "states": Stored.STATES, "step_exponent": Stored.INTEGER}
@@ -41,6 +42,21 @@ class Activation(Node):
     def codes(self, x: NDArray[np.integer], channel: slice = slice(None)) -> NDArray[np.integer]:
         """The output's codes; arguments as in `index`."""
         return self.index(x, channel) * self.states.spacing + self.states.low
+
+    @abstractmethod
+    def cuts(self, interval: Interval) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        """The same function as thresholds.
+
+        Args:
+            interval: Bounds of the input, one entry a channel.
+
+        Returns:
+            Thresholds, (M-1) x C, between the smallest value of signs * x and one more than the largest, and signs, C.
+        """
+
+    @abstractmethod
+    def affine(self, interval: Interval) -> FixedAffine | None:
+        """The same function as a fixed-point map; None if no map equals it. Arguments as in `cuts`."""
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
@@ -86,6 +102,12 @@ class Thresholds(Activation):
             count += signed >= row[channel].reshape(column)
         return count
 
+    def cuts(self, interval: Interval) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        return clip_thresholds(self.thresholds, self.signs, interval.low, interval.high), self.signs
+
+    def affine(self, interval: Interval) -> FixedAffine | None:
+        return fixed_point_affine(self.thresholds, self.signs, interval.low, interval.high)
+
     def check(self, channels: int, x: TensorType) -> None:
         expected = (self.states.count - 1, channels)
         self.require(
@@ -127,6 +149,14 @@ class FixedPoint(Activation):
         a, b = (value[channel].astype(np.int64).reshape(column) for value in (self.multiplier, self.offset))
         return np.clip((a * x + b) >> self.shift, 0, self.states.count - 1)  # >> rounds down, for negative numbers too
 
+    def cuts(self, interval: Interval) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        return affine_thresholds(self.affine(interval), self.states.count, interval.low, interval.high)
+
+    def affine(self, interval: Interval) -> FixedAffine:
+        """The map itself, whatever the bounds."""
+        a, b = self.multiplier.astype(np.int64), self.offset.astype(np.int64)
+        return FixedAffine(multiplier=a, offset=b, shift=self.shift)
+
     def check(self, channels: int, x: TensorType) -> None:
         for what, values in (("multipliers A", self.multiplier), ("offsets B", self.offset)):
             self.require(
@@ -140,8 +170,7 @@ class FixedPoint(Activation):
     def reach(self, x: TensorType) -> int:
         """No |A * x + B| is larger."""
         largest = x.interval.magnitude
-        a, b = (max(-int(values.min()), int(values.max())) for values in (self.multiplier, self.offset))
-        return a * largest + b
+        return magnitude(self.multiplier) * largest + magnitude(self.offset)
 
     def describe(self) -> str:
         return f"{super().describe()}, shift {self.shift}"

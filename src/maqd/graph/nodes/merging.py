@@ -1,4 +1,4 @@
-"""Several tensors in one: sums and concatenations."""
+"""Several tensors in one: sums, products and concatenations."""
 
 import math
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ def flatten(b: Builder, node: Flatten) -> None:
     if x.channels == 1 or x.rows * x.columns == 1:
         b.buffers[node.name] = alias(x, kind)
         return
-    reader = b.only_consumer(node.name)
+    reader = b.only_reader(node.name)
     if b.fuse and isinstance(reader, Linear) and len(b.types[source].shape) <= 3:
         return  # the linear map reads the input of the flatten
     links, _ = b.single(node.name, x)
@@ -56,7 +56,7 @@ def gather(b: Builder, node: Gather) -> None:
 
 def _settle(b: Builder, node: Node, view: View) -> None:
     """A step that moves the elements, unless only other moves read the node: then they are moved once, by the last."""
-    readers = b.consumers[node.name]
+    readers = b.graph.readers[node.name]
     if b.fuse and readers and all(isinstance(reader, Flatten | Reshape | Permute | Gather) for reader in readers):
         b.views[node.name] = view
     else:

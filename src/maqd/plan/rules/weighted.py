@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from maqd.graph import Activation, Add, Conv, Linear, Node, TensorType, Weighted
 from maqd.graph.rules import Table
+from maqd.numerics.bounds import byte_zero
 from maqd.numerics.packing import PackedCodes
 from maqd.plan.builder import Builder, View
 from maqd.plan.moves import moved, positions
@@ -113,13 +114,13 @@ def _convolution(b: Builder, node: Conv | Linear, x: Buffer, weight: PackedCodes
     """A convolution with what follows it."""
     result: Node = node
     inputs, shift, addend_shift = [x], 0, 0
-    following = b.only_consumer(node.name) if b.fuse else None
+    following = b.only_reader(node.name) if b.fuse else None
     if isinstance(following, Add) and len(following.inputs) == 2 and _completes(b, following, node.name):
         mine = following.inputs.index(node.name)
         inputs.append(b.buffers[following.inputs[1 - mine]])
         shift, addend_shift = following.shifts[mine], following.shifts[1 - mine]
         result = following
-    readers = b.consumers[result.name]
+    readers = b.graph.readers[result.name]
     act = next((r for r in readers if isinstance(r, Activation) and r.axis == 0 and _byte(r)), None)
     if not b.fuse:
         act = None
@@ -158,7 +159,7 @@ def _completes(b: Builder, add: Add, name: str) -> bool:
 
 def _byte(node: Activation) -> bool:
     """Whether codes are stored as bytes."""
-    return node.states.high - node.states.low <= 255
+    return byte_zero(node.states.low, node.states.high) is not None
 
 
 def _reach(kind: TensorType) -> int:

@@ -8,8 +8,8 @@ from maqd.export.onnx.emitter import Bytes, IntegerEmitter
 from maqd.export.onnx.float_emitter import DOMAIN, Flavour, QonnxEmitter
 from maqd.graph import Activation, FixedPoint, Thresholds, channel_interval
 from maqd.graph.rules import Table
-from maqd.numerics.bounds import Interval
-from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds, fixed_point_affine
+from maqd.numerics.bounds import Interval, byte_zero
+from maqd.numerics.fixedpoint import FixedAffine
 from maqd.numerics.limits import INT32_LIMIT
 
 CHUNK = 16
@@ -67,7 +67,7 @@ def fixed_point(e: IntegerEmitter, node: FixedPoint) -> None:
 def _settle(e: IntegerEmitter, node: Activation, index: str) -> None:
     """Codes from the index of the state, int32."""
     states, name = node.states, node.name
-    if states.high - states.low <= 255:
+    if byte_zero(states.low, states.high) is not None:
         value = e.to_uint8(index, f"{name}/index/uint8")
         if states.spacing > 1:
             spacing = e.constant(states.spacing, np.uint8, f"{name}/spacing")
@@ -106,13 +106,8 @@ def _codes(e: QonnxEmitter, node: Activation, index: str) -> None:
 
 def _multi_threshold(e: QonnxEmitter, node: Activation) -> None:
     """Signs, then a count of thresholds."""
-    name, interval = node.name, channel_interval(e.types[node.inputs[0]], node.axis)
-    if isinstance(node, Thresholds):
-        cuts, signs = node.thresholds, node.signs
-    elif isinstance(node, FixedPoint):
-        cuts, signs = affine_thresholds(_affine(node), node.states.count, interval.low, interval.high)
-    else:
-        raise ExportError(f"QONNX export does not know {node.operation} node {name!r}")
+    name = node.name
+    cuts, signs = node.cuts(channel_interval(e.types[node.inputs[0]], node.axis))
     (source,) = node.inputs
     if (signs < 0).any():
         source = e.emit(
@@ -143,11 +138,7 @@ def _scaled(e: QonnxEmitter, node: Activation) -> None:
     round in different ways.
     """
     name, interval = node.name, channel_interval(e.types[node.inputs[0]], node.axis)
-    affine = None
-    if isinstance(node, FixedPoint):
-        affine = _affine(node)
-    elif isinstance(node, Thresholds):
-        affine = fixed_point_affine(node.thresholds, node.signs, interval.low, interval.high)
+    affine = node.affine(interval)
     if affine is None or not _right_in_float32(node, affine, interval):
         raise ExportError(
             f"{node.operation} node {name!r}: float32 has too few bits for a scale and an offset that give the "
@@ -164,12 +155,6 @@ def _scaled(e: QonnxEmitter, node: Activation) -> None:
         ends = [e.float_constant(0, "/zero"), e.float_constant(last, f"{name}/last")]
         real = e.emit("Clip", [real, *ends], f"{name}/clipped")
     _codes(e, node, e.quant(real, f"{name}/quant", bits, signed=False, narrow=narrow))
-
-
-def _affine(node: FixedPoint) -> FixedAffine:
-    return FixedAffine(
-        multiplier=node.multiplier.astype(np.int64), offset=node.offset.astype(np.int64), shift=node.shift
-    )
 
 
 def _centred(affine: FixedAffine) -> tuple[NDArray[np.int64], int]:

@@ -10,6 +10,7 @@ from maqd.export.onnx.emitter import IntegerEmitter, Profile
 from maqd.export.onnx.float_emitter import QonnxEmitter
 from maqd.graph import Conv, Linear, Weighted
 from maqd.graph.rules import Table
+from maqd.numerics.bounds import byte_zero
 
 
 def conv(e: IntegerEmitter, node: Conv) -> None:
@@ -47,7 +48,7 @@ def _weight(e: IntegerEmitter, node: Weighted) -> tuple[str, str]:
     (On x86 without VNNI, ONNX Runtime adds products of uint8 and int8 in pairs with 16-bit saturation.)
     """
     states, name = node.weight.states, f"{node.name}.weight"
-    if states.high - states.low > 255:
+    if byte_zero(states.low, states.high) is None:
         raise ExportError(
             f"{node.operation} node {node.name!r}: codes {states.low} .. {states.high} of {states.count} weight "
             "states do not fit 8 bits, which ONNX's integer operators take; use at most 128 or 255 states"
