@@ -57,6 +57,7 @@ GRAPH_COMMANDS = {
     "export": ["--to", "onnx", "-o", "new.onnx"],
     "bench": [],
     "spikes": ["--images", "1"],
+    "generate": [],
 }
 """Commands that read a graph, and what else they need."""
 
@@ -221,6 +222,16 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd", "--mode", "free", "--leak", "0"], "leak is a shift", 2),
         (["m.maqd", "--images", "0"], "--images", 2),
         (["m.maqd", "--against", "folder"], "folder", 1),
+    ],
+    "generate": [
+        (["m.maqd"], "m.maqd: it holds an integer graph", 1),
+        (["m.maqd", "--temperature", "-1"], "temperature must be 0 or positive", 2),
+        (["m.maqd", "--temperature", "x"], "--temperature", 2),
+        (["m.maqd", "--top-k", "0"], "top_k must be at least 1", 2),
+        (["m.maqd", "--top-p", "0"], "top_p must be in (0, 1]", 2),
+        (["m.maqd", "--seed", "-1"], "seed must be 0 or positive", 2),
+        (["m.maqd", "--tokens", "-1"], "tokens must be 0 or positive", 2),
+        (["m.maqd", "text", "more"], "unexpected argument 'more'", 2),
     ],
     "recipes": [(["nothing"], "nothing", 2), (["--jsn"], "--json", 2)],
     "bench": [

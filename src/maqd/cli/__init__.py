@@ -29,6 +29,7 @@ commands:
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime, C and simulators on it, tensor by tensor
   run     compute its outputs for images and arrays
   info    print its layers, states, bytes and multiplications
+  generate continue a text with a language model
   spikes  run it as a spiking network, and count the spikes that are not its integers
   export  write it as ONNX, QONNX, NIR or a C99 program
   report  show what a network does, in one HTML page
@@ -51,6 +52,7 @@ class Command(enum.Enum):
     VERIFY = "verify"
     RUN = "run"
     INFO = "info"
+    GENERATE = "generate"
     SPIKES = "spikes"
     EXPORT = "export"
     REPORT = "report"
@@ -68,6 +70,7 @@ _MODULES = {
     Command.VERIFY: "maqd.cli.verify",
     Command.RUN: "maqd.cli.run",
     Command.INFO: "maqd.cli.info",
+    Command.GENERATE: "maqd.cli.generate",
     Command.SPIKES: "maqd.cli.spikes",
     Command.EXPORT: "maqd.cli.export",
     Command.REPORT: "maqd.cli.report",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from maqd.errors import FormatError
 from maqd.graph import Graph, container
+from maqd.graph.envelope import Reader, open_reader
 
 
 def load_graph(path: Path) -> Graph:
@@ -12,6 +13,15 @@ def load_graph(path: Path) -> Graph:
     Raises:
         FormatError: As `maqd.load`; or the path is that of a run, which has to be lowered first.
     """
+    return container.graph_of(open_file(path))
+
+
+def open_file(path: Path) -> Reader:
+    """The reader of a .maqd file.
+
+    Raises:
+        FormatError: As `load_graph`, but for what the file holds.
+    """
     if (path / "checkpoints").is_dir():
         raise FormatError(f"{path} is a run, not a .maqd file; lower it first: maqd lower {path} -o {path.name}.maqd")
-    return container.load(path)
+    return open_reader(path)

@@ -3,15 +3,21 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
-from maqd.cli.graphs import load_graph
+from maqd.cli.graphs import open_file
 from maqd.cli.options import Options, some_path
 from maqd.cli.text import table
 from maqd.errors import MaqdError
 from maqd.export.c99 import Strategy, Target
 from maqd.export.c99.program import make_program
 from maqd.graph import Graph
+from maqd.graph.container import graph_of
+from maqd.graph.envelope import LANGUAGE
 from maqd.graph.summary import summarize
+from maqd.language.file import model_of
+from maqd.language.model import LanguageModel
+from maqd.settings.tree import to_plain
 
 
 def command(arguments: list[str]) -> int:
@@ -24,7 +30,10 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--text", action="store_true", help="print the graph instead, one line a node")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
-    graph = load_graph(options.graph)
+    reader = open_file(options.graph)
+    if reader.content() == LANGUAGE:
+        return _language(model_of(reader), options.graph, as_json=options.json)
+    graph = graph_of(reader)
     summary, size = summarize(graph), options.graph.stat().st_size
     totals = {
         "file_bytes": size,
@@ -85,6 +94,35 @@ def command(arguments: list[str]) -> int:
     if ram is not None:
         print(f"{ram:,} bytes of RAM in a C99 program (balanced)")
     print("\n".join(_ends(graph)))
+    return 0
+
+
+def _language(model: LanguageModel, path: Path, *, as_json: bool) -> int:
+    """A language model: its sizes and its maps."""
+    totals = {"file_bytes": path.stat().st_size, "weights": model.weights, "weight_bytes": model.weight_bytes}
+    known = {"vocabulary": model.vocabulary, "context": model.context, "act_states": model.act_states}
+    maps = [
+        {
+            "name": name,
+            "shape": list(shape),
+            "states": found.weight.states.count,
+            "exponent": found.exponent,
+            "bytes": found.weight.data.nbytes,
+        }
+        for name, found, shape in model.maps()
+    ]
+    if as_json:
+        sizes = to_plain(model.config)
+        print(json.dumps({"model": str(path), **totals, **known, "transformer": sizes, "maps": maps}))
+        return 0
+    rows = [
+        (one["name"], "x".join(map(str, one["shape"])), one["states"], one["exponent"], one["bytes"]) for one in maps
+    ]
+    print(table(("map", "shape", "M_w", "exponent", "bytes"), rows))
+    print(
+        f"\n{totals['file_bytes']:,} bytes: {model.weight_bytes:,} of {model.weights:,} weights; {model.config.layers} "
+        f"blocks, context {model.context}, {model.vocabulary} tokens, {model.act_states} activation states"
+    )
     return 0
 
 

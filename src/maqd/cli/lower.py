@@ -4,6 +4,8 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maqd.cli.options import Options, some_path
 from maqd.cli.text import Counter, table
@@ -11,6 +13,9 @@ from maqd.graph import container
 from maqd.graph.summary import summarize
 from maqd.io.outputs import Artefact, check_output
 from maqd.numerics.fixedpoint import AffineForm
+
+if TYPE_CHECKING:
+    from maqd.training.runs import Run
 
 
 def command(arguments: list[str]) -> int:
@@ -39,6 +44,8 @@ def command(arguments: list[str]) -> int:
     from maqd.training.runs import open_run
 
     run = open_run(options.run, checkpoint=Which(options.checkpoint), allow_import=options.allow_import)
+    if run.header.data.text:
+        return _language(run, options.output, as_json=options.json)
     counter = Counter("proving", sys.stderr)
     begin = time.monotonic()
     try:
@@ -93,4 +100,23 @@ def command(arguments: list[str]) -> int:
         f"\n{options.output}: {size:,} bytes for {summary.weights:,} weights ({summary.weight_bound:,.0f} bytes of "
         f"information, {4 * summary.weights:,} in float32), proved in {seconds:.1f} s"
     )
+    return 0
+
+
+def _language(run: "Run", output: Path, *, as_json: bool) -> int:
+    """A language model: nothing has to be proved but that its sums fit."""
+    from maqd.language.file import save
+    from maqd.lowering.language import lower_language
+
+    model = lower_language(run.network)
+    save(model, output)
+    bytes_written = output.stat().st_size
+    if as_json:
+        found = {"run": str(run.path), "output": str(output), "bytes": bytes_written}
+        print(json.dumps({**found, "weights": model.weights, "weight_bytes": model.weight_bytes}))
+    else:
+        print(
+            f"{output}: {bytes_written:,} bytes for {model.weights:,} weights ({model.weight_bytes:,} bytes packed, "
+            f"{4 * model.weights:,} in float32); maqd generate {output} TEXT continues a text"
+        )
     return 0

@@ -62,27 +62,27 @@ def exp2_fixed(t: Floats) -> Floats:
     result = np.full_like(t, EXP2[0])
     for coefficient in EXP2[1:]:
         result = result * rest + np.float32(coefficient)
-    return np.ldexp(result, whole.astype(np.int32)).astype(np.float32, copy=False)
+    return np.ldexp(result, whole.astype(np.int32)).astype(np.float32)
 
 
 def silu_fixed(x: Floats) -> Floats:
-    """X / (1 + 2^(-x log2 e)) with a fixed order of operations."""
+    """The gate x / (1 + 2^(-x log2 e)) with a fixed order of operations."""
     power = np.clip(x * np.float32(-LOG2_E), np.float32(LOWEST_POWER), np.float32(-LOWEST_POWER))
-    return x / (exp2_fixed(power) + ONE)
+    return np.asarray(x / (exp2_fixed(power) + ONE), np.float32)
 
 
 def rms_norm(x: Floats, weight: Norm, eps: float) -> Floats:
-    """X times weight over the root mean square, statistics in float64."""
+    """The input times weight over the root mean square, statistics in float64."""
     mean = np.square(x.astype(np.float64)).mean(-1, keepdims=True)
-    inverse: Floats = np.reciprocal(np.sqrt(mean + eps)).astype(np.float32)
-    return x * inverse * weight
+    return np.asarray(x * (1 / np.sqrt(mean + eps)).astype(np.float32) * weight, np.float32)
 
 
 def rotate(x: Floats, cosine: Floats, sine: Floats) -> Floats:
     """Pairs of channels turned: x tokens x heads x size, angles tokens x size/2."""
     even, odd = x[..., 0::2], x[..., 1::2]
     cosine, sine = cosine[:, None], sine[:, None]
-    return np.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1).reshape(x.shape)
+    turned = np.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1)
+    return np.asarray(turned.reshape(x.shape), np.float32)
 
 
 @dataclass(kw_only=True)

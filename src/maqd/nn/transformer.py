@@ -75,12 +75,12 @@ def exp2_fixed(t: Tensor) -> Tensor:
 
 
 def silu_fixed(x: Tensor) -> Tensor:
-    """X / (1 + 2^(-x log2 e)) in float32 with a fixed order of operations."""
+    """The gate x / (1 + 2^(-x log2 e)) in float32 with a fixed order of operations."""
     return x / (exp2_fixed((x * -LOG2_E).clamp(LOWEST_POWER, -LOWEST_POWER)) + 1.0)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """X times weight over the root mean square: statistics in float64, their inverse rounded once to float32."""
+    """The input times weight over its root mean square: statistics in float64, their inverse rounded to float32."""
     inverse = (x.double().square().mean(-1, keepdim=True) + eps).sqrt().reciprocal().float()
     return x * inverse * weight
 

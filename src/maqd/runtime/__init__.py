@@ -4,7 +4,10 @@ import warnings
 from pathlib import Path
 
 from maqd.graph import container
+from maqd.graph.envelope import LANGUAGE, open_reader
+from maqd.language.file import model_of
 from maqd.runtime.engine import ENGINES, BaseEngine, Class, Engine, Entry, check_threads, find_engine
+from maqd.runtime.language import LanguageEngine
 from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.numpy import NumpyEngine
 
@@ -13,6 +16,7 @@ __all__ = [
     "BaseEngine",
     "Class",
     "Engine",
+    "LanguageEngine",
     "NativeEngine",
     "NumpyEngine",
     "default_engine",
@@ -21,8 +25,8 @@ __all__ = [
 ]
 
 
-def load(path: Path | str, *, threads: int = 1, engine: str | None = None) -> BaseEngine:
-    """An engine for the graph in a .maqd file.
+def load(path: Path | str, *, threads: int = 1, engine: str | None = None) -> BaseEngine | LanguageEngine:
+    """An engine for the graph or the language model in a .maqd file.
 
     Args:
         path: The file.
@@ -35,8 +39,11 @@ def load(path: Path | str, *, threads: int = 1, engine: str | None = None) -> Ba
         MissingDependencyError: The engine is asked for and what it needs is not installed.
     """
     check_threads(threads)
+    reader = open_reader(path)
+    if reader.content() == LANGUAGE:
+        return LanguageEngine(model_of(reader), engine=engine)
     entry = default_engine() if engine is None else find_engine(engine)
-    graph = container.load(path)
+    graph = container.graph_of(reader)
     made = entry.make(graph, threads=threads)
     if isinstance(made, NativeEngine):
         container.release(graph)  # the engine has its own forms of the weights
