@@ -100,6 +100,17 @@ void MAQD_NAME(quantize)(const int32_t *x, size_t outer, size_t channels, size_t
     }
 }
 
+void MAQD_NAME(fixed_point)(const int32_t *x, size_t outer, size_t channels, size_t inner, const int64_t *a,
+                            const int64_t *b, int32_t shift, int32_t last, int32_t spacing, int32_t base, int32_t *y) {
+    for (size_t o = 0; o < outer; o++)
+        for (size_t c = 0; c < channels; c++)
+            for (size_t i = 0; i < inner; i++) {
+                const int64_t v = a[c] * *x++ + b[c];
+                const int64_t down = v < 0 ? ~(~v >> shift) : v >> shift; /* rounds down, whatever compilers do */
+                *y++ = base + spacing * (int32_t)(down < 0 ? 0 : down > last ? last : down);
+            }
+}
+
 void MAQD_NAME(max_pool_row)(const maqd_tensor *shape, const maqd_window *window, const void *x, int32_t columns,
                              int32_t row, void *y) {
     DISPATCH(shape->element, max_pool_row, shape, window, x, columns, row, y)

@@ -99,6 +99,17 @@ typedef void maqd_conv_row_wide_fn(const maqd_conv *conv, const void *x, const i
 typedef void maqd_quantize_fn(const int32_t *x, size_t outer, size_t channels, size_t inner, const int32_t *thresholds,
                               const int8_t *signs, int32_t levels, int32_t spacing, int32_t base, uint8_t *y);
 
+/* Activation of many states as a fixed-point map: base + spacing * clip(floor((a[c] * x + b[c]) / 2^shift), 0, last).
+ *
+ *   x      int32_t [outer][channels][inner]
+ *   a, b   int64_t [channels]; no |a[c] * x + b[c]| reaches 2^63
+ *   shift  0 .. 62
+ *   last   1 .. 65535
+ *   y      int32_t [outer][channels][inner]; may be x */
+typedef void maqd_fixed_point_fn(const int32_t *x, size_t outer, size_t channels, size_t inner, const int64_t *a,
+                                 const int64_t *b, int32_t shift, int32_t last, int32_t spacing, int32_t base,
+                                 int32_t *y);
+
 /* One row of maxima over windows; padded positions never win, and no window may consist of them alone.
  *
  *   x        the input tensor
@@ -121,6 +132,7 @@ MAQD_LINKAGE maqd_add_shifted_fn MAQD_NAME(add_shifted);
 MAQD_LINKAGE maqd_conv_row_fn MAQD_NAME(conv_row);
 MAQD_LINKAGE maqd_conv_row_wide_fn MAQD_NAME(conv_row_wide);
 MAQD_LINKAGE maqd_quantize_fn MAQD_NAME(quantize);
+MAQD_LINKAGE maqd_fixed_point_fn MAQD_NAME(fixed_point);
 MAQD_LINKAGE maqd_max_pool_row_fn MAQD_NAME(max_pool_row);
 MAQD_LINKAGE maqd_sum_pool_row_fn MAQD_NAME(sum_pool_row);
 MAQD_LINKAGE maqd_transpose_fn MAQD_NAME(transpose);

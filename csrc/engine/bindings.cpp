@@ -152,6 +152,15 @@ NB_MODULE(_native, m) {
             },
             "x"_a, "y"_a, "thresholds"_a, "signs"_a, "step"_a, "base"_a, "outer"_a, "channels"_a, "inner"_a)
         .def(
+            "fixed_point",
+            [](Model &model, Buffer x, Buffer y, Array<int64_t> a, Array<int64_t> b, int32_t shift, int32_t last,
+               int32_t spacing, int32_t base, size_t outer, size_t inner) {
+                FixedPoint map{
+                    {a.data(), a.data() + a.size()}, {b.data(), b.data() + b.size()}, shift, last, spacing, base};
+                model.fixed_point(x, y, std::move(map), outer, inner);
+            },
+            "x"_a, "y"_a, "a"_a, "b"_a, "shift"_a, "last"_a, "spacing"_a, "base"_a, "outer"_a, "inner"_a)
+        .def(
             "pool",
             [](Model &model, Buffer x, Buffer y, bool maximum, const std::vector<int32_t> &kernel,
                const std::vector<int32_t> &stride, const std::vector<int32_t> &padding) {

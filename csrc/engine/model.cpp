@@ -85,6 +85,38 @@ class QuantizeStep final : public PerImage {
     const size_t outer_, channels_, inner_;
 };
 
+class FixedPointStep final : public PerImage {
+  public:
+    FixedPointStep(const Isa &isa, Buffer x, Buffer y, FixedPoint map, size_t outer, size_t inner)
+        : PerImage(isa), x_(x), y_(y), map_(std::move(map)), outer_(outer), inner_(inner) {
+        if (map_.a.size() != map_.b.size() || outer_ * map_.a.size() * inner_ != x_.elements() ||
+            x_.elements() != y_.elements())
+            throw std::invalid_argument("the tensors and numbers of a fixed-point map do not fit");
+    }
+    size_t scratch() const override { return length() * 4; }
+    size_t constants() const override { return (map_.a.size() + map_.b.size()) * 8; }
+
+  protected:
+    void one(const Batch &batch, size_t image, uint8_t *scratch) const override {
+        auto *values = reinterpret_cast<int32_t *>(scratch);
+        for (size_t o = 0; o < outer_; o++) {
+            isa_.scalar.widen(batch.at(x_, image) + o * length() * maqd_element_size(x_.element), x_.element, x_.zero,
+                              length(), values);
+            isa_.scalar.fixed_point(values, 1, map_.a.size(), inner_, map_.a.data(), map_.b.data(), map_.shift,
+                                    map_.last, map_.spacing, map_.base, values);
+            isa_.scalar.narrow(values, length(), y_.element, y_.zero,
+                               batch.at(y_, image) + o * length() * maqd_element_size(y_.element));
+        }
+    }
+
+  private:
+    size_t length() const { return map_.a.size() * inner_; }
+
+    const Buffer x_, y_;
+    const FixedPoint map_;
+    const size_t outer_, inner_;
+};
+
 class PoolStep final : public PerRow {
   public:
     PoolStep(const Isa &isa, Buffer x, Buffer y, bool maximum, maqd_window window)
@@ -216,6 +248,10 @@ void Model::conv(const ConvOptions &options) { append(make_conv(isa_, kernel_, o
 
 void Model::quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner) {
     append(std::make_unique<QuantizeStep>(isa_, x, y, std::move(quantization), outer, channels, inner));
+}
+
+void Model::fixed_point(Buffer x, Buffer y, FixedPoint map, size_t outer, size_t inner) {
+    append(std::make_unique<FixedPointStep>(isa_, x, y, std::move(map), outer, inner));
 }
 
 void Model::pool(Buffer x, Buffer y, bool maximum, maqd_window window) {

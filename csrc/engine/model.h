@@ -85,6 +85,12 @@ struct Quantization {
     int32_t levels, spacing, base;
 };
 
+// Activation of many states: base + spacing * clip(floor((a[c] * x + b[c]) / 2^shift), 0, last).
+struct FixedPoint {
+    std::vector<int64_t> a, b;
+    int32_t shift, last, spacing, base;
+};
+
 struct ConvOptions {
     Buffer x;
     PackedWeights weights;
@@ -115,6 +121,7 @@ class Model {
 
     void conv(const ConvOptions &options);
     void quantize(Buffer x, Buffer y, Quantization quantization, size_t outer, size_t channels, size_t inner);
+    void fixed_point(Buffer x, Buffer y, FixedPoint map, size_t outer, size_t inner);
     void pool(Buffer x, Buffer y, bool maximum, maqd_window window);
     void sum(Buffer x, Buffer y);
     void add(std::vector<Buffer> x, std::vector<int32_t> shifts, Buffer y);

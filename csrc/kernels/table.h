@@ -16,6 +16,7 @@ struct ScalarKernels {
     maqd_conv_row_fn *conv_row;
     maqd_conv_row_wide_fn *conv_row_wide;
     maqd_quantize_fn *quantize;
+    maqd_fixed_point_fn *fixed_point;
     maqd_max_pool_row_fn *max_pool_row;
     maqd_sum_pool_row_fn *sum_pool_row;
     maqd_transpose_fn *transpose;
@@ -30,6 +31,7 @@ struct ScalarKernels {
         (kernels).conv_row = maqd_##prefix##conv_row;           \
         (kernels).conv_row_wide = maqd_##prefix##conv_row_wide; \
         (kernels).quantize = maqd_##prefix##quantize;           \
+        (kernels).fixed_point = maqd_##prefix##fixed_point;     \
         (kernels).max_pool_row = maqd_##prefix##max_pool_row;   \
         (kernels).sum_pool_row = maqd_##prefix##sum_pool_row;   \
         (kernels).transpose = maqd_##prefix##transpose;         \

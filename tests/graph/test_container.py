@@ -273,7 +273,10 @@ WRONG_DOCUMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "huge integer": (node(11, shift=2**64), "shift of node 11 must be a list of integers"),
     "text for a tuple": (node(3, kernel="33"), "kernel of node 3 must be a list of integers, got '33'"),
     "nested tuple": (node(3, kernel=[[3], 2]), "kernel of node 3 must be a list of integers"),
-    "too many states": (node(2, states={"count": 257, "signed": False}), "states of node 2 must be 2 .. 256, got 257"),
+    "too many states": (
+        node(2, states={"count": 65537, "signed": False}),
+        "states of node 2 must be 2 .. 65536, got 65537",
+    ),
     "other states": (node(2, states={"count": 5, "signed": False}), "needs signed integer thresholds of shape"),
     "states without a sign": (node(2, states={"count": 4}), 'states of node 2 must have "count" and "signed"'),
     "sign is a number": (node(2, states={"count": 4, "signed": 0}), 'must have "count" and "signed"'),

@@ -51,14 +51,14 @@ def lowered(function, **options) -> tuple[Net, Graph]:
 def three_faults(net: Net, x: Tensor) -> Tensor:
     x = net.float_conv(x)
     x = torch.sigmoid(x)
-    return x * 2
+    return x * 2.3
 
 
 def test_all_refusals_come_at_once_in_order_with_module_line_reason_and_remedy():
     refusals = maqd.check(Net(three_faults), EXAMPLE)
     assert [refusal.module for refusal in refusals] == ["float_conv", "sigmoid", "mul"]
     assert [str(refusal.line).split(": ", 1)[1] for refusal in refusals] == [
-        "x = net.float_conv(x)", "x = torch.sigmoid(x)", "return x * 2"
+        "x = net.float_conv(x)", "x = torch.sigmoid(x)", "return x * 2.3"
     ]  # fmt: skip
     assert all("test_check.py:" in str(refusal.line) for refusal in refusals)
     assert refusals[0].reason == "Conv2d has float weights"

@@ -14,13 +14,19 @@ from maqd.lowering import TorchEngine, lower
 from maqd.nn import (
     IntegerInput,
     LayerBatchNorm,
+    LayerFactory,
+    Norm,
     NormActivation,
     QuantActivation,
+    QuantConfig,
+    QuantConv1d,
     QuantConv2d,
     QuantConv3d,
+    QuantConvTranspose1d,
     QuantConvTranspose2d,
     Quantizer,
     QuantLinear,
+    hard_sigmoid,
 )
 from maqd.numerics.states import States
 from maqd.runtime import NativeEngine
@@ -36,6 +42,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 6, 9), dtype=np.uint8)
 class Net(nn.Module):
     """Codes -3 .. 3 of shape 8 x 6 x 9, that a function or a layer is applied to."""
 
+    places: Tensor
+
     def __init__(self, function: Callable[..., object], *layers: nn.Module) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -47,6 +55,7 @@ class Net(nn.Module):
         self.head = QuantLinear(8, 5, bias=True)
         self.layers = nn.ModuleList(layers)
         self.function = function
+        self.register_buffer("places", torch.tensor([4, 0, 5, 4]), persistent=False)
         self.act.norm.running_var.fill_(0.1)
 
     def forward(self, x: Tensor) -> object:
@@ -98,6 +107,25 @@ MOVES: dict[str, Callable[[Net, Tensor], object]] = {
     "repeat interleaved": lambda _, x: torch.repeat_interleave(x, 3, dim=2),
     "product": lambda _, x: x * x,
     "gate": lambda _, x: x.mul(x[:, :, :1, :1]),
+    "elements": lambda _, x: torch.stack(x.unbind(1)[::3], dim=1),
+    "an element of a vector": lambda _, x: x.flatten(2).unbind(1)[5],
+    "places of a list": lambda _, x: x[:, [3, 1, 1]],
+    "places of a tensor": lambda net, x: torch.index_select(x, 2, net.places)[:, net.places],
+    "one place": lambda _, x: x.select(2, -1),
+    "tiles": lambda _, x: torch.tile(x, (1, 1, 2, 1)),
+    "pixel unshuffle": lambda _, x: F.pixel_unshuffle(x, 3),
+    "stacked along channels": lambda _, x: torch.hstack([x, x[:, :2]]),
+    "a power of two times": lambda _, x: x * 0.25,
+    "a power of two times a vector": lambda _, x: 4 * x.flatten(1),
+    "a small number times": lambda _, x: torch.mul(x, -0.75),
+    "divided": lambda _, x: (x / 2).div(8),
+    "a number more": lambda _, x: x + 1.5,
+    "one minus": lambda _, x: 1 - x.mul(0.5),
+    "a difference": lambda _, x: x - x.flip(3),
+    "negated": lambda _, x: torch.sub(-x, x[:, :, :1].expand(-1, -1, 6, -1)),
+    "ReLU": lambda _, x: F.relu(x),
+    "clamp of a sum": lambda _, x: (x + x).clamp(-1.5, 1.5),
+    "ReLU6 of a product": lambda _, x: F.relu6(x * 4),
     "max with ceil_mode": lambda _, x: F.max_pool2d(x, 4, 3, ceil_mode=True),
     "dilated max": lambda _, x: F.max_pool2d(x, 2, 1, 1, dilation=2),
     "adaptive max": lambda _, x: F.adaptive_max_pool2d(x, (4, 2)),
@@ -136,6 +164,8 @@ LAYERS: dict[str, nn.Module] = {
     "MaxPool2d": nn.MaxPool2d(3, 2, 1, dilation=2, ceil_mode=True),
     "AdaptiveMaxPool2d": nn.AdaptiveMaxPool2d((5, None)),
     "AvgPool2d": nn.AvgPool2d((3, 5), 1, (1, 2)),
+    "ReLU6": nn.ReLU6(),
+    "PixelUnshuffle": nn.PixelUnshuffle(3),
     "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d(1),
 }
 
@@ -176,6 +206,38 @@ def test_three_dimensions():
     assert result.ok, result
 
 
+def test_one_dimension():
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input, self.down = IntegerInput(), QuantConv1d(2, 6, 4, stride=2, padding=1)
+            self.act = NormActivation(LayerBatchNorm(6), FOUR)
+            self.up = QuantConvTranspose1d(6, 3, 4, stride=2, padding=1, output_padding=1, bias=True, states=15)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(self.act(self.down(self.input(x))))
+
+    network = Windows()
+    windows = np.random.default_rng(0).integers(0, 256, (3, 2, 12), dtype=np.uint8)
+    assert maqd.check(network, torch.from_numpy(windows)) == ()
+    graph = lower(network.eval(), torch.from_numpy(windows)).graph
+    assert graph.types["output"].shape == (3, 13)
+    result = verify(graph, [TorchEngine(network, graph), NativeEngine(graph), OnnxRuntime(graph)], [windows])
+    assert result.ok, result
+
+
+def test_gates_and_linear_bottlenecks():
+    gate = hard_sigmoid(LayerBatchNorm(8))
+    bottleneck = LayerFactory(quant=QuantConfig(norm=Norm.BN)).bottleneck(8, states=1001)
+    equal(lambda net, x: net.layers[1](x * net.layers[0](x)), gate, bottleneck)
+    y = torch.arange(-80, 81)[:, None].expand(-1, 8) / 16.0
+    wanted = torch.floor((y.double() / 6 + 0.5) * 16 + 0.5).clamp(0, 16) / 16
+    gate.norm.running_var.zero_()
+    gate.norm.eps = 1.0  # y is normalized already
+    inside = (((y.double() / 6 + 0.5) * 16 + 0.5) % 1 - 0.5).abs() < 0.4999  # 1/6 is not exact
+    assert torch.equal(gate.eval()(y)[inside], wanted.float()[inside])
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_lower_to_the_same_integers(name: str):
     equal(lambda net, x: net.layers[0](x), LAYERS[name])
@@ -192,7 +254,11 @@ REFUSED: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
     "the batch moved": (lambda _, x: x.transpose(0, 1), "it moves the batch"),
     "a sum over the batch": (lambda _, x: x.sum(), "it reduces the batch"),
     "one number a sample": (lambda _, x: x.sum((1, 2, 3)), "it leaves one number without a dimension"),
-    "a number times": (lambda _, x: x * 0.5, "it multiplies by the number 0.5"),
+    "a number times": (lambda _, x: x * 0.3, "it multiplies by 0.3, no small whole number times a power of two"),
+    "a division": (lambda _, x: x / 3, "it divides by 3, no power of two"),
+    "a number off the grid": (lambda _, x: x + 0.3, "it adds 0.3, no multiple of 2^-1"),
+    "ReLU of sums": (lambda net, x: F.relu(net.head(x[:, :, 0, 0])), "it clips the sums of a layer"),
+    "an uneven clamp": (lambda _, x: x.clamp(-1, 0.5), "it clips to -1 .. 0.5"),
 }
 
 

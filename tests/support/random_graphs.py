@@ -129,6 +129,8 @@ class Builder:
         interval = channel_interval(kind, axis)
         common = {"name": self.name(), "inputs": (source,), "axis": axis, "states": states, "step_exponent": -1}
         if self.of(True, False, False):
+            if self.of(False, False, False, True):  # 16-bit codes
+                common["states"] = States(count=self.of(257, 1000, 32767, 65536), signed=states.signed)
             return self.add(
                 FixedPoint(
                     **common,

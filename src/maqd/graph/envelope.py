@@ -21,7 +21,7 @@ from maqd.errors import FormatError, GraphError
 from maqd.graph.file_codes import FileBytes, FileCodes
 from maqd.io.outputs import Artefact, recognize
 from maqd.numerics.packing import PackedCodes, row_bytes
-from maqd.numerics.states import States
+from maqd.numerics.states import FEW_STATES, MAX_STATES, States
 
 SCHEMA = 2
 """Version of the format; a reader refuses any other."""
@@ -294,18 +294,18 @@ class Reader:
             self.fail(f"{what} must be a list of strings, got {short(value)}")
         return tuple(self.text(item, what) for item in value)
 
-    def states(self, value: object, what: str) -> States:
+    def states(self, value: object, what: str, most: int = MAX_STATES) -> States:
         if not isinstance(value, dict) or value.keys() != {"count", "signed"} or type(value["signed"]) is not bool:
             self.fail(f'{what} must have "count" and "signed", got {short(value)}')
         (count,) = self.integers([value["count"]], what)
-        if not 2 <= count <= 256:
-            self.fail(f"{what} must be 2 .. 256, got {count}")
+        if not 2 <= count <= most:
+            self.fail(f"{what} must be 2 .. {most}, got {count}")
         return States(count=count, signed=value["signed"])
 
     def weight(self, value: object, tensor: Part | None, what: str) -> PackedCodes:
         if not isinstance(value, dict) or value.keys() != {"states", "shape"} or tensor is None:
             self.fail(f'{what} must have "states", "shape" and a tensor, got {short(value)}')
-        states, shape = self.states(value["states"], what), self.integers(value["shape"], what)
+        states, shape = self.states(value["states"], what, FEW_STATES), self.integers(value["shape"], what)
         if not 2 <= len(shape) <= 5 or min(shape) < 1:
             self.fail(f"{what} must have 2 to 5 positive dimensions, got {list(shape)}")
         expected = (shape[0], row_bytes(states.count, math.prod(shape[1:])))

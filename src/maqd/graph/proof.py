@@ -17,10 +17,12 @@ from maqd.numerics.fixedpoint import (
     AFFINE_OPERATIONS,
     AffineForm,
     FixedAffine,
+    affine_thresholds,
     fixed_point_affine,
     integer_thresholds,
     signed_range,
 )
+from maqd.numerics.shared_scale import SharedScale
 from maqd.numerics.states import States
 
 MOST_TRIED = 2**20
@@ -92,9 +94,54 @@ class Evaluated:
         low, high = int(self.interval.low[channel]), int(self.interval.high[channel])
         if high - low < MOST_TRIED:
             return np.arange(low, high + 1)
-        cuts = self.cuts[:, channel]
-        sides = np.concatenate([cuts, cuts - 1]) * int(self.signs[channel])
-        return np.unique(np.concatenate([[low, high], np.clip(sides, low, high)]))
+        return _beside(self.cuts[:, channel] * int(self.signs[channel]), low, high)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluatedScale:
+    """An activation of many states as the network evaluates it: by a shared scale, on the values of integers.
+
+    Args:
+        states: Of the output.
+        step_exponent: Neighbouring states differ by 2**step_exponent.
+        scale: What is evaluated, for x * 2**exponent.
+        exponent: Of the input's unit.
+        interval: Bounds of the input, one entry a channel.
+    """
+
+    states: States
+    step_exponent: int
+    scale: SharedScale
+    exponent: int
+    interval: Interval
+
+    def index(self, x: NDArray[np.int64], channel: int) -> NDArray[np.integer]:
+        """The state of each x of a channel, by the operations of PyTorch."""
+        return self.scale.index(np.ldexp(x.astype(np.float64), self.exponent), channel)
+
+    @cached_property
+    def affine(self) -> FixedAffine | None:
+        """The same in integers; None where they do not fit."""
+        return self.scale.on_integers(self.exponent, self.interval.magnitude)
+
+    def witnesses(self, channel: int) -> NDArray[np.int64]:
+        """As `Evaluated.witnesses`."""
+        low, high = self.interval.low[channel : channel + 1], self.interval.high[channel : channel + 1]
+        if self.affine is None or high[0] - low[0] < MOST_TRIED:
+            return np.arange(low[0], high[0] + 1)
+        one = FixedAffine(
+            multiplier=self.affine.multiplier[channel : channel + 1],
+            offset=self.affine.offset[channel : channel + 1],
+            shift=self.affine.shift,
+        )
+        cuts, signs = affine_thresholds(one, self.states.count, low, high)
+        return _beside(cuts[:, 0] * signs[0], int(low[0]), int(high[0]))
+
+
+def _beside(cuts: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
+    """The ends of a range and the integers on both sides of steps, ascending."""
+    sides = np.concatenate([cuts - 1, cuts, cuts + 1])
+    return np.unique(np.concatenate([[low, high], np.clip(sides, low, high)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +181,16 @@ class Candidate:
     """
 
     node: Activation
-    evaluated: Evaluated
+    evaluated: Evaluated | EvaluatedScale
     fixed: FixedAffine | None
 
     def prove(self) -> ActivationReport:
         """Compares the node with what the network evaluates, for every channel and every integer."""
         low, high = self.evaluated.interval.low.tolist(), self.evaluated.interval.high.tolist()
         counted = int((self.evaluated.interval.high - self.evaluated.interval.low).max()) < MOST_TRIED
-        rounded = rounded_affine(self.evaluated, self.fixed.shift) if self.fixed is not None and counted else None
+        rounded = None
+        if isinstance(self.evaluated, Evaluated) and self.fixed is not None and counted:
+            rounded = rounded_affine(self.evaluated, self.fixed.shift)
         last = self.evaluated.states.count - 1
         checked = mismatches = rounded_mismatches = 0
         for channel in range(len(low)):
@@ -202,6 +251,28 @@ def candidate(name: str, source: str, axis: int, evaluated: Evaluated, form: Aff
         return None
     multiply = FixedPoint(**common, multiplier=narrow(fixed.multiplier), offset=narrow(fixed.offset), shift=fixed.shift)
     return Candidate(node=multiply, evaluated=evaluated, fixed=fixed)
+
+
+def scaled_candidate(name: str, source: str, axis: int, evaluated: EvaluatedScale) -> Candidate | None:
+    """The integer form of an activation of many states; arguments as in `candidate`.
+
+    Returns:
+        The candidate; None if its integers do not fit 64 bits.
+    """
+    fixed = evaluated.affine
+    if fixed is None:
+        return None
+    node = FixedPoint(
+        name=name,
+        inputs=(source,),
+        axis=axis,
+        states=evaluated.states,
+        step_exponent=evaluated.step_exponent,
+        multiplier=narrow(fixed.multiplier),
+        offset=narrow(fixed.offset),
+        shift=fixed.shift,
+    )
+    return Candidate(node=node, evaluated=evaluated, fixed=fixed)
 
 
 def rounded_affine(evaluated: Evaluated, shift: int) -> FixedAffine:

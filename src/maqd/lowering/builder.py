@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from maqd.errors import MaqdError
-from maqd.graph import Gather, Graph, Input, Labels, Metadata, Node, Output, TensorType
+from maqd.graph import Gather, Graph, Input, Labels, Metadata, Node, Output, Reshape, TensorType
 from maqd.graph.proof import Candidate
 from maqd.lowering.refusals import OPERATIONS, Refusal, RefusedCall, why_not
 from maqd.nn.tracing import BATCH, Traced, changes_its_input, samples
@@ -68,11 +68,13 @@ class Part:
     Args:
         source: Of which tensor.
         axis, indices: Dimension of a sample, and which of its elements.
+        squeezed: Whether the dimension, which has one element, is taken away.
     """
 
     source: Codes
     axis: int
     indices: tuple[int, ...]
+    squeezed: bool = False
 
 
 Rule = Callable[..., Any]
@@ -176,6 +178,9 @@ class Builder:
         if call not in self.traced.names:
             return traced  # a size, or what was computed from sizes
         if call.op == "get_attr":
+            constant = self._constant(call)
+            if constant is not None:
+                return constant
             step.refuse("a tensor of the module itself is used", "use the layers of maqd.nn for all parameters")
         args, kwargs = list(self.value(call.args)), dict(self.value(call.kwargs))
         _check_in_place(step)
@@ -206,6 +211,14 @@ class Builder:
             step.refuse(f"{what} is called with arguments that have no integer form ({error})", "leave them out")
         return step.run(rule, *args, **kwargs)
 
+    def _constant(self, call: fx.Node) -> Tensor | None:
+        """A tensor of the module that holds places, as `x[:, self.order]` does; None for any other."""
+        value: Any = self.traced.model
+        for part in str(call.target).split("."):
+            value = getattr(value, part)
+        integers = isinstance(value, Tensor) and value.dtype in (torch.int64, torch.int32) and not value.is_meta
+        return value if integers else None
+
     def whole(self, step: "Step", value: Any) -> Any:
         """An argument with every part of a tensor as a node of its own."""
         if isinstance(value, tuple | list) and any(isinstance(one, Part) for one in value):
@@ -216,7 +229,12 @@ class Builder:
             indices = np.array(value.indices, np.int32)
             name = self.free(f"{value.source.source}.part{value.indices[0]}")
             node = Gather(name=name, inputs=(value.source.source,), axis=value.axis, indices=indices)
-            self._parts[value] = step.move(node, value.source)
+            found = step.move(node, value.source)
+            if value.squeezed:
+                shape = found.type.shape[: value.axis] + found.type.shape[value.axis + 1 :]
+                element = Reshape(name=self.free(f"{name}.element"), inputs=(name,), shape=shape)
+                found = step.move(element, found)
+            self._parts[value] = found
         return self._parts[value]
 
     def _output(self, step: "Step", result: Any) -> None:

@@ -70,9 +70,10 @@ def why_not(module: nn.Module) -> tuple[str, str]:
     if isinstance(module, Normalization) or "Norm" in kind:
         return (
             f"{kind} alone leaves a float after it",
-            "put it inside of NormActivation, which evaluates in integers",
+            "put it inside of NormActivation: where no activation follows, with a signed quantizer of many states, "
+            "NormActivation(norm, linear_quantizer(255))",
         )
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose2d):
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return f"{kind} has float weights", f"use Quant{kind}"
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
         return (

@@ -1,11 +1,19 @@
 """Layers, quantizers and normalizations of MaQD networks, in PyTorch."""
 
 from maqd.nn.activation import NormActivation, QuantActivation
-from maqd.nn.factory import LayerFactory, grid_of
+from maqd.nn.factory import LayerFactory, grid_of, hard_sigmoid, linear_quantizer
 from maqd.nn.fitted import FittedSteps
 from maqd.nn.input_grid import Values
 from maqd.nn.inputs import IntegerInput
-from maqd.nn.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose2d, QuantLinear
+from maqd.nn.layers import (
+    QuantConv1d,
+    QuantConv2d,
+    QuantConv3d,
+    QuantConvTranspose1d,
+    QuantConvTranspose2d,
+    QuantConvTranspose3d,
+    QuantLinear,
+)
 from maqd.nn.norm import (
     BatchNorm,
     ChannelMap,
@@ -55,7 +63,9 @@ __all__ = [
     "QuantConv1d",
     "QuantConv2d",
     "QuantConv3d",
+    "QuantConvTranspose1d",
     "QuantConvTranspose2d",
+    "QuantConvTranspose3d",
     "QuantLinear",
     "Quantizer",
     "RoundClip",
@@ -65,6 +75,8 @@ __all__ = [
     "WeightMethod",
     "WeightQuantizer",
     "grid_of",
+    "hard_sigmoid",
+    "linear_quantizer",
     "make_norm",
     "set_rounding",
 ]

@@ -9,11 +9,18 @@ from torch import Tensor, nn
 
 from maqd.errors import ConfigError
 from maqd.nn.folding import Folded, versions
-from maqd.nn.functional import quantize_activation, threshold_activation, with_gradient_of
+from maqd.nn.functional import (
+    quantize_activation,
+    require_exact_codes,
+    scaled_activation,
+    threshold_activation,
+    with_gradient_of,
+)
 from maqd.nn.norm import FoldableNorm, Normalization
 from maqd.nn.quantizers import ThresholdQuantizer
 from maqd.numerics.fixedpoint import activation_cuts
-from maqd.numerics.states import States
+from maqd.numerics.shared_scale import SharedScale, shared_scale
+from maqd.numerics.states import FEW_STATES, States
 from maqd.settings.quantization import Quantizer
 
 
@@ -44,6 +51,8 @@ class QuantActivation(nn.Module):
         """Quantizes x, of any shape, element by element."""
         if self.quantizer is None:
             return torch.relu(x)
+        if self.training:
+            require_exact_codes(x, self.quantizer.states, type(self).__name__)
         return quantize_activation(x, self.quantizer) if self.rounding else clip(x, self.quantizer)
 
     def extra_repr(self) -> str:
@@ -55,7 +64,9 @@ class NormActivation(Folded):
 
     Training fuses the two and stores nothing but its input for the backward pass. Evaluation compares the input, an
     integer times a power of two, with thresholds computed once from the parameters in exact arithmetic: the same
-    integers on every device, and the function that lowering emits. Where gradients are recorded, evaluation has those
+    integers on every device, and the function that lowering emits. More than 256 states have no thresholds: the scale
+    is rounded to 21 bits, shared by the layer, and the result rounded down (docs/numerics.md, section 6); they train in
+    float32 only. Where gradients are recorded, evaluation has those
     of the surrogate, with the statistics frozen.
 
     Args:
@@ -67,6 +78,7 @@ class NormActivation(Folded):
     thresholds: Tensor
     wide_thresholds: Tensor
     signs: Tensor
+    scale: Tensor
     learned: nn.ParameterList | None
 
     def __init__(self, norm: Normalization, quantizer: Quantizer | None) -> None:
@@ -79,11 +91,17 @@ class NormActivation(Folded):
         self.norm = norm
         self.quantizer = quantizer
         self.rounding = True
+        if quantizer is not None and not quantizer.states.few and isinstance(quantizer, ThresholdQuantizer):
+            raise ConfigError(
+                f"{type(quantizer).__name__} has a threshold for each of its states, got {quantizer.states.count}; "
+                f"use at most {FEW_STATES} states, or MaQD's Quantizer"
+            )
         learned = quantizer.initial() if isinstance(quantizer, ThresholdQuantizer) else ()
         self.learned = nn.ParameterList([nn.Parameter(value) for value in learned]) if learned else None
         self.register_buffer("thresholds", torch.empty(0), persistent=False)
         self.register_buffer("wide_thresholds", torch.empty(0), persistent=False)
         self.register_buffer("signs", torch.empty(0), persistent=False)
+        self.register_buffer("scale", torch.empty(0), persistent=False)
 
     @property
     def states(self) -> States | None:
@@ -107,6 +125,16 @@ class NormActivation(Folded):
             return self.quantizer.exact_cuts(self._learned)
         return activation_cuts(self.quantizer.states, self.quantizer.step)
 
+    def shared_scale(self) -> SharedScale:
+        """What evaluation computes with many states.
+
+        Raises:
+            ConfigError: There are few states, or no normalization that can be folded.
+        """
+        if self.quantizer is None or self.quantizer.states.few or not isinstance(self.norm, FoldableNorm):
+            raise ConfigError(f"NormActivation counts thresholds with up to {FEW_STATES} states; use cuts()")
+        return shared_scale(*self.norm.affine_map(), self.quantizer.states, self.quantizer.step)
+
     def state_key(self) -> Hashable:
         """The normalization's and that of what the quantizer learns, if it is folded."""
         if self.quantizer is None or not isinstance(self.norm, FoldableNorm):
@@ -114,9 +142,16 @@ class NormActivation(Folded):
         return self.norm.state_key(), versions(*self._learned)
 
     def compute_integers(self) -> None:
-        """The thresholds: for inputs in float32, and for those in float64 of layers with wide accumulators."""
-        if self.quantizer is not None and isinstance(self.norm, FoldableNorm):
-            device, cuts = self.norm.running_mean.device, self.cuts()
+        """The thresholds: for inputs in float32, and for those in float64 of layers with wide accumulators; with many
+        states the shared scale.
+        """
+        if self.quantizer is None or not isinstance(self.norm, FoldableNorm):
+            return
+        device = self.norm.running_mean.device
+        if not self.quantizer.states.few:
+            self.scale = torch.from_numpy(np.stack(self.shared_scale().parts())).to(device)
+        else:
+            cuts = self.cuts()
             self.thresholds, self.signs = (tensor.to(device) for tensor in self.norm.thresholds(cuts))
             self.wide_thresholds = self.norm.thresholds(cuts, wide=True)[0].to(device)
 
@@ -138,6 +173,8 @@ class NormActivation(Folded):
             return torch.relu(norm(x))
         if not self.rounding:
             return clip(norm(x), quantizer)
+        if self.training:
+            require_exact_codes(x, quantizer.states, type(self).__name__)
         fused = not isinstance(quantizer, ThresholdQuantizer)
         if self.training and fused and isinstance(norm, FoldableNorm) and norm.training:
             return norm.normalize(x, quantizer)
@@ -148,7 +185,10 @@ class NormActivation(Folded):
         if not torch.compiler.is_compiling():
             self.fold()
         rows = norm.to_rows(x.detach())
-        if rows.dtype == torch.float64:
+        if not quantizer.states.few:
+            slope, whole, rest = self.scale
+            out = scaled_activation(rows, slope, whole, rest, quantizer)
+        elif rows.dtype == torch.float64:
             out = threshold_activation(rows, self.wide_thresholds, self.signs, quantizer).float()
         else:
             out = threshold_activation(rows.float(), self.thresholds, self.signs, quantizer)

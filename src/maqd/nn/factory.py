@@ -4,14 +4,17 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from torch import nn
+
+from maqd.errors import ConfigError
 from maqd.nn.activation import NormActivation
 from maqd.nn.baselines import ACTIVATIONS, WEIGHTS
 from maqd.nn.input_grid import Values
 from maqd.nn.layers import QuantConv2d, QuantLinear
-from maqd.nn.norm import make_norm
+from maqd.nn.norm import Normalization, make_norm
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
-from maqd.numerics.states import Grid, States
-from maqd.settings.quantization import UNCHANGED, ActMethod, QuantConfig, Quantizer, WeightMethod
+from maqd.numerics.states import Grid, States, weight_states
+from maqd.settings.quantization import UNCHANGED, ActMethod, Affine, QuantConfig, Quantizer, WeightMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class LayerFactory:
             return None
         if method in WEIGHTS:
             return WEIGHTS[method](states)
-        return RoundClip(states=States(count=states, signed=True), step=quant.weight_step)
+        return RoundClip(states=weight_states(states), step=quant.weight_step)
 
     def quantizer(self, name: str) -> Quantizer | None:
         """The activation `name` after overrides; None for ReLU."""
@@ -88,6 +91,20 @@ class LayerFactory:
         norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
         return NormActivation(norm, self.quantizer(name))
 
+    def bottleneck(self, channels: int, *, states: int = 255) -> NormActivation:
+        """A normalization with no activation after it: a linear bottleneck.
+
+        Args:
+            channels: C.
+            states: M, signed and odd: they cover 4 standard deviations. More than 256 are 16-bit codes.
+        """
+        norm = make_norm(self.quant.norm, channels, affine=self.quant.affine)
+        return NormActivation(norm, linear_quantizer(states))
+
+    def gate(self, channels: int) -> NormActivation:
+        """A hard-sigmoid gate; see `hard_sigmoid`."""
+        return hard_sigmoid(make_norm(self.quant.norm, channels, affine=Affine.CHANNEL))
+
     def linear(self, name: str, inputs: int, outputs: int, grid: Grid | None) -> QuantLinear:
         """A linear map without bias."""
         return QuantLinear(inputs, outputs, states=self.weight_quantizer(name), input_grid=_input(grid))
@@ -106,6 +123,35 @@ class LayerFactory:
             input_grid=_input(grid),
             gain=math.sqrt(positions),
         )
+
+
+def linear_quantizer(states: int) -> Quantizer:
+    """A signed quantizer that stands in for no activation at all: its states cover 4 standard deviations.
+
+    Args:
+        states: M, odd, so that there is a state at zero; 255 fit a byte.
+    """
+    return Quantizer(states=States(count=states, signed=True), step=2.0 ** math.ceil(math.log2(8 / states)))
+
+
+def hard_sigmoid(norm: Normalization, *, bits: int = 4) -> NormActivation:
+    """A gate: clip(y / 6 + 1/2, 0, 1) of the normalized value y, rounded to multiples of 2**-bits.
+
+    Multiply its output with the tensor that it gates. The 1/6 and 1/2 are the first weights and biases of the
+    normalization, which training may change; they fold into thresholds, exactly.
+
+    Args:
+        norm: With a weight and a bias, a channel or one for all; both are overwritten.
+        bits: The gate has the 2**bits + 1 values 0, 2**-bits, .., 1.
+
+    Raises:
+        ConfigError: The normalization has no weight or no bias.
+    """
+    if norm.weight is None or norm.bias is None:
+        raise ConfigError(f"a gate needs a normalization with weight and bias, got {norm}; use affine=Affine.CHANNEL")
+    nn.init.constant_(norm.weight, 1 / 6)
+    nn.init.constant_(norm.bias, 1 / 2)
+    return NormActivation(norm, Quantizer(states=States(count=2**bits + 1, signed=False), step=2.0**-bits))
 
 
 def _input(grid: Grid | None) -> Grid | Values:

@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from maqd.errors import ConfigError
 from maqd.nn import kernels
 from maqd.nn.surrogate import surrogate_gradient
-from maqd.numerics.states import States
+from maqd.numerics.states import FEW_STATES, States
 from maqd.settings.quantization import Quantizer, Surrogate
 
 
@@ -235,6 +236,32 @@ def threshold_activation(x: Tensor, thresholds: Tensor, signs: Tensor, quantizer
     for threshold in thresholds:
         count += signed >= threshold
     return count * quantizer.step + quantizer.offset
+
+
+def scaled_activation(x: Tensor, slope: Tensor, whole: Tensor, rest: Tensor, quantizer: Quantizer) -> Tensor:
+    """The integer form of normalization and activation with many states (`maqd.numerics.shared_scale`).
+
+    Args:
+        x: ... x C, integers of at most 32 bits times a unit, float32 or float64.
+        slope, whole, rest: C, float64: `SharedScale.parts`.
+        quantizer: States and step.
+
+    Returns:
+        ... x C, float32, on `quantizer.grid`.
+    """
+    product = x.double() * slope  # exact, and so are its whole part and its fraction
+    floor = torch.floor(product)
+    index = torch.clamp(floor + whole + (product - floor >= rest), 0, quantizer.states.count - 1)
+    return (index * quantizer.step + quantizer.offset).float()
+
+
+def require_exact_codes(x: Tensor, states: States, what: str) -> None:
+    """Raises ConfigError if codes of many states would go through a type of few bits: training under autocast."""
+    if not states.few and (x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type)):
+        raise ConfigError(
+            f"{what} has {states.count} states, and {x.dtype if x.dtype.itemsize == 2 else 'autocast'} holds codes "
+            f"of up to {FEW_STATES} states exactly; train it in float32, without autocast (--compute.bf16 false)"
+        )
 
 
 # ---- normalization, alone or fused with an activation ---------------------------------------------------------------

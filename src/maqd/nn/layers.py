@@ -15,7 +15,7 @@ from maqd.nn.functional import quantize_bias, with_gradient_of
 from maqd.nn.input_grid import Values, describe_grid, misfit
 from maqd.nn.quantizers import RoundClip, WeightQuantizer
 from maqd.numerics.limits import INT32_LIMIT, WIDE_LIMIT
-from maqd.numerics.states import Grid, States
+from maqd.numerics.states import Grid, States, weight_states
 
 UNIT = Grid(low=0, high=1, exponent=0)
 """The grid that inputs in float are taken for, and that of layers saved without one."""
@@ -64,7 +64,7 @@ class QuantLayer(Folded):
         if states is None or isinstance(states, WeightQuantizer):
             self.quantizer = states
         else:
-            self.quantizer = RoundClip(states=States(count=states, signed=True), step=step)
+            self.quantizer = RoundClip(states=weight_states(states), step=step)
         self.gain = gain
         self.rounding = True
         self.weight = nn.Parameter(torch.empty(shape))
@@ -438,20 +438,8 @@ class QuantConv3d(_QuantConv):
         return F.conv3d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-class QuantConvTranspose2d(_QuantConv):
-    """Transposed 2-d convolution with weights of M_w states: N x C x H x W -> N x O x H' x W'.
-
-    The weight is O x C/groups x kernel, outputs first as in every layer here: filters are standardized one by one.
-    (`torch.nn.ConvTranspose2d` has C x O/groups x kernel.)
-
-    Args:
-        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation: As in
-            `torch.nn.ConvTranspose2d`.
-        states, step, input_grid: As in `QuantConv2d`.
-        gain: As in `QuantConv2d`; an output sums over fan-in / stride^2 products.
-    """
-
-    dims = 2
+class _QuantConvTranspose(_QuantConv):
+    """Transposed convolutions of any number of spatial dimensions; arguments as in `QuantConvTranspose2d`."""
 
     def __init__(
         self,
@@ -471,21 +459,52 @@ class QuantConvTranspose2d(_QuantConv):
         gain: float = 1.0,
     ) -> None:
         if isinstance(padding, str):
-            raise ConfigError(f"QuantConvTranspose2d needs its padding in numbers, got {padding!r}")
-        strides = _whole_numbers("stride", stride, 2, 1)
-        kernel = _whole_numbers("kernel size", kernel_size, 2, 1)
+            raise ConfigError(f"{type(self).__name__} needs its padding in numbers, got {padding!r}")
+        strides = _whole_numbers("stride", stride, self.dims, 1)
+        kernel = _whole_numbers("kernel size", kernel_size, self.dims, 1)
         seen = math.prod(min(s, k) for s, k in zip(strides, kernel, strict=True))
         super().__init__(
             in_channels, out_channels, kernel, strides, padding, dilation, groups, bias,
             states=states, step=step, input_grid=input_grid, gain=gain * math.sqrt(seen),
         )  # fmt: skip
-        self.output_padding = _whole_numbers("output padding", output_padding, 2, 0)
+        self.output_padding = _whole_numbers("output padding", output_padding, self.dims, 0)
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         split = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)
         inputs_first = split.reshape(self.in_channels, -1, *self.kernel_size)
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
         padding, more = self.padding, self.output_padding
-        return F.conv_transpose2d(x, inputs_first, bias, self.stride, padding, more, self.groups, self.dilation)
+        return function(x, inputs_first, bias, self.stride, padding, more, self.groups, self.dilation)
+
+
+class QuantConvTranspose1d(_QuantConvTranspose):
+    """Transposed 1-d convolution with weights of M_w states: N x C x L -> N x O x L'; see `QuantConvTranspose2d`."""
+
+    dims = 1
+
+
+class QuantConvTranspose2d(_QuantConvTranspose):
+    """Transposed 2-d convolution with weights of M_w states: N x C x H x W -> N x O x H' x W'.
+
+    The weight is O x C/groups x kernel, outputs first as in every layer here: filters are standardized one by one.
+    (`torch.nn.ConvTranspose2d` has C x O/groups x kernel.)
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation: As in
+            `torch.nn.ConvTranspose2d`.
+        states, step, input_grid: As in `QuantConv2d`.
+        gain: As in `QuantConv2d`; an output sums over fan-in / stride^2 products.
+    """
+
+    dims = 2
+
+
+class QuantConvTranspose3d(_QuantConvTranspose):
+    """Transposed 3-d convolution with weights of M_w states: N x C x D x H x W -> N x O x D' x H' x W'; see
+    `QuantConvTranspose2d`.
+    """
+
+    dims = 3
 
 
 class QuantLinear(QuantLayer):

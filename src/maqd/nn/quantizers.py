@@ -21,7 +21,7 @@ from torch import Tensor
 
 from maqd.errors import ConfigError
 from maqd.nn.functional import quantize_weight, state_index, weight_codes, weight_standardize, with_gradient_of
-from maqd.numerics.states import States, gaussian_step
+from maqd.numerics.states import States, gaussian_step, weight_states
 from maqd.settings.quantization import Quantizer
 
 
@@ -40,6 +40,7 @@ class WeightQuantizer(ABC):
             raise ConfigError(
                 f"{type(self).__name__} needs signed states, got {self.states!r}; use States(count=M, signed=True)"
             )
+        weight_states(self.states.count)
 
     @property
     @abstractmethod

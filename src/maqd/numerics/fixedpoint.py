@@ -99,6 +99,15 @@ def input_thresholds(
     Raises:
         NonFiniteError: A parameter is not finite.
     """
+    require_finite(gain, mean, bias)
+    # Channels that are alike, as those of a map for the whole layer, are computed once.
+    columns, place = np.unique(np.stack([gain, mean, bias]), axis=1, return_inverse=True)
+    thresholds, signs = _distinct_thresholds(columns[0], columns[1], columns[2], cuts, wide=wide)
+    return thresholds[:, place.reshape(-1)], signs[place.reshape(-1)]
+
+
+def require_finite(gain: NDArray[np.float64], mean: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+    """Raises NonFiniteError unless a normalization's parameters, each C, are numbers."""
     for name, values in (("gain", gain), ("mean", mean), ("bias", bias)):
         if not np.isfinite(values).all():
             channel = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -106,10 +115,6 @@ def input_thresholds(
                 f"a normalization's {name} must be finite, got {values[channel]} in channel {channel}; "
                 "train again from an earlier checkpoint"
             )
-    # Channels that are alike, as those of a map for the whole layer, are computed once.
-    columns, place = np.unique(np.stack([gain, mean, bias]), axis=1, return_inverse=True)
-    thresholds, signs = _distinct_thresholds(columns[0], columns[1], columns[2], cuts, wide=wide)
-    return thresholds[:, place.reshape(-1)], signs[place.reshape(-1)]
 
 
 def _distinct_thresholds(

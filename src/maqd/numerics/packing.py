@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import GraphError
-from maqd.numerics.states import States
+from maqd.numerics.states import FEW_STATES, States
 
 CHUNK = 2**17
 """Bytes that are looked at together: NumPy's temporaries are several times larger."""
@@ -89,6 +89,8 @@ class PackedCodes:
     data: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
+        if not self.states.few:
+            raise GraphError(f"packed codes have at most {FEW_STATES} states, got {self.states.count}")
         if len(self.shape) < 2 or min(self.shape) < 1:
             raise GraphError(f"packed codes need at least two dimensions, none of them empty, got shape {self.shape}")
         expected = (self.shape[0], row_bytes(self.states.count, self.length))

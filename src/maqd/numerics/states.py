@@ -13,8 +13,12 @@ from itertools import pairwise
 
 from maqd.errors import ConfigError
 
-MAX_STATES = 256
-"""The largest number of states: codes must stay exact in bfloat16 (8 significant bits) as well as in a byte."""
+MAX_STATES = 65536
+"""The largest number of states: 16 bits of information."""
+
+FEW_STATES = 256
+"""Up to this many states, codes are exact in bfloat16 (8 significant bits) and fit a byte. Weights have no more;
+activations with more are fixed-point maps (`maqd.numerics.shared_scale`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +26,11 @@ class States:
     """The codes of a quantizer.
 
     Args:
-        count: M, the number of states, 2 .. 256.
+        count: M, the number of states, 2 .. 65,536.
         signed: Whether the codes are symmetric around zero (weights) or start at zero (activations).
 
     Raises:
-        ConfigError: `count` is not an integer in 2 .. 256.
+        ConfigError: `count` is not an integer in 2 .. 65,536.
     """
 
     count: int
@@ -35,6 +39,11 @@ class States:
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or not 2 <= self.count <= MAX_STATES:
             raise ConfigError(f"a quantizer needs 2 .. {MAX_STATES} states, got {self.count!r}; use None for float")
+
+    @property
+    def few(self) -> bool:
+        """Whether codes fit a byte and bfloat16."""
+        return self.count <= FEW_STATES
 
     @property
     def spacing(self) -> int:
@@ -82,6 +91,17 @@ class States:
     def grid(self, step_exponent: int) -> "Grid":
         """The grid of the values whose neighbouring states differ by 2**step_exponent."""
         return Grid(low=self.low, high=self.high, exponent=step_exponent - (self.spacing - 1))
+
+
+def weight_states(count: int) -> States:
+    """The states of weights: signed, and few.
+
+    Raises:
+        ConfigError: `count` is not an integer in 2 .. 256.
+    """
+    if not isinstance(count, int) or not 2 <= count <= FEW_STATES:
+        raise ConfigError(f"weights have 2 .. {FEW_STATES} states, got {count!r}; use {FEW_STATES}, or None for float")
+    return States(count=count, signed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +157,7 @@ def gaussian_step(count: int) -> float:
     Used as the default step of standardized weights, in standard deviations. Found by golden-section search on the
     closed form of the error (Max, "Quantizing for minimum distortion", 1960, table II: 1.596, 1.224, 0.9957, ...).
     """
-    States(count=count, signed=True)
+    weight_states(count)
 
     def error(step: float) -> float:
         # E[(x - q(x))^2] = 1 - 2 E[x q] + E[q^2] with levels l_j = (j - (M-1)/2) step and cuts halfway between them.

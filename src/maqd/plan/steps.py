@@ -147,6 +147,25 @@ class QuantizeStep(Step):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class FixedPointStep(Step):
+    """An activation of many states: value = low + spacing * clip(floor((A[c] x + B[c]) / 2**K), 0, last).
+
+    Args:
+        affine: A, B and K.
+        last: M-1.
+        spacing: Difference of neighbouring codes.
+        low: The lowest code.
+        axis: The dimension of the channels.
+    """
+
+    affine: FixedAffine
+    last: int
+    spacing: int
+    low: int
+    axis: Axis
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PoolStep(Step):
     """Maxima or sums over windows; rows, columns."""
 

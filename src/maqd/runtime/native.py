@@ -20,6 +20,7 @@ from maqd.plan import (
     Buffer,
     ConcatStep,
     ConvStep,
+    FixedPointStep,
     MoveStep,
     MultiplyStep,
     Plan,
@@ -308,6 +309,14 @@ def _quantize(model: Any, step: QuantizeStep, inputs: list[Any], outputs: list[A
     )
 
 
+def _fixed_point(model: Any, step: FixedPointStep, inputs: list[Any], outputs: list[Any]) -> None:
+    affine, axis = step.affine, step.axis
+    model.fixed_point(
+        inputs[0], outputs[0], affine.multiplier, affine.offset, affine.shift, step.last, step.spacing, step.low,
+        axis.outer, axis.inner,
+    )  # fmt: skip
+
+
 def _pool(model: Any, step: PoolStep, inputs: list[Any], outputs: list[Any]) -> None:
     model.pool(inputs[0], outputs[0], step.maximum, step.kernel, step.stride, step.padding)
 
@@ -343,6 +352,7 @@ NATIVE = Rules(
     {
         ConvStep: _conv,
         QuantizeStep: _quantize,
+        FixedPointStep: _fixed_point,
         PoolStep: _pool,
         SumStep: _sum,
         AddStep: _sums,

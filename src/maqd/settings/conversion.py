@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
-from maqd.numerics.states import MAX_STATES, States
+from maqd.numerics.states import FEW_STATES, States, weight_states
 from maqd.settings.quantization import Override, Surrogate
 
 
@@ -46,16 +46,18 @@ class ConversionConfig:
     activations: int = 4
     edge: int | None = None
     depthwise: int | None = None
-    stream: int = MAX_STATES
+    stream: int = FEW_STATES
     products: int = 64
     norm: Kept = Kept.KEEP
     overrides: list[Override] = field(default_factory=list)
     surrogate: Surrogate = field(default_factory=Surrogate)
 
     def __post_init__(self) -> None:
-        for count in (self.weights, self.activations, self.edge, self.depthwise, self.stream):
+        for count in (self.weights, self.edge, self.depthwise):
             if count is not None:
-                States(count=count, signed=False)
+                weight_states(count)
+        for count in (self.activations, self.stream):
+            States(count=count, signed=False)
         if self.stream < 3:
             raise ConfigError(f"a stream needs at least 3 states to have a sign, got {self.stream}; use 256")
 

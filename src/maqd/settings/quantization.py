@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
-from maqd.numerics.states import Grid, States, power_of_two_exponent
+from maqd.numerics.states import Grid, States, power_of_two_exponent, weight_states
 
 
 class Norm(enum.Enum):
@@ -109,9 +109,10 @@ class Override:
     def __post_init__(self) -> None:
         if self.act_step is not None:
             power_of_two_exponent(self.act_step, "act_step")
-        for count in (self.weight_states, self.act_states):
-            if count is not None and count != UNCHANGED:
-                States(count=count, signed=False)
+        if self.weight_states is not None and self.weight_states != UNCHANGED:
+            weight_states(self.weight_states)
+        if self.act_states is not None and self.act_states != UNCHANGED:
+            States(count=self.act_states, signed=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +149,10 @@ class QuantConfig:
     rounding: bool = True
 
     def __post_init__(self) -> None:
-        for count in (self.weight_states, self.act_states):
-            if count is not None:
-                States(count=count, signed=False)
+        if self.weight_states is not None:
+            weight_states(self.weight_states)
+        if self.act_states is not None:
+            States(count=self.act_states, signed=False)
         if self.weight_step is not None and not self.weight_step > 0:
             raise ConfigError(f"weight_step must be positive standard deviations, got {self.weight_step!r}")
         power_of_two_exponent(self.act_step, "act_step")
@@ -159,6 +161,11 @@ class QuantConfig:
                 f"weight_step is MaQD's, and {self.weight_method.value} finds its own, got {self.weight_step!r}; "
                 "leave weight_step out"
             )
+
+    @property
+    def most_act_states(self) -> int:
+        """The largest number of states of an activation."""
+        return max(count or 0 for count in (self.act_states, *(override.act_states for override in self.overrides)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
+from maqd.numerics.states import FEW_STATES
 from maqd.settings.data import DataConfig
 from maqd.settings.model import ModelConfig
 
@@ -175,6 +176,9 @@ class TrainConfig:
         _require(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", "in (0, 1) or null", self.ema_decay)
         _require(self.log_every >= 1, "log_every", "at least 1", self.log_every)
         _require(self.evaluate_every >= 1, "evaluate_every", "at least 1", self.evaluate_every)
+        most = self.model.quant.most_act_states
+        exact = not self.compute.bf16 or most <= FEW_STATES
+        _require(exact, "compute.bf16", f"false with {most} states of an activation: bfloat16 holds {FEW_STATES}", True)
 
     @property
     def functions(self) -> dict[str, str]:

@@ -6,7 +6,17 @@ from maqd.export.c99.operations import TRITS, EventConv, FieldConv, Operation, P
 from maqd.export.c99.program import Program
 from maqd.export.c99.text import Writer, comment
 from maqd.graph.rules import Rules
-from maqd.plan import AddStep, ConcatStep, MoveStep, MultiplyStep, PoolStep, QuantizeStep, SumStep, TransposeStep
+from maqd.plan import (
+    AddStep,
+    ConcatStep,
+    FixedPointStep,
+    MoveStep,
+    MultiplyStep,
+    PoolStep,
+    QuantizeStep,
+    SumStep,
+    TransposeStep,
+)
 
 
 def write_layers(program: Program, prefix: str) -> tuple[Writer, list[str]]:
@@ -49,6 +59,7 @@ C99 = Rules(
         PlaneConv: planes.planes,
         PlainConv: convolution.plain,
         QuantizeStep: steps.activation,
+        FixedPointStep: steps.fixed_point,
         PoolStep: steps.pooling,
         SumStep: steps.pooling,
         AddStep: steps.addition,

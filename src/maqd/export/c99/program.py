@@ -39,6 +39,7 @@ from maqd.plan import (
     ConcatStep,
     ConvStep,
     Element,
+    FixedPointStep,
     MultiplyStep,
     Plan,
     PoolStep,
@@ -434,6 +435,8 @@ def _scratch(operation: Operation) -> int:
         case QuantizeStep(axis=axis):
             length = axis.channels * axis.inner
             return length * 4 + -(-length // WORD) * WORD
+        case FixedPointStep(axis=axis):
+            return axis.channels * axis.inner * 4
         case PoolStep() | SumStep() | AddStep():
             out = step_of(operation).links.outputs[0]
             return out.columns * out.channels * 4

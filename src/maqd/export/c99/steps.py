@@ -5,7 +5,17 @@ import numpy as np
 from maqd.export.c99.activations import PixelActivation, pixel_activation
 from maqd.export.c99.operations import Codes, channel_thresholds, turned_signs
 from maqd.export.c99.text import TYPES, Writer, brackets, codes_struct, element, tensor_struct
-from maqd.plan import AddStep, ConcatStep, MoveStep, MultiplyStep, PoolStep, QuantizeStep, SumStep, TransposeStep
+from maqd.plan import (
+    AddStep,
+    ConcatStep,
+    FixedPointStep,
+    MoveStep,
+    MultiplyStep,
+    PoolStep,
+    QuantizeStep,
+    SumStep,
+    TransposeStep,
+)
 
 
 def activation(w: Writer, index: int, step: QuantizeStep) -> list[str]:
@@ -40,6 +50,24 @@ def activation(w: Writer, index: int, step: QuantizeStep) -> list[str]:
             f"        {w.narrow(y, length, w.write(y, f'i * {length}'))}",
         ]
     return [*lines, "    }"]
+
+
+def fixed_point(w: Writer, index: int, step: FixedPointStep) -> list[str]:
+    """An activation of many states."""
+    x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    axis, affine = step.axis, step.affine
+    length = axis.channels * axis.inner
+    a = w.tables.add(f"multipliers{index}", "int64_t", affine.multiplier)
+    b = w.tables.add(f"offsets{index}", "int64_t", affine.offset)
+    return [
+        w.sums(index),
+        f"    for (int32_t i = 0; i < {axis.outer}; i++) {{",
+        f"        maqd_widen({w.read(x, f'i * {length}')}, {element(x)}, {length}, sums);",
+        f"        maqd_fixed_point(sums, 1, {axis.channels}, {axis.inner}, {a}, {b}, {affine.shift}, {step.last}, "
+        f"{step.spacing}, {step.low}, sums);",
+        f"        {w.narrow(y, length, w.write(y, f'i * {length}'))}",
+        "    }",
+    ]
 
 
 def pooling(w: Writer, index: int, step: PoolStep | SumStep) -> list[str]:

@@ -11,7 +11,7 @@ from maqd.graph.nodes.base import Codes, Node, Stored
 from maqd.graph.types import TensorType
 from maqd.numerics.bounds import Interval, magnitude
 from maqd.numerics.fixedpoint import FixedAffine, affine_thresholds, clip_thresholds, fixed_point_affine
-from maqd.numerics.states import States
+from maqd.numerics.states import FEW_STATES, States
 
 _COMMON = {"axis": Stored.INTEGER, "states": Stored.STATES, "step_exponent": Stored.INTEGER}
 
@@ -109,6 +109,9 @@ class Thresholds(Activation):
         return fixed_point_affine(self.thresholds, self.signs, interval.low, interval.high)
 
     def check(self, channels: int, x: TensorType) -> None:
+        self.require(
+            self.states.few, f"has at most {FEW_STATES} states, got {self.states.count}; use a fixed-point map"
+        )
         expected = (self.states.count - 1, channels)
         self.require(
             self.thresholds.shape == expected and np.issubdtype(self.thresholds.dtype, np.signedinteger),
@@ -125,6 +128,8 @@ class Thresholds(Activation):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FixedPoint(Activation):
     """index = clip(floor((A[c] * x + B[c]) / 2**shift), 0, M-1), code = low + spacing * index (arXiv 2008.13128).
+
+    M may be up to 65,536: what is stored are then 16-bit codes.
 
     Args:
         multiplier: A, signed integers, C.

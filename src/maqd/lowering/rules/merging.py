@@ -1,27 +1,15 @@
-"""Several tensors in one."""
+"""Tensors side by side."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from maqd.graph import Add, Concat, Multiply
+from maqd.graph import Concat
 from maqd.lowering.builder import Codes, Raw, Rules, Step
 
 MOST = Concat.arity[1]
 """Tensors that one node joins."""
-
-
-def add(step: Step, x: Any, other: Any, *, alpha: Any = 1) -> Codes:
-    """The sum of two tensors, after shifts to the smaller unit."""
-    if alpha != 1:
-        step.refuse(f"it scales a summand by {alpha}", "add without alpha")
-    if 0 in (number for number in (x, other) if isinstance(number, int)):  # the start of Python's sum()
-        return step.codes(other if isinstance(x, int) else x)
-    sources = (step.codes(x), step.codes(other))
-    names = tuple(source.source for source in sources)
-    return step.put(Add(name=step.name, inputs=names, shifts=aligned(step, sources)), *sources)
 
 
 def concat(step: Step, tensors: Sequence[Codes | Raw], dim: Any = 0, *, axis: Any = None) -> Codes:
@@ -37,22 +25,16 @@ def concat(step: Step, tensors: Sequence[Codes | Raw], dim: Any = 0, *, axis: An
     return _join(step, parts, dim % rank - 1, step.name)
 
 
+def hstack(step: Step, tensors: Sequence[Codes | Raw]) -> Codes:
+    """Tensors side by side along the first dimension of a sample."""
+    return concat(step, tensors, 1)
+
+
 def _join(step: Step, parts: list[Codes], axis: int, name: str) -> Codes:
     if len(parts) == 1:
         return parts[0]
     names = tuple(part.source for part in parts)
     return step.put(Concat(name=name, inputs=names, axis=axis, shifts=aligned(step, parts)), *parts)
-
-
-def multiply(step: Step, x: Any, other: Any, *, out: None = None) -> Codes:
-    """The product of two tensors, element by element: a gate, squeeze and excitation."""
-    sources = []
-    for value in (x, other):
-        if isinstance(value, int | float):
-            step.refuse(f"it multiplies by the number {value}", "let the layers' gains set the scale")
-        sources.append(step.codes(value))
-    names = tuple(source.source for source in sources)
-    return step.put(Multiply(name=step.name, inputs=names), *sources)
 
 
 def aligned(step: Step, sources: Sequence[Codes]) -> tuple[int, ...]:
@@ -68,9 +50,5 @@ def aligned(step: Step, sources: Sequence[Codes]) -> tuple[int, ...]:
 
 RULES = Rules(
     modules={},
-    functions={
-        **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), add),
-        **dict.fromkeys((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"), multiply),
-        **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), concat),
-    },
+    functions={**dict.fromkeys((torch.cat, torch.concat, torch.concatenate), concat), torch.hstack: hstack},
 )

@@ -120,11 +120,18 @@ def item(step: Step, values: Any, place: Any) -> Any:
     """One of several results, or a slice of a tensor."""
     if not isinstance(values, Codes | Raw):
         found = values[place]
-        return gathered(step, found.source, found.axis, found.indices, step.name) if isinstance(found, Part) else found
+        if not isinstance(found, Part):
+            return found
+        if found.squeezed:
+            return step.builder.whole(step, found)
+        return gathered(step, found.source, found.axis, found.indices, step.name)
     source = step.codes(values, divided=True)
-    keys = list(place) if isinstance(place, tuple) else [place]
-    if not all(key is None or key is Ellipsis or isinstance(key, int | slice) for key in keys):
-        step.refuse(f"it takes elements by {place!r}", "use slices and numbers")
+    keys = [_listed(key) for key in (place if isinstance(place, tuple) else (place,))]
+    lists = sum(isinstance(key, list) for key in keys)
+    if lists > 1 or not all(key is None or key is Ellipsis or isinstance(key, int | slice | list) for key in keys):
+        step.refuse(f"it takes elements by {place!r}", "use slices, numbers and one list of places")
+    if lists and any(isinstance(key, int) or key is None for key in keys):
+        step.refuse(f"it takes elements by {place!r}", "take the list of places and the number in two steps")
     rank = len(source.type.shape) + 1
     named = sum(key is not None and key is not Ellipsis for key in keys)
     spread = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
@@ -134,8 +141,11 @@ def item(step: Step, values: Any, place: Any) -> Any:
         step.refuse("it takes a part of the batch", OPERATE)
     places = []
     for key, size in zip(taken[1:], source.type.shape, strict=True):
-        places.append([range(size)[key]] if isinstance(key, int) else list(range(size)[key]))
-    if all(isinstance(key, slice) for key in keys):
+        if isinstance(key, list):
+            places.append([range(size)[at] for at in key])
+        else:
+            places.append([range(size)[key]] if isinstance(key, int) else list(range(size)[key]))
+    if all(isinstance(key, slice | list) for key in keys):
         return placed(step, source, places)
     axes = [axis for axis, at in enumerate(places) if at != list(range(source.type.shape[axis]))]
     for axis in axes:
@@ -143,13 +153,52 @@ def item(step: Step, values: Any, place: Any) -> Any:
     return reshaped(step, source, step.shape, step.name)
 
 
+def _listed(key: Any) -> Any:
+    """A key of places as a list of numbers; any other as it is."""
+    if isinstance(key, torch.Tensor) and key.ndim == 1:
+        return key.tolist()
+    return list(key) if isinstance(key, list | range) else key
+
+
+def index_select(step: Step, x: Codes | Raw, dim: int, index: Any) -> Codes:
+    """`x.index_select(dim, index)` with places that do not depend on the data."""
+    source = step.codes(x, divided=True)
+    rank = len(source.type.shape) + 1
+    if not isinstance(index, torch.Tensor) or dim % rank == 0:
+        step.refuse("it takes elements by places that depend on the data, or samples", OPERATE)
+    axis = dim % rank - 1
+    size = source.type.shape[axis]
+    return gathered(step, source, axis, [range(size)[at] for at in index.tolist()], step.name)
+
+
+def select(step: Step, x: Codes | Raw, dim: int, index: int) -> Codes:
+    """`x.select(dim, index)`: one element of a dimension, which is taken away."""
+    source = step.codes(x, divided=True)
+    axis = dim % (len(source.type.shape) + 1) - 1
+    if axis < 0:
+        step.refuse("it takes a sample", OPERATE)
+    place = range(source.type.shape[axis])[index]
+    one = gathered(step, source, axis, [place], step.builder.free(f"{step.name}.axis{axis}"))
+    return reshaped(step, one, step.shape, step.name)
+
+
+def unbind(step: Step, x: Codes | Raw, dim: int = 0) -> tuple[Part, ...]:
+    """The elements of a dimension, one by one, each of which becomes a node where it is used."""
+    source = step.codes(x, divided=True)
+    axis = dim % (len(source.type.shape) + 1) - 1
+    if axis < 0:
+        step.refuse("it takes the batch apart", "take a dimension of the sample apart")
+    size = source.type.shape[axis]
+    return tuple(Part(source=source, axis=axis, indices=(at,), squeezed=True) for at in range(size))
+
+
 def parts(step: Step, x: Codes | Raw, *arguments: Any, **options: Any) -> tuple[Part, ...]:
-    """chunk, split, unbind and their like: slices, each of which becomes a node where it is used."""
+    """chunk, split and their like: slices, each of which becomes a node where it is used."""
     source = step.codes(x, divided=True)
     shapes = [tuple(part.shape[1:]) for part in step.call.meta["value"]]
     rank = len(source.type.shape)
     if any(len(shape) != rank for shape in shapes):
-        step.refuse("it takes dimensions away", "use chunk or split")
+        step.refuse("it takes dimensions away", "use chunk, split or unbind")
     axes = [axis for axis in range(rank) if sum(s[axis] for s in shapes) == source.type.shape[axis]]
     axis = next((a for a in axes if all(s[:a] + s[a + 1 :] == _without(source.type.shape, a) for s in shapes)), None)
     if axis is None:
@@ -232,6 +281,16 @@ def pixel_shuffle(step: Step, x: Codes | Raw, upscale_factor: int) -> Codes:
     return reshaped(step, source, step.shape, step.name)
 
 
+def pixel_unshuffle(step: Step, x: Codes | Raw, downscale_factor: int) -> Codes:
+    """`F.pixel_unshuffle`: N x C x r H x r W -> N x C r^2 x H x W."""
+    source, r = step.codes(x, divided=True), downscale_factor
+    channels, height, width = source.type.shape
+    split = (channels, height // r, r, width // r, r)
+    source = reshaped(step, source, split, step.builder.free(f"{step.name}.split"))
+    source = permuted(step, source, (0, 2, 4, 1, 3), step.builder.free(f"{step.name}.order"))
+    return reshaped(step, source, step.shape, step.name)
+
+
 def unchanged(step: Step, x: Any, *arguments: Any, **options: Any) -> Any:
     """A call that changes nothing in evaluation."""
     return x
@@ -263,15 +322,26 @@ RULES = Rules(
             (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _pad_layer
         ),
         **dict.fromkeys(
-            (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.CircularPad2d),
+            (
+                nn.ReplicationPad1d,
+                nn.ReplicationPad2d,
+                nn.ReplicationPad3d,
+                nn.ReflectionPad1d,
+                nn.ReflectionPad2d,
+                nn.ReflectionPad3d,
+                nn.CircularPad1d,
+                nn.CircularPad2d,
+                nn.CircularPad3d,
+            ),
             _layer(rearrange),
         ),
         nn.ChannelShuffle: _layer(shuffle, "groups"),
         nn.PixelShuffle: _layer(pixel_shuffle, "upscale_factor"),
+        nn.PixelUnshuffle: _layer(pixel_unshuffle, "downscale_factor"),
     },
     functions={
         operator.getitem: item,
-        **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze), reshape),
+        **dict.fromkeys((torch.flatten, torch.unflatten, torch.reshape, torch.squeeze, torch.unsqueeze), reshape),
         **dict.fromkeys(
             ("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "reshape_as", "view_as"), reshape
         ),
@@ -279,14 +349,22 @@ RULES = Rules(
             (torch.permute, torch.transpose, torch.movedim, torch.swapaxes, torch.swapdims, torch.moveaxis), permute
         ),
         **dict.fromkeys(("permute", "transpose", "movedim", "swapaxes", "swapdims", "moveaxis"), permute),
-        **dict.fromkeys((torch.flip, torch.roll, torch.narrow, torch.repeat_interleave), rearrange),
-        **dict.fromkeys(("flip", "roll", "narrow", "repeat_interleave", "repeat", "expand"), rearrange),
+        **dict.fromkeys(
+            (torch.flip, torch.fliplr, torch.roll, torch.narrow, torch.repeat_interleave, torch.tile), rearrange
+        ),
+        **dict.fromkeys(
+            ("flip", "fliplr", "roll", "narrow", "repeat_interleave", "repeat", "expand", "tile"), rearrange
+        ),
         **dict.fromkeys((torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"), parts),
+        **dict.fromkeys((torch.unbind, "unbind"), unbind),
+        **dict.fromkeys((torch.index_select, "index_select"), index_select),
+        **dict.fromkeys((torch.select, "select"), select),
         torch.stack: stack,
         F.pad: pad,
         F.interpolate: upsample,
         torch.channel_shuffle: shuffle,
         torch.pixel_shuffle: pixel_shuffle,
+        torch.pixel_unshuffle: pixel_unshuffle,
         **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), unchanged),
         **dict.fromkeys(("contiguous", "clone", "detach", "requires_grad_"), unchanged),
         "float": to_float,

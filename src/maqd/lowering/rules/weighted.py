@@ -7,18 +7,25 @@ import numpy as np
 from maqd.graph import Conv, Linear
 from maqd.lowering.builder import Codes, Raw, Rules, Step
 from maqd.lowering.rules.shape import gathered
-from maqd.nn import QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose2d, QuantLinear
+from maqd.nn import (
+    QuantConv1d,
+    QuantConv2d,
+    QuantConv3d,
+    QuantConvTranspose1d,
+    QuantConvTranspose2d,
+    QuantConvTranspose3d,
+    QuantLinear,
+)
 from maqd.nn.input_grid import describe_grid, fits
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import Grid
 
-Layer = QuantConv1d | QuantConv2d | QuantConv3d | QuantConvTranspose2d | QuantLinear
+Transposed = QuantConvTranspose1d | QuantConvTranspose2d | QuantConvTranspose3d
+Layer = QuantConv1d | QuantConv2d | QuantConv3d | Transposed | QuantLinear
 
 
-def weighted(
-    step: Step, x: Codes | Raw, module: QuantConv1d | QuantConv2d | QuantConv3d | QuantConvTranspose2d | QuantLinear
-) -> Codes:
-    """`QuantConv1d`, `QuantConv2d`, `QuantLinear`: sums of products of codes, plus the bias."""
+def weighted(step: Step, x: Codes | Raw, module: Layer) -> Codes:
+    """`QuantConv1d`, `QuantConv2d`, `QuantLinear` and their like: sums of products of codes, plus the bias."""
     source = step.codes(x)
     if module.quantizer is None or module.states is None:
         step.refuse("its weights are in float", "give it states and train again")
@@ -42,8 +49,8 @@ def weighted(
         )
     module.refold()
     codes = module.weight_codes()
-    if isinstance(module, QuantConvTranspose2d):
-        codes = codes.flip(2, 3)
+    if isinstance(module, Transposed):
+        codes = codes.flip(tuple(range(2, codes.ndim)))
     weight = PackedCodes.pack(codes.contiguous().numpy(), module.states)
     bias = None
     if module.bias is not None and source.known:
@@ -63,10 +70,10 @@ def weighted(
     }
     if isinstance(module, QuantLinear):
         return step.put(Linear(**common), source, wide=module.wide)
-    if isinstance(module, QuantConvTranspose2d):
+    if isinstance(module, Transposed):
         spread, padding, trailing = _spread(step, source, module)
         common["inputs"] = (spread.source,)
-        node = Conv(**common, stride=(1, 1), padding=padding, trailing=trailing, dilation=module.dilation,
+        node = Conv(**common, stride=(1,) * module.dims, padding=padding, trailing=trailing, dilation=module.dilation,
                     groups=module.groups)  # fmt: skip
         return step.put(node, spread, wide=module.wide)
     geometry: dict[str, Any] = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
@@ -74,7 +81,7 @@ def weighted(
     return step.put(node, source, wide=module.wide)
 
 
-def _spread(step: Step, source: Codes, module: QuantConvTranspose2d) -> tuple[Codes, tuple[int, ...], tuple[int, ...]]:
+def _spread(step: Step, source: Codes, module: Transposed) -> tuple[Codes, tuple[int, ...], tuple[int, ...]]:
     """A transposed convolution is one of the inputs with zeros between them: those, and the padding around them."""
     front, end = [], []
     for axis, (s, p, d, k, more) in enumerate(
@@ -91,6 +98,17 @@ def _spread(step: Step, source: Codes, module: QuantConvTranspose2d) -> tuple[Co
 
 
 RULES = Rules(
-    modules=dict.fromkeys((QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose2d, QuantLinear), weighted),
+    modules=dict.fromkeys(
+        (
+            QuantConv1d,
+            QuantConv2d,
+            QuantConv3d,
+            QuantConvTranspose1d,
+            QuantConvTranspose2d,
+            QuantConvTranspose3d,
+            QuantLinear,
+        ),
+        weighted,
+    ),
     functions={},
 )

@@ -7,13 +7,26 @@ from maqd.graph import Activation, FixedPoint, channel_interval
 from maqd.graph.rules import Table
 from maqd.numerics.limits import INT32_LIMIT
 from maqd.plan.builder import Builder, axis_of
-from maqd.plan.steps import Buffer, Quantization, QuantizeStep
+from maqd.plan.steps import Buffer, FixedPointStep, Quantization, QuantizeStep
 
 
 def quantize(b: Builder, node: Activation) -> None:
     """A step of its own."""
     links, output = b.single(node.name, b.buffers[node.inputs[0]])
     axis = axis_of(b.types[node.name].shape, node.axis)
+    if isinstance(node, FixedPoint) and not node.states.few:
+        states = node.states
+        b.steps.append(
+            FixedPointStep(
+                links=links,
+                affine=node.affine(channel_interval(b.types[node.inputs[0]], node.axis)),
+                last=states.count - 1,
+                spacing=states.spacing,
+                low=states.low,
+                axis=axis,
+            )
+        )
+        return
     b.steps.append(QuantizeStep(links=links, quantization=quantization(b, node, output), axis=axis))
 
 

@@ -11,6 +11,7 @@ from maqd.graph.rules import Table
 from maqd.numerics.bounds import Interval, byte_zero
 from maqd.numerics.fixedpoint import FixedAffine
 from maqd.numerics.limits import INT32_LIMIT
+from maqd.numerics.states import FEW_STATES
 
 CHUNK = 16
 """Thresholds that are compared at once: the comparisons of all of them are in memory together."""
@@ -45,9 +46,10 @@ def fixed_point(e: IntegerEmitter, node: FixedPoint) -> None:
     name, column = node.name, e.column(node, node.axis)
     reach = (node.reach(e.types[node.inputs[0]]) >> node.shift) + 1
     if reach > INT32_LIMIT:
+        remedy = "lower the network with --affine thresholds" if node.states.few else "use a larger step"
         raise ExportError(
             f"{node.operation} node {name!r}: (A x + B) / 2^{node.shift} can reach {reach}, which does not fit 32 "
-            "bits; lower the network with --affine thresholds"
+            f"bits; {remedy}"
         )
     wide = e.emit("Cast", [e.int32(node.inputs[0])], f"{name}/int64", to=e.onnx.TensorProto.INT64)
     a = e.constant(node.multiplier.reshape(column), np.int64, f"{name}.multiplier")
@@ -106,6 +108,11 @@ def _codes(e: QonnxEmitter, node: Activation, index: str) -> None:
 
 def _multi_threshold(e: QonnxEmitter, node: Activation) -> None:
     """Signs, then a count of thresholds."""
+    if not node.states.few:
+        raise ExportError(
+            f"{node.operation} node {node.name!r} has {node.states.count} states, and a MultiThreshold node would need "
+            f"as many thresholds for each channel; use at most {FEW_STATES} states, or --flavour quant"
+        )
     name = node.name
     cuts, signs = node.cuts(channel_interval(e.types[node.inputs[0]], node.axis))
     (source,) = node.inputs
@@ -140,9 +147,12 @@ def _scaled(e: QonnxEmitter, node: Activation) -> None:
     name, interval = node.name, channel_interval(e.types[node.inputs[0]], node.axis)
     affine = node.affine(interval)
     if affine is None or not _right_in_float32(node, affine, interval):
+        remedy = "export with --flavour multithreshold"
+        if not node.states.few:
+            remedy = f"use at most {FEW_STATES} states, or QuantActivation, whose scale is a power of two"
         raise ExportError(
             f"{node.operation} node {name!r}: float32 has too few bits for a scale and an offset that give the "
-            "same codes for every accumulator value; export with --flavour multithreshold"
+            f"same codes for every accumulator value; {remedy}"
         )
     column, last = _column(e, node), node.states.count - 1
     scale = e.float_constant(_float32(affine.multiplier, affine.shift).reshape(column), f"{name}.scale")
