@@ -19,6 +19,9 @@ def network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
 
+def leaves():
+    raise SystemExit(0)
+
 def refused():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(1, 4), nn.Conv2d(4, 4, 1))
 """
@@ -64,8 +67,11 @@ def test_a_folder_of_images(capsys: pytest.CaptureFixture[str]):
     assert main([*arguments, "--size", "3x8x8", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"]) == 0
     assert maqd.load("m.maqd").run(np.zeros((2, 3, 8, 8), np.uint8)).shape == (2, 5)
     capsys.readouterr()
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "pass --size" in capsys.readouterr().err
+    Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save("images/4.png")
+    assert main([*arguments, "--size", "3x8x8"]) == 0
+    assert "images/4.png: its transparency is ignored" in capsys.readouterr().err
 
 
 def test_a_state_of_another_network_names_all_faults(capsys: pytest.CaptureFixture[str]):
@@ -84,9 +90,60 @@ def test_a_state_of_another_network_names_all_faults(capsys: pytest.CaptureFixtu
         assert fault in error
 
 
+def test_the_state_is_no_output(capsys: pytest.CaptureFixture[str]):
+    import float_module  # pyright: ignore[reportMissingImports]
+    from safetensors.torch import save_file
+
+    save_file(float_module.network().state_dict(), "state.safetensors")
+    before = Path("state.safetensors").read_bytes()
+    arguments = ["convert", "float_module:network", "--calibrate", "data.npy"]
+    assert main([*arguments, "--state", "state.safetensors", "-o", "state.safetensors"]) == 1
+    assert "is the input itself" in capsys.readouterr().err
+    assert main([*arguments, "-o", "state.safetensors"]) == 1  # also a safetensors file, but no .maqd file
+    assert "is a file of tensors, and a .maqd file would replace it" in capsys.readouterr().err
+    assert Path("state.safetensors").read_bytes() == before
+
+
+BATCHES = {
+    "no samples": np.zeros((0, 3, 8, 8), np.float32),
+    "one number": np.float32(3),
+    "texts": np.array([["a", "b"]]),
+    "complex": np.zeros((4, 3, 8, 8), np.complex64),
+    "bits": np.zeros((4, 3, 8, 8), bool),
+    "other channels": np.zeros((4, 2, 8, 8), np.float32),
+    "channels last": np.zeros((4, 8, 8, 3), np.float32),
+    "an image": np.zeros((3, 8, 8), np.float32),
+    "wide integers": np.zeros((4, 3, 8, 8), np.int64),
+    "not a number": np.full((4, 3, 8, 8), np.nan, np.float32),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_samples_of_another_kind_end_in_one_error(name: str, capsys: pytest.CaptureFixture[str]):
+    np.save("odd.npy", BATCHES[name])
+    assert main(["convert", "float_module:network", "--calibrate", "odd.npy", "-o", "m.maqd"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("maqd: error: ")
+    assert "Traceback" not in error
+    assert not Path("m.maqd").exists()
+
+
+def test_samples_of_other_byte_orders_and_widths_are_the_same(capsys: pytest.CaptureFixture[str]):
+    data = np.load("data.npy").astype(np.float16)
+    found = []
+    for dtype in (">f4", "<f8", "<f2"):
+        np.save("data.npy", data.astype(dtype))
+        assert main(["convert", "float_module:network", "--calibrate", "data.npy", "-o", "m.maqd"]) == 0
+        found.append(Path("m.maqd").read_bytes())
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["float_module:leaves", "--calibrate", "data.npy"], "float_module:leaves fails: SystemExit"),
+        (["float_module:network", "--calibrate", "data.npy", "--state", "numbers.pt"], "no tensors by name"),
+        (["float_module:network", "--calibrate", "data.npy", "--state", "none.pt"], "cannot be read as a state"),
         (["float_module:refused", "--calibrate", "data.npy"], "1: GroupNorm takes its statistics from each sample"),
         (["float_module:network", "--calibrate", "none.npy"], "cannot be read"),
         (["float_module:network", "--calibrate", "float_module.py"], "no folder and no .npy or .npz file"),
@@ -94,6 +151,7 @@ def test_a_state_of_another_network_names_all_faults(capsys: pytest.CaptureFixtu
     ],
 )
 def test_errors(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    torch.save({"0.weight": 3}, "numbers.pt")
     assert main(["convert", *arguments, "-o", "m.maqd"]) == 1
     assert message in capsys.readouterr().err
     assert not Path("m.maqd").exists()

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from children import in_child
 
 from maqd.data import ImageArrays
 from maqd.data import cache as cache_module
@@ -226,8 +227,35 @@ def test_writers_and_readers_at_once_never_see_half_a_file(path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_mapped_images_outlive_a_rebuild(path):
+def test_a_cache_written_over_truncated_or_replaced_in_use_changes_nothing(path):
     old = read(path, "print")[0]
     wanted = old.images.copy()
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # in place: a mapping would show it, and end the process at the next step
+        file.write(bytes(size))
+        file.flush()
+        np.testing.assert_array_equal(old.images, wanted)
+        file.truncate(0)
+    np.testing.assert_array_equal(old.images, wanted)
     write(path, "print", make_splits(seed=3))
     np.testing.assert_array_equal(old.images, wanted)
+
+
+def test_processes_that_build_one_cache_at_once_all_get_it(tmp_path):
+    path, splits = tmp_path / "x.maqdset", make_splits(count=200)
+
+    def build() -> int:
+        kept = find(path, "print") or keep(path, "print", splits)
+        return int(not np.array_equal(kept[0].images, splits[0].images))
+
+    children = [
+        threading.Thread(target=lambda n=n: found.append(in_child(build, tmp_path / f"said{n}"))) for n in range(4)
+    ]
+    found: list[int] = []
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert found == [0] * 4
+    read(path, "print")
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, *(f"said{n}" for n in range(4))}

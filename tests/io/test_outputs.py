@@ -1,14 +1,19 @@
 """Outputs replace nothing but files of their own kind, and are refused before the work begins."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from maqd.errors import OutputError
-from maqd.io.outputs import Artefact, check_output, recognize
+from maqd.io.files import write_atomically, write_directory
+from maqd.io.outputs import GENERATOR, Artefact, check_output, recognize
 
 FILES = {
-    Artefact.GRAPH: (300).to_bytes(8, "little") + b'{"__metadata__":',
+    Artefact.GRAPH: (300).to_bytes(8, "little") + b'{"__metadata__":{"maqd":"{}"}}',
+    Artefact.TENSORS: (300).to_bytes(8, "little") + b'{"__metadata__":{"format":"pt"},"w":{}}',
+    Artefact.PAGE: f'<!doctype html><html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>'.encode(),
     Artefact.ONNX: b"\x08\x0a\x12\x04maqd",
     Artefact.PICTURE: b"\x89PNG\r\n\x1a\n0000",
     Artefact.CHECKPOINT: b"PK\x03\x04rest of a zip file",
@@ -19,14 +24,14 @@ FILES = {
 def test_files_are_recognized_and_replaced_by_their_own_kind_only(kind: Artefact, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(FILES[kind])
-    assert recognize(FILES[kind][:16]) is kind
+    assert recognize(FILES[kind]) is kind
     check_output(path, kind)
     for other in FILES.keys() - {kind}:
         with pytest.raises(OutputError, match=f"is {kind.value}, and {other.value} would replace it"):
             check_output(path, other)
 
 
-@pytest.mark.parametrize("content", [b"text", b"{}", b"\x00" * 20, b"\x08", b"epochs: 3\n"])
+@pytest.mark.parametrize("content", [b"text", b"{}", b"\x00" * 20, b"\x08", b"epochs: 3\n", b"<!doctype html><html>"])
 def test_other_files_are_never_replaced(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     assert recognize(content) is None
@@ -76,3 +81,25 @@ def test_programs_go_to_new_or_empty_directories(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path):
         with pytest.raises(OutputError, match="empty or a new directory"):
             check_output(path, Artefact.PROGRAM)
+
+
+def test_names_as_long_as_systems_take_are_written(tmp_path: Path) -> None:
+    name = "\N{GRINNING FACE}" * 63  # 252 of 255 bytes
+    check_output(tmp_path / name, Artefact.GRAPH)
+    write_atomically(tmp_path / name, [b"whole"])
+    assert (tmp_path / name).read_bytes() == b"whole"
+    write_directory(tmp_path / name[1:], {"a": b"b"})
+    assert sorted(tmp_path.iterdir()) == [tmp_path / name[1:], tmp_path / name]
+
+
+def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = os.fsync
+
+    def on_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")  # what network file systems say
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", on_files)
+    write_atomically(tmp_path / "file", [b"whole"])
+    assert (tmp_path / "file").read_bytes() == b"whole"

@@ -3,18 +3,23 @@
 import argparse
 import inspect
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maqd.cli.options import Options, some_path
-from maqd.errors import CheckpointError, DataError
+from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.text import note
+from maqd.errors import CheckpointError, ConfigError, DataError
 from maqd.graph import container
 from maqd.io.arrays import SUFFIXES, read_arrays
 from maqd.io.images import read_image
 from maqd.io.outputs import Artefact, check_output
+from maqd.numerics.states import States
+from maqd.settings.conversion import ConversionConfig, Kept
+from maqd.settings.functions import split_name
 from maqd.settings.model import ModelConfig
 
 if TYPE_CHECKING:
@@ -52,11 +57,14 @@ def command(arguments: list[str]) -> int:
         "--state", metavar="FILE", type=some_path, help="its state: .safetensors, or as torch.save does"
     )
     parser.add_argument("--size", metavar="CxHxW", type=_sizes, help="size of the images of a folder, as 3x224x224")
-    parser.add_argument("--mean", metavar="R,G,B", type=_numbers, default=(0.0,), help="of pixels in 0 .. 1 (0)")
-    parser.add_argument("--std", metavar="R,G,B", type=_numbers, default=(1.0,), help="of pixels in 0 .. 1 (1)")
+    parser.add_argument("--mean", metavar="R,G,B", type=_numbers, help="of pixels in 0 .. 1 (0)")
+    parser.add_argument("--std", metavar="R,G,B", type=_numbers, help="of pixels in 0 .. 1 (1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
-    check_output(options.output, Artefact.GRAPH, inputs=[options.calibrate])
+    config = _config(options)
+    check_output(
+        options.output, Artefact.GRAPH, inputs=[path for path in (options.calibrate, options.state) if path is not None]
+    )
 
     from maqd.convert import convert
     from maqd.convert.pixels import FromPixels
@@ -68,13 +76,10 @@ def command(arguments: list[str]) -> int:
         load_state(network, options.state)
     if options.calibrate.is_dir():
         samples = _images(options.calibrate, options.size)
-        network = FromPixels(network, options.mean, options.std)
+        network = FromPixels(network, options.mean or (0.0,), options.std or (1.0,))
     else:
         samples = _arrays(options.calibrate, network)
-    result = convert(
-        network, tuple(one[:1] for one in samples), weights=options.weights, activations=options.activations,
-        norm=options.norm, calibrate=[samples],
-    )  # fmt: skip
+    result = convert(network, tuple(one[:1] for one in samples), config, calibrate=[samples])
     lowered = lower(result.model.eval(), tuple(one[:1] for one in samples))
     container.save(lowered.graph, options.output)
     size, report = options.output.stat().st_size, result.report
@@ -91,6 +96,44 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
+def _config(options: argparse.Namespace) -> ConversionConfig:
+    """The states, after what can be said of the options without PyTorch.
+
+    Raises:
+        UsageError: A value is out of its range, or two of them do not go together.
+    """
+    try:
+        split_name(options.network)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    of_images = {name: getattr(options, name) for name in ("size", "mean", "std")}
+    if options.calibrate.is_dir():
+        if options.size is None:
+            raise UsageError(
+                f"{options.calibrate} is a folder of images, whose size the network decides; pass --size, as 3x224x224"
+            )
+        for name in ("mean", "std"):
+            if of_images[name] is not None and len(of_images[name]) not in (1, options.size[0]):
+                raise UsageError(
+                    f"--{name} must be one number or one for each of {options.size[0]} channels, got "
+                    f"{len(of_images[name])}"
+                )
+        if options.std is not None and min(options.std) <= 0:
+            raise UsageError(f"--std must be positive, got {min(options.std)}")
+    elif options.calibrate.exists():
+        given = [name for name, value in of_images.items() if value is not None]
+        if given:
+            raise UsageError(f"--{given[0]} belongs to a folder of images, and {options.calibrate} is a file")
+    for name, states in (("weights", options.weights), ("activations", options.activations)):
+        try:
+            States(count=states, signed=False)
+        except ConfigError as error:
+            raise UsageError(f"--{name}: {error}") from error
+    return ConversionConfig(
+        weights=options.weights, activations=options.activations, norm=Kept(options.norm or Kept.KEEP.value)
+    )
+
+
 def load_state(network: "nn.Module", path: Path) -> None:
     """Loads a network's state from a file.
 
@@ -101,12 +144,16 @@ def load_state(network: "nn.Module", path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise nearly anything
-        raise CheckpointError(f"{path} cannot be read as a state: {error}; save it with torch.save") from error
+        reason = (error.strerror or error) if isinstance(error, OSError) else str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be read as a state: {reason}; save it with torch.save") from error
     state = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds {type(found).__name__} and no state; save network.state_dict()")
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds {type(found).__name__} and no tensors by name; save network.state_dict()")
     own = network.state_dict()
     faults = [f"{name} is missing" for name in own if name not in state]
     faults += [f"{name} is not the network's" for name in state if name not in own]
@@ -122,19 +169,20 @@ def load_state(network: "nn.Module", path: Path) -> None:
     network.load_state_dict(state)
 
 
-def _images(folder: Path, size: tuple[int, ...] | None) -> "tuple[Tensor, ...]":
+def _images(folder: Path, size: tuple[int, ...]) -> "tuple[Tensor, ...]":
     """The images below a folder, uint8 N x C x H x W."""
     import torch
 
-    if size is None or len(size) != 3:
-        raise DataError(f"{folder} is a folder of images, whose size the network decides; pass --size, as 3x224x224")
     suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
     if not files:
         raise DataError(f"{folder} holds no images ({', '.join(suffixes)}); pass a folder that does")
     chosen = files[:: max(1, len(files) // MOST)][:MOST]
-    arrays = [read_image(path, size, np.dtype(np.uint8), resize=True)[0] for path in chosen]
-    return (torch.from_numpy(np.stack(arrays).astype(np.uint8)),)
+    read = [read_image(path, size, np.dtype(np.uint8), resize=True) for path in chosen]
+    for what in dict.fromkeys(what for _, lost in read for what in lost):
+        places = [path for path, (_, lost) in zip(chosen, read, strict=True) if what in lost]
+        note(f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {what}")
+    return (torch.from_numpy(np.stack([array for array, _ in read]).astype(np.uint8)),)
 
 
 def _arrays(path: Path, network: "nn.Module") -> "tuple[Tensor, ...]":
@@ -145,10 +193,22 @@ def _arrays(path: Path, network: "nn.Module") -> "tuple[Tensor, ...]":
         raise DataError(f"{path} is no folder and no {' or '.join(SUFFIXES)} file; pass one")
     found = read_arrays(path)
     names = [name for name in inspect.signature(network.forward).parameters if name in found]
-    ordered = [found[name] for name in names] if len(names) == len(found) else list(found.values())
+    ordered = {name: found[name] for name in names} if len(names) == len(found) else found
+    for name, array in ordered.items():
+        where = f"{path}, array {name!r}," if name else str(path)
+        if array.dtype.kind not in "fiu" or array.ndim < 2 or not array.size:
+            raise DataError(
+                f"{where} must be numbers, samples x the shape of an input, got {array.dtype} {list(array.shape)}; "
+                "save a batch of at least one"
+            )
+        if len(array) != len(next(iter(ordered.values()))):
+            told = ", ".join(f"{len(one)} of {other}" for other, one in ordered.items())
+            raise DataError(f"{path} must hold as many samples of every input, got {told}; save as many of each")
     return tuple(
-        torch.from_numpy(np.ascontiguousarray(array[:MOST], np.float32 if array.dtype == np.float64 else None))
-        for array in ordered
+        torch.from_numpy(
+            np.ascontiguousarray(array[:MOST], np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("="))
+        )
+        for array in ordered.values()
     )
 
 
@@ -161,6 +221,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text!r}") from error
+    if not all(map(math.isfinite, found)):
+        raise argparse.ArgumentTypeError(f"must be finite numbers, got {text!r}")
+    return found

@@ -16,11 +16,13 @@ A file holds both splits of a set, all integers little-endian:
 The file MUST end with the last image. Whatever differs from this, or from the fingerprint asked for, makes the file
 unusable and it is built anew: the source is still there, so nothing is lost. Files are written under another name and
 renamed when complete, so a reader never sees half a file, and two processes building the same one do not disturb each
-other.
+other. They are read into memory, not mapped: what was checked stays as it is when a file is truncated or written to
+later, and a mapping would end the process then. That takes no more memory than building the file did.
 """
 
 import json
 import logging
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -28,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maqd.data.arrays import ImageArrays
 from maqd.errors import DataError
@@ -86,18 +87,17 @@ def find(path: Path, fingerprint: str) -> Splits | None:
 
 
 def keep(path: Path, fingerprint: str, splits: Splits) -> Splits:
-    """Writes a cache file and gives back what it holds, mapped from the file so that memory is free and shared.
+    """Writes a cache file and gives `splits` back.
 
-    A file that cannot be written is logged and done without: `splits` are given back as they are.
+    A file that cannot be written is logged and done without.
     """
     try:
         write(path, fingerprint, splits)
-        return read(path, fingerprint)
-    except (OSError, CacheMissError) as error:
+    except OSError as error:
         log.warning(
             "%s: cannot be kept (%s); going on without a cache, set cache_dir to a writable folder", path, error
         )
-        return splits
+    return splits
 
 
 def write(path: Path, fingerprint: str, splits: Splits) -> None:
@@ -131,20 +131,21 @@ def read(path: Path, fingerprint: str) -> Splits:
     """Reads and checks a cache file.
 
     Returns:
-        Training and test split; their images are mapped from the file and read-only.
+        Training and test split; in memory, so that nothing that happens to the file later matters to them.
 
     Raises:
         CacheMissError: The file is absent, damaged, or made from something else than `fingerprint` identifies.
     """
     try:
-        size = path.stat().st_size
-        if size < _PREFIX.size:
-            raise CacheMissError(f"{path}: a cache has at least {_PREFIX.size} bytes, got {size}")
-        data: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+        with path.open("rb") as file:
+            data = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+            data = data[: file.readinto(data.data)]  # it may have become shorter
     except FileNotFoundError as error:
         raise CacheMissError(f"{path}: there is no cache yet") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise CacheMissError(f"{path}: the cache cannot be read ({error})") from error
+    if len(data) < _PREFIX.size:
+        raise CacheMissError(f"{path}: a cache has at least {_PREFIX.size} bytes, got {len(data)}")
     magic, schema, length, checksum, zero = _PREFIX.unpack(data[: _PREFIX.size].tobytes())
     if magic != MAGIC or zero != 0:
         raise CacheMissError(f"{path}: not a cache, it starts with {data[: _PREFIX.size].tobytes()!r}")

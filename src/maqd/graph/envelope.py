@@ -223,7 +223,7 @@ class Reader:
         if size < 8:
             self.fail(f"it has {size} bytes, and even the length of the header takes 8")
         found = recognize(start)
-        if found not in (None, Artefact.GRAPH):
+        if found not in (None, Artefact.GRAPH, Artefact.TENSORS):
             self.fail(f"it is {found.value}, not a .maqd file", "pass the .maqd file")
         (length,) = struct.unpack("<Q", start[:8])
         most = min(MAX_HEADER, size - 8)

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+LONGEST = 48
+"""Characters of a name that its temporary name repeats: systems take 255 bytes, of which a character may need four."""
 
 
 def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
@@ -61,15 +64,17 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name for what is not complete yet."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    """A name for what is not complete yet: no longer than systems take, and no other process's on any machine."""
+    return path.with_name(f".{path.name[:LONGEST]}.{secrets.token_hex(8)}.tmp")
 
 
 def _sync_directory(path: Path) -> None:
     if os.name == "nt":  # Windows cannot open directories.
         return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # What was written is in its place. Directories that may not be listed, or lie elsewhere, cannot always be synced.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -19,11 +19,20 @@ class Artefact(enum.Enum):
     ARRAYS = "a NumPy archive"
     PROGRAM = "a directory with a C program"
     CHECKPOINT = "a checkpoint"
-    PAGE = "an HTML page"
+    PAGE = "a page of maqd report"
+    TENSORS = "a file of tensors"
+    """safetensors, as a .maqd file, but with something else in it."""
+
+
+BEGINNING = 600
+"""Bytes of a file that tell what it is."""
+
+GENERATOR = '<meta name="generator" content="maqd">'
+"""What a page says of itself: those of others are not replaced."""
 
 
 def recognize(start: bytes, suffix: str = "") -> Artefact | None:
-    """The kind of a file from its first 16 bytes; None for any other.
+    """The kind of a file from its first bytes, 16 or more; None for any other.
 
     Args:
         start: The bytes.
@@ -31,7 +40,7 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
     """
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         return Artefact.PICTURE
-    if start[:15].lower() == b"<!doctype html>":
+    if start[:15].lower() == b"<!doctype html>" and GENERATOR.encode() in start:
         return Artefact.PAGE
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return Artefact.NIR
@@ -39,7 +48,7 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
         return Artefact.ARRAYS if suffix == ".npz" else Artefact.CHECKPOINT
     # safetensors: the size of the header in eight bytes, little-endian, and the header, which is JSON.
     if len(start) > 8 and start[8:9] == b"{" and start[5:8] == bytes(3):
-        return Artefact.GRAPH
+        return Artefact.GRAPH if start[8:].startswith(b'{"__metadata__":{"maqd":') else Artefact.TENSORS
     # ONNX: field 1 of the protocol buffer, the version of the format.
     if len(start) > 2 and start[0] == 8 and 3 <= start[1] < 64:
         return Artefact.ONNX
@@ -83,7 +92,7 @@ def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OutputError(f"the output {path} is no regular file; name a file")
     with path.open("rb") as file:
-        start = file.read(16)
+        start = file.read(BEGINNING)
     found = recognize(start, path.suffix)
     if start and found is not kind:
         what = "another kind of file" if found is None else found.value

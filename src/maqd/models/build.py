@@ -101,7 +101,7 @@ def build_from(config: ModelConfig, **offered: object) -> nn.Module:
             )
     try:
         network = function(**{name: value for name, value in everything.items() if name in parameters})
-    except Exception as error:  # whatever the caller's own code raises
+    except (Exception, SystemExit) as error:  # whatever the caller's own code raises
         raise ConfigError(
             f"{place} fails: {type(error).__name__}: {error}; name a function that builds a network"
         ) from error

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from maqd.io.outputs import GENERATOR
+
 STYLE = """
 :root{--ink:#1d2430;--soft:#5b6675;--paper:#fff;--card:#f3f5f8;--rule:#d5dae1;--a:#1f6fb2;--b:#c2571a;--bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--ink:#e8ebf0;--soft:#a9b3c1;--paper:#14181e;--card:#1e242d;--rule:#38414e;
@@ -69,7 +71,7 @@ def page(title: str, card: Sequence[tuple[str, str]], sections: Sequence[Section
     values = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in card)
     body = "".join(_section(section) for section in sections)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><style>{STYLE}</style></head>'
         f"<body><main><h1>{escape(title)}</h1><dl>{values}</dl>{body}</main></body></html>\n"

@@ -54,7 +54,7 @@ def import_function(place: str) -> Callable[..., Any]:
     sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # whatever the module's own code raises
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises: scripts end themselves
         raise ConfigError(
             f"{place}: importing {module!r} fails: {type(error).__name__}: {error}; check its name, or mend it"
         ) from error

@@ -126,6 +126,11 @@ class RunDirectory:
         for written in self._written():
             written.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what a killed process left half written. Call this with the lock held."""
+        for left in self._half_written():
+            left.unlink(missing_ok=True)
+
     def _is_ours(self) -> bool:
         """Whether the configuration here is one of a training run."""
         try:
@@ -139,9 +144,12 @@ class RunDirectory:
         """The files that runs write, and what a killed one left of them."""
         yield from (self.last, self.best, self.metrics)
         yield from self.tensorboard.glob("events.out.tfevents.*")
+        yield from self._half_written()
+        yield self.config  # last: without it, what is left would not be known as a run's
+
+    def _half_written(self) -> Iterator[Path]:
         for file in (self.last, self.best, self.config, self.metrics):
             yield from file.parent.glob(f".{file.name}.*.tmp")
-        yield self.config  # last: without it, what is left would not be known as a run's
 
 
 class Which(enum.Enum):

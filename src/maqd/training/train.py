@@ -225,7 +225,9 @@ def _train(
     with contextlib.ExitStack() as stack:
         writer = None
         if place.rank == 0:
-            if not resume:
+            if resume:
+                run.sweep()
+            else:
                 run.clear()  # not sooner: a run that cannot start replaces none
             run.checkpoints.mkdir(exist_ok=True)
             write_run_file(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())

@@ -1,12 +1,14 @@
 """Writes a QONNX model: tensors of float32 that hold codes."""
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from maqd.export.onnx.writer import Writer
 from maqd.graph import Graph
+from maqd.numerics.states import Grid
 
 
 class Flavour(enum.Enum):
@@ -57,6 +59,26 @@ class QonnxEmitter(Writer):
         for made in self.nodes:
             made.input[:] = [last.get(name, name) for name in made.input]
             made.output[:] = [last.get(name, name) for name in made.output]
+        grids = {name: kind.grid for name, kind in self.types.items()}
+        for renamed in (names, last):
+            grids |= {new: grids[old] for old, new in renamed.items() if old in grids}
+        self._part_repeated(grids)
+
+    def _part_repeated(self, grids: Mapping[str, Grid]) -> None:
+        """Let no operator read a tensor twice: qonnx (1.0.0) renames the first of both only.
+
+        The second comes from a Quant node of the tensor's own width, which changes no value.
+        """
+        nodes, self.nodes = self.nodes, []
+        for made in nodes:
+            for place, name in enumerate(made.input):
+                if name in made.input[:place] and name not in self.constants:
+                    low, high = grids[name].low, grids[name].high
+                    bits = max(1, max(high, -low - 1).bit_length() + (low < 0))
+                    again = f"{made.name}/again{place}"
+                    made.input[place] = self.quant(name, again, bits, signed=low < 0, narrow=False)
+                    self.nodes[-1].doc_string = made.doc_string
+            self.nodes.append(made)
 
     def float_constant(self, values: Any, name: str) -> str:
         """A float32 initializer."""
