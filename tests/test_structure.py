@@ -30,7 +30,7 @@ ALLOWED = {
     "language": {"graph", "settings", "numerics", "io"},
     "plan": {"graph", "numerics"},
     "export": {"language", "plan", "graph", "settings", "numerics", "io"},
-    "runtime": {"export", "language", "plan", "graph", "settings", "numerics", "io"},
+    "runtime": {"export", "language", "plan", "spiking", "graph", "settings", "numerics", "io"},
     "bench": {"runtime", "export", "plan", "graph", "numerics", "io"},
     "nn": {"settings", "numerics"},
     "models": {"nn", "settings", "numerics"},
@@ -48,8 +48,8 @@ ALLOWED = {
 """The rooms of the package and which others each may import, at any depth of its code."""
 TORCH = {"nn", "models", "data", "lowering", "convert", "training", "report"}
 """Rooms that may load torch when they are imported; every other one must run with NumPy alone."""
-TORCH_MODULES = {"maqd.cli.demo"}
-"""Commands that need torch from their first line."""
+TORCH_MODULES = {"maqd.cli.demo", "maqd.spiking.modules"}
+"""What needs torch from its first line in rooms that do not."""
 
 
 def is_type_checking(node: ast.AST) -> bool:

@@ -10,7 +10,7 @@ from maqd.errors import MissingDependencyError
 from maqd.export.nir import Importer
 from maqd.graph import interpreter
 from maqd.runtime import ENGINES, inputs, simulators
-from maqd.runtime.simulators import SIMULATORS, SPEC_READERS, NirEngine, check_version, installed
+from maqd.runtime.simulators import SIMULATORS, SPEC_READERS, NirEngine, WindowEngine, check_version, installed
 from maqd.runtime.verify import verify
 
 GRAPHS = int(os.environ.get("MAQD_SPIKING_GRAPHS", "100"))
@@ -61,14 +61,28 @@ def test_frames_of_a_stream_give_their_own_integers(importer: Importer):
 
 
 @long
+@pytest.mark.parametrize("importer", [Importer.SNNTORCH, Importer.SPIKINGJELLY])
+@pytest.mark.parametrize("states", [2, 4, 8, 16])
+@pytest.mark.filterwarnings("ignore")
+def test_windows_that_drain_give_the_integers_of_random_graphs(importer: Importer, states: int):
+    needs(importer)
+    for seed in range(1 + GRAPHS // 4):
+        graph = spiking_network(seed, states)
+        result = verify(graph, [WindowEngine(graph, importer)], [inputs.random(graph, 4, seed=seed)])
+        assert result.ok, (seed, result.engines[0].first)
+        assert result.engines[0].tensors == len(graph.nodes)
+
+
+@long
 @pytest.mark.parametrize("name", ["snntorch", "spikingjelly", "norse", "sinabs"])
 @pytest.mark.filterwarnings("ignore")
 def test_simulators_are_engines(name: str):
     needs(Importer(name))
-    graph = spiking_network(3, 2)
-    engine = ENGINES[name].make(graph)
-    (given,) = inputs.random(graph, 5)
-    assert (engine.run(given) == ENGINES["numpy"].make(graph).run(given)).all()
+    for states in (2, 4) if name in ("snntorch", "spikingjelly") else (2,):
+        graph = spiking_network(3, states)
+        engine = ENGINES[name].make(graph)
+        (given,) = inputs.random(graph, 5)
+        assert (engine.run(given) == ENGINES["numpy"].make(graph).run(given)).all()
 
 
 def test_a_missing_or_old_simulator_is_an_error_with_its_remedy(monkeypatch: pytest.MonkeyPatch):

@@ -143,4 +143,6 @@ def test_a_population_waits_for_all_branches():
         "first": (0, 1), "second": (1, 4), "third": (4, 5),
     }  # fmt: skip
     assert network.latency == 5
+    assert network.schedule.splitlines()[1] == "second  steps    1 .. 3     48 neurons, at most 3 spikes each"
+    assert network.schedule.splitlines()[3] == "5 steps a sample"
     assert default_steps(network) == 3

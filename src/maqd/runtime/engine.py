@@ -198,7 +198,7 @@ class Entry:
 
     Args:
         module: Imported when the engine is asked for.
-        attribute: Its class in there.
+        attribute: Its class in there, or a function that makes it for a graph.
         threaded: Whether it takes a number of threads.
     """
 
@@ -217,10 +217,10 @@ ENGINES = {
     "native": Entry(module="maqd.runtime.native", attribute="NativeEngine", threaded=True),
     "onnxruntime": Entry(module="maqd.runtime.onnxruntime", attribute="OnnxRuntime", threaded=True),
     "c99": Entry(module="maqd.runtime.c99", attribute="CEngine"),
-    "snntorch": Entry(module="maqd.runtime.simulators", attribute="SnnTorchEngine"),
-    "spikingjelly": Entry(module="maqd.runtime.simulators", attribute="SpikingJellyEngine"),
-    "norse": Entry(module="maqd.runtime.simulators", attribute="NorseEngine"),
-    "sinabs": Entry(module="maqd.runtime.simulators", attribute="SinabsEngine"),
+    "snntorch": Entry(module="maqd.runtime.simulators", attribute="snntorch_engine"),
+    "spikingjelly": Entry(module="maqd.runtime.simulators", attribute="spikingjelly_engine"),
+    "norse": Entry(module="maqd.runtime.simulators", attribute="norse_engine"),
+    "sinabs": Entry(module="maqd.runtime.simulators", attribute="sinabs_engine"),
 }
 """Every engine by its name in options and arguments."""
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.nir import Importer, NirModel, nir_model, save_nir
 from maqd.export.nir.model import LEAKS
-from maqd.graph import Graph
+from maqd.graph import Activation, Graph
 from maqd.optional import missing, require
 from maqd.runtime.engine import BaseEngine, Codes
 from maqd.runtime.inputs import Prepared
@@ -262,41 +262,61 @@ class NirEngine(BaseEngine):
         return tuple(found[node.name].astype(np.int32) for node in self.graph.outputs)
 
 
-class SnnTorchEngine(NirEngine):
-    """A graph of two states in snnTorch."""
+class WindowEngine(BaseEngine):
+    """A graph of any number of states as a module of a simulator's neurons, which integrate a window and then drain.
 
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, Importer.SNNTORCH)
+    Args:
+        graph: A valid graph; its activations have steps of equal size.
+        importer: snnTorch or SpikingJelly.
 
-    def options(self) -> dict[str, Any]:
-        return {}
+    Raises:
+        SpikingError: A node cannot be computed with spikes.
+        MissingDependencyError: The simulator is not installed.
+    """
 
+    def __init__(self, graph: Graph, importer: Importer) -> None:
+        super().__init__(graph)
+        check_version(importer.value, f"the engine {importer.value}")
+        self.importer, self.name = importer, importer.value
+        from maqd.spiking.modules import to_snntorch, to_spikingjelly
 
-class SpikingJellyEngine(NirEngine):
-    """A graph of two states in SpikingJelly."""
-
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, Importer.SPIKINGJELLY)
-
-    def options(self) -> dict[str, Any]:
-        return {}
-
-
-class NorseEngine(NirEngine):
-    """A graph of two states in norse."""
-
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, Importer.NORSE)
+        self.module = (to_snntorch if importer is Importer.SNNTORCH else to_spikingjelly)(graph)
 
     def options(self) -> dict[str, Any]:
-        return {}
+        return {"importer": self.importer}
+
+    def tensors(self, prepared: Prepared) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        torch = require("torch", self.name)
+        found = self.module.run(*(torch.from_numpy(codes) for codes in prepared.codes))
+        for node in self.graph.nodes:
+            yield node.name, found[node.name].numpy()
+
+    def compute(self, prepared: Prepared) -> tuple[Codes, ...]:
+        found = dict(self.tensors(prepared))
+        return tuple(found[node.name].astype(np.int32) for node in self.graph.outputs)
 
 
-class SinabsEngine(NirEngine):
-    """A graph of two states in sinabs."""
+def snntorch_engine(graph: Graph) -> BaseEngine:
+    """snnTorch: NIR for graphs of codes 0 and 1, and windows that drain for more states."""
+    return _engine(graph, Importer.SNNTORCH)
 
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, Importer.SINABS)
 
-    def options(self) -> dict[str, Any]:
-        return {}
+def spikingjelly_engine(graph: Graph) -> BaseEngine:
+    """SpikingJelly: NIR for graphs of codes 0 and 1, and windows that drain for more states."""
+    return _engine(graph, Importer.SPIKINGJELLY)
+
+
+def norse_engine(graph: Graph) -> BaseEngine:
+    """norse, by NIR."""
+    return NirEngine(graph, Importer.NORSE)
+
+
+def sinabs_engine(graph: Graph) -> BaseEngine:
+    """sinabs, by NIR."""
+    return NirEngine(graph, Importer.SINABS)
+
+
+def _engine(graph: Graph, importer: Importer) -> BaseEngine:
+    states = [(node.states.count, node.states.low) for node in graph.nodes if isinstance(node, Activation)]
+    two = all(one == (2, 0) for one in states)
+    return NirEngine(graph, importer) if two else WindowEngine(graph, importer)

@@ -141,6 +141,17 @@ class SpikingNetwork:
         """Steps until the last neuron has fired, if neurons integrate a whole window first."""
         return max((population.stop for population in self.populations.values()), default=0)
 
+    @property
+    def schedule(self) -> str:
+        """Which neurons fire in which steps, if neurons integrate a whole window first; one line an activation."""
+        width = max((len(name) for name in self.populations), default=0)
+        lines = [
+            f"{name:<{width}}  steps {one.start:>4} .. {one.stop - 1:<4}  {self.graph.types[name].size:,} neurons, "
+            f"at most {one.steps} spikes each"
+            for name, one in self.populations.items()
+        ]
+        return "\n".join([*lines, f"{self.latency} steps a sample"])
+
 
 def _join(given: Sequence[Flow], pulses: Pulses | None = None) -> Flow:
     return Flow(end=max(flow.end for flow in given), pulses=pulses)
