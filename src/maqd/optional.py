@@ -20,6 +20,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "openvino": "peers",
+    "gguf": "gguf",
     **dict.fromkeys(("h5py", "loguru", "nir", "nirtorch", "norse", "snntorch", "spikingjelly"), "spiking"),
 }
 """Extra of this package that brings each module."""

@@ -178,6 +178,8 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd", "--to", "c99", "-o", "new", "--prefix", ""], "''", 2),
         (["m.maqd", "--to", "c99", "-o", "new", "--flash", "x"], "--flash", 2),
         (["m.maqd", "--to", "c99", "-o", "new", "--ram", "1"], "--ram", 1),
+        (["m.maqd", "--to", "onnx", "-o", "new", "--type", "f32"], "--type belongs to --to gguf", 2),
+        (["m.maqd", "--to", "gguf", "-o", "new"], "m.maqd: it holds an integer graph", 1),
         (["m.maqd", "--to", "c99", "-o", "folder/x/y"], "folder/x", 1),
         (["m.maqd", "--to", "c99", "-o", "new", "--against", "missing"], "missing", 1),
         (["m.maqd", "--to", "onnx", "-o", "run"], "run", 1),

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from maqd.cli.arguments import take_settings
-from maqd.cli.graphs import load_graph
+from maqd.cli.graphs import load_graph, open_file
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.verify import inputs_of, open_against
 from maqd.export.c99 import Example, Strategy, Target, export_c99, save_c99
 from maqd.export.c99.project import VECTORS, is_prefix
+from maqd.export.gguf import Packing, save_gguf
 from maqd.export.nir import Importer, nir_model, save_nir
 from maqd.export.onnx.integer import Profile, save_onnx
 from maqd.export.onnx.qonnx import Flavour, save_qonnx
 from maqd.graph import Graph
 from maqd.io.outputs import Artefact, check_output
+from maqd.language.file import model_of
 from maqd.runtime import inputs
 from maqd.runtime.simulators import SPEC_READERS, NirEngine, installed
 from maqd.runtime.verify import verify
@@ -32,6 +34,7 @@ class Format(enum.Enum):
     QONNX = "qonnx"
     C99 = "c99"
     NIR = "nir"
+    GGUF = "gguf"
 
 
 ARTEFACTS = {
@@ -39,6 +42,7 @@ ARTEFACTS = {
     Format.QONNX: Artefact.ONNX,
     Format.C99: Artefact.PROGRAM,
     Format.NIR: Artefact.NIR,
+    Format.GGUF: Artefact.GGUF,
 }
 """What each format writes."""
 
@@ -49,6 +53,7 @@ BELONGS = {
     "profile": Format.ONNX,
     "importer": Format.NIR,
     "flavour": Format.QONNX,
+    "type": Format.GGUF,
     **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "example", "against"), Format.C99),
 }
 """Options of one format only."""
@@ -57,8 +62,8 @@ BELONGS = {
 def command(arguments: list[str]) -> int:
     """Run `maqd export`; the exit status."""
     parser = Options(
-        usage="maqd export GRAPH --to {onnx,qonnx,c99,nir} -o PATH [--profile NAME | --flavour NAME | "
-        "--importer NAME | --strategy NAME --target NAME ... [--example NAME] [--against RUN]] [--json] "
+        usage="maqd export GRAPH --to {onnx,qonnx,c99,nir,gguf} -o PATH [--profile NAME | --flavour NAME | "
+        "--importer NAME | --type NAME | --strategy NAME --target NAME ... [--example NAME] [--against RUN]] [--json] "
         "[--data.KEY VALUE ...]",
         description="Write a .maqd file in another format.",
     )
@@ -86,6 +91,11 @@ def command(arguments: list[str]) -> int:
         "--importer",
         choices=[importer.value for importer in Importer],
         help="of NIR: who reads it (spec: snnTorch, SpikingJelly, norse)",
+    )
+    parser.add_argument(
+        "--type",
+        choices=[packing.value for packing in Packing],
+        help="of GGUF: how maps of language models are kept (tq2_0: three states in 2 bits)",
     )
     parser.add_argument(
         "--strategy",
@@ -120,6 +130,8 @@ def command(arguments: list[str]) -> int:
     if options.prefix is not None and not is_prefix(options.prefix):
         raise UsageError(f"--prefix must be a C identifier that begins with a letter, got {options.prefix!r}")
     check_output(options.output, ARTEFACTS[kind], inputs=[options.graph])
+    if kind is Format.GGUF:
+        return _gguf(options)
     graph = load_graph(options.graph)
     match kind:
         case Format.ONNX:
@@ -143,6 +155,19 @@ def command(arguments: list[str]) -> int:
         for line in found.get("compared", ()):
             print(line)
     return 1 if found.get("different") else 0
+
+
+def _gguf(options: argparse.Namespace) -> int:
+    model = model_of(open_file(options.graph))
+    packing = Packing(options.type or Packing.TQ2_0.value)
+    save_gguf(model, options.output, packing)
+    size = options.output.stat().st_size
+    if options.json:
+        found = {"output": str(options.output), "to": Format.GGUF.value, "kind": packing.value, "bytes": size}
+        print(json.dumps(found))
+    else:
+        print(f"{options.output}: {Format.GGUF.value}, {packing.value}, {size:,} bytes")
+    return 0
 
 
 def _nir(graph: Graph, options: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ class Artefact(enum.Enum):
     GRAPH = "a .maqd file"
     ONNX = "an ONNX file"
     NIR = "a NIR file"
+    GGUF = "a GGUF file"
     PICTURE = "a PNG picture"
     ARRAYS = "a NumPy archive"
     PROGRAM = "a directory with a C program"
@@ -44,6 +45,8 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
         return Artefact.PAGE
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return Artefact.NIR
+    if start.startswith(b"GGUF"):
+        return Artefact.GGUF
     if start.startswith(b"PK\x03\x04"):
         return Artefact.ARRAYS if suffix == ".npz" else Artefact.CHECKPOINT
     # safetensors: the size of the header in eight bytes, little-endian, and the header, which is JSON.
