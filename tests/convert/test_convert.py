@@ -137,6 +137,68 @@ def test_what_is_refused_can_stay_in_float():
     assert torch.allclose(result.model(x), model(x), atol=0.05)
 
 
+class Gate(nn.Module):
+    """A course that depends on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) if x.mean() > -9 else x
+
+
+class AroundGate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.gate = Gate()
+        self.last = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.gate(self.first(x))))
+
+
+class BranchingRoot(AroundGate):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gate(self.first(x))
+        return self.last(x) if x.sum() > -1e9 else x
+
+
+@pytest.mark.parametrize(("kind", "names"), [(AroundGate, ["gate"]), (BranchingRoot, ["BranchingRoot", "gate.Gate"])])
+def test_what_cannot_be_traced_is_named_and_the_rest_is_converted(kind: type[nn.Module], names: list[str]):
+    torch.manual_seed(0)
+    model, x = kind().eval(), batch()
+    with pytest.raises(ConversionError) as caught:
+        convert(model, x)
+    assert [refusal.module for refusal in caught.value.refusals] == names
+    assert "x.mean() > -9" in str(caught.value.refusals[-1].line)
+    result = convert(model, x, weights=255, activations=256, partial=True)
+    assert [refusal.module for refusal in result.report.refusals][: len(names)] == names
+    assert torch.allclose(result.model(x), model(x), atol=0.05)
+    kinds = {name for name, module in result.model.named_modules() if isinstance(module, QuantConv2d)}
+    assert len(kinds) == 4
+    result.model.train()(x).sum().backward()
+    assert all(value.grad is not None for value in result.model.parameters() if value.requires_grad)
+
+
+def test_refusals_of_functions_have_the_networks_names_and_lines():
+    class Broadcast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Conv2d(3, 4, 3)
+            self.two = nn.Conv2d(3, 1, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) + self.two(x)
+
+    with pytest.raises(ConversionError) as caught:
+        convert(Broadcast(), batch())
+    (refusal,) = caught.value.refusals
+    assert refusal.module == "add"
+    assert "self.one(x) + self.two(x)" in str(refusal.line)
+
+
 def nan(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         model.conv1.weight[0] = torch.nan

@@ -90,11 +90,13 @@ ROWS = {
         ),
         becomes="QuantConv",
     ),
-    "ConvTranspose2d": Row(
-        networks=around(
-            nn.ConvTranspose2d(4, 4, 2, 2), nn.ConvTranspose2d(4, 4, 3, 2, 1, 1, groups=2), nn.ConvTranspose2d(4, 4, 3)
+    "ConvTranspose1d, ConvTranspose2d, ConvTranspose3d": Row(
+        networks=(
+            *around(nn.ConvTranspose2d(4, 4, 2, 2), nn.ConvTranspose2d(4, 4, 3, 2, 1, 1, groups=2)),
+            *signal(nn.ConvTranspose1d(4, 4, 3)),
+            *volume(nn.ConvTranspose3d(4, 4, 2, 2)),
         ),
-        becomes="QuantConvTranspose2d",
+        becomes="QuantConvTranspose",
     ),
     "Linear": Row(networks=((linear, IMAGE),), becomes="QuantLinear"),
     "BatchNorm1d, BatchNorm2d, BatchNorm3d": Row(
@@ -231,9 +233,6 @@ ROWS = {
         networks=(((lambda: nn.Sequential(nn.Linear(4, 4), Last(nn.LSTM(4, 4)), nn.Linear(4, 2))), (6, 4)),),
         becomes="has no integer form",
         refused=True,
-    ),
-    "ConvTranspose1d, ConvTranspose3d": Row(
-        networks=signal(nn.ConvTranspose1d(4, 4, 2, 2)), becomes="no layer of few states", refused=True
     ),
 }
 

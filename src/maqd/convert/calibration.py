@@ -158,16 +158,21 @@ def compare(model: fx.GraphModule, seen: Seen, inputs: tuple[Tensor, ...], *, co
     with evaluation(model):
         runner = _Correct(model, sites, corrects)
         result = runner.run(*inputs)
-    pairs = list(zip(flat(result), seen.returned, strict=True))
+    return agreed(flat(result), seen.returned, runner.cosines)
+
+
+def agreed(results: list[Tensor], expected: list[Tensor], cosines: dict[str, float]) -> Agreement:
+    """How close some results are to the float network's, and the cosines of its quantizers by name."""
+    pairs = list(zip(results, expected, strict=True))
     first, wanted = pairs[0]
     top1 = None
     if first.ndim > 1 and first.shape[1] > 1:
         top1 = float((first.argmax(1) == wanted.argmax(1)).double().mean())
     return Agreement(
-        samples=inputs[0].shape[0],
+        samples=len(first),
         top1=top1,
         cosine=cosine(torch.cat([one.flatten() for one, _ in pairs]), torch.cat([two.flatten() for _, two in pairs])),
-        layers=tuple(LayerAgreement(name=name, cosine=value) for name, value in runner.cosines.items()),
+        layers=tuple(LayerAgreement(name=name, cosine=value) for name, value in cosines.items()),
     )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from maqd.convert.calibration import Agreement, assemble, compare, gathered, watch
+from maqd.convert.calibration import Agreement, agreed, assemble, compare, flat, gathered, watch
 from maqd.convert.fitting import fit_scale, make_layer, make_site
 from maqd.convert.inputs import make_entry
+from maqd.convert.parts import Parts, convert_parts, trace_around
 from maqd.convert.report import ConversionError, Report, Row
 from maqd.convert.rewriter import Change, Plan, Rewriter
 from maqd.convert.rules import RULES
 from maqd.convert.values import Layer, Site
 from maqd.errors import ConfigError, DataError
 from maqd.lowering import Refusal, check
-from maqd.nn import QuantConvTranspose2d, QuantLinear
-from maqd.nn.tracing import Traced, TracingError, plain, trace
+from maqd.nn import QuantLinear
+from maqd.nn.tracing import Traced, TracingError, evaluation, name_of, plain
 from maqd.numerics.fixedpoint import AffineForm
 from maqd.settings.conversion import ConversionConfig, Kept
 
@@ -141,16 +142,8 @@ def _convert(
     calibrate: Iterable[Any] | None,
     *,
     partial: bool,
+    inner: bool = False,
 ) -> Converted:
-    try:
-        traced = trace(model, examples)
-    except TracingError as error:
-        refusal = Refusal(module=error.module, line=error.line, reason=error.reason, remedy=error.remedy)
-        raise ConversionError((refusal,)) from error
-    plan = Rewriter(traced, RULES, config).run()
-    check_overrides(config, plan)
-    if plan.refusals and not partial:
-        raise ConversionError(tuple(plan.refusals))
     inputs = gathered([examples] if calibrate is None else calibrate)[: len(examples)]
     for one, other in zip(examples, inputs, strict=True):
         if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
@@ -158,12 +151,59 @@ def _convert(
                 f"calibration data are {other.dtype} N x {tuple(other.shape[1:])}, the example is {one.dtype} N x "
                 f"{tuple(one.shape[1:])}; pass data of one kind"
             )
+    try:
+        traced, opaque = trace_around(model, examples)
+    except TracingError as error:
+        refusal = Refusal(module=error.module, line=error.line, reason=error.reason, remedy=error.remedy)
+        found = untraced(model, inputs, config, refusal)
+        if found is None or not partial:
+            raise ConversionError((refusal,) if found is None else found.report.refusals) from error
+        return found
+    plan = Rewriter(traced, RULES, config, opaque=opaque, inner=inner).run()
+    if not inner:
+        check_overrides(config, plan)
+    for name in opaque:
+        parts = in_parts(model.get_submodule(name), lambda: model(*inputs), config)
+        plan.modules[name] = parts.model
+        plan.refusals += [replace(refusal, module=f"{name}.{refusal.module}") for refusal in parts.refusals]
+    if plan.refusals and not partial:
+        raise ConversionError(tuple(plan.refusals))
     converted, agreement = fitted(model, traced, plan, inputs, config)
-    refusals = (*plan.refusals, *lowering_refusals(converted, plan, examples))
+    refusals = tuple(plan.refusals)
+    if not inner:
+        refusals += tuple(lowering_refusals(converted, traced, plan, examples))
     if refusals and not partial:
         raise ConversionError(refusals)
     report = Report(rows=rows(traced, plan, refusals), refusals=refusals, agreement=agreement)
     return Converted(model=converted, report=report)
+
+
+def in_parts(module: nn.Module, run: Callable[[], object], config: ConversionConfig) -> Parts:
+    """What a module that cannot be traced is made of, converted one by one."""
+
+    def part(child: nn.Module, given: tuple[Tensor, ...]) -> Converted:
+        whole = nn.Sequential(child) if type(child).__module__.startswith("torch.nn") else child
+        return _convert(whole, given, config, None, partial=True, inner=True)
+
+    return convert_parts(module, run, part)
+
+
+def untraced(
+    model: nn.Module, inputs: tuple[Tensor, ...], config: ConversionConfig, refusal: Refusal
+) -> Converted | None:
+    """A network whose own code stays in float, with converted parts; None where it does not run at all."""
+    with evaluation(model), torch.no_grad():
+        try:
+            expected = flat(model(*inputs))
+        except Exception:  # whatever its code raises: the refusal says where
+            return None
+        parts = in_parts(model, lambda: model(*inputs), config)
+    with evaluation(parts.model), torch.no_grad():
+        agreement = agreed(flat(parts.model(*inputs)), expected, {}) if expected else None
+    found = [Row(name=refusal.module, was=type(model).__name__, becomes="float", refusal=refusal)]
+    found += [replace(row, name=f"{name}.{row.name}") for name, made in parts.made.items() for row in made.report.rows]
+    refusals = (refusal, *parts.refusals)
+    return Converted(model=parts.model, report=Report(rows=tuple(found), refusals=refusals, agreement=agreement))
 
 
 def fitted(
@@ -171,7 +211,7 @@ def fitted(
 ) -> tuple[fx.GraphModule, Agreement]:
     """The converted network, with its numbers fitted to some data."""
     seen = watch(traced, plan.sites, plan.norms, plan.results, inputs)
-    given = dict(zip(plan.entries, inputs, strict=True))
+    given = dict(zip(plan.entries, inputs, strict=bool(plan.entries)))  # a part of a network has none
     for entry in plan.entries:
         first = entry if entry.like is None else entry.like
         make_entry(entry, [data for other, data in given.items() if first in (other, other.like)])
@@ -214,17 +254,36 @@ def replace_float(layer: Layer) -> Layer:
     return layer
 
 
-def lowering_refusals(converted: fx.GraphModule, plan: Plan, examples: tuple[Tensor, ...]) -> list[Refusal]:
-    """What stands in the way of the converted network's integer graph, with the float network's lines."""
-    lines = {}
-    for node in plan.graph.nodes:
-        if node.op == "call_module":
-            lines[str(node.target)] = node.meta.get("line")
+def lowering_refusals(
+    converted: fx.GraphModule, traced: Traced, plan: Plan, examples: tuple[Tensor, ...]
+) -> list[Refusal]:
+    """What stands in the way of the converted network's integer graph, with the float network's names and lines."""
+    sources = called(plan.graph)
     known = {refusal.module for refusal in plan.refusals}
     found = []
     for refusal in check(converted, examples, affine=AffineForm.THRESHOLDS):  # the form decides no refusal
-        if refusal.module not in known:
-            found.append(replace(refusal, line=lines.get(refusal.module, refusal.line)))
+        node = sources.get(refusal.module)
+        name = refusal.module
+        if node is not None and node.op != "call_module":
+            name = traced.names.get(node.meta["float"], name)
+        if name not in known:
+            line = refusal.line if node is None else node.meta.get("line")
+            found.append(replace(refusal, module=name, line=line))
+    return found
+
+
+def called(graph: fx.Graph) -> dict[str, fx.Node]:
+    """The calls of a converted network by the names that a trace of it gives them."""
+    found: dict[str, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output", "get_attr"):
+            continue
+        plain_name = name = name_of(node)
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{plain_name}#{number}"
+        found[name] = node
     return found
 
 
@@ -279,7 +338,7 @@ def row(traced: Traced, change: Change, refusal: Refusal | None) -> Row:
         return Row(name=change.name, was=str(was), becomes=change.becomes, refusal=refusal)
     weight, value = layer.made.weight, call.meta["value"]
     places = math.prod(value.shape[2:]) if value.ndim > 2 else 1
-    if isinstance(layer.made, QuantConvTranspose2d):  # each weight meets each input once
+    if isinstance(layer.module, nn.modules.conv._ConvTransposeNd):  # each weight meets each input once
         places = math.prod(call.all_input_nodes[0].meta["value"].shape[2:])
     elif isinstance(layer.made, QuantLinear):
         places = math.prod(value.shape[1:-1])

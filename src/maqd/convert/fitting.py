@@ -20,7 +20,9 @@ from maqd.nn import (
     QuantConv1d,
     QuantConv2d,
     QuantConv3d,
+    QuantConvTranspose1d,
     QuantConvTranspose2d,
+    QuantConvTranspose3d,
     QuantLinear,
     Values,
 )
@@ -197,8 +199,8 @@ def build_layer(
     known = Values.FLOAT if grid is None else grid
     if isinstance(module, nn.Linear):
         return QuantLinear(module.in_features, module.out_features, bias, states=quantizer, input_grid=known, gain=gain)
-    if isinstance(module, nn.ConvTranspose2d):
-        return QuantConvTranspose2d(
+    if (kind := _TRANSPOSED.get(type(module))) is not None:
+        return kind(
             module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride),
             tuple(int(size) for size in module.padding), tuple(module.output_padding), module.groups, bias,
             tuple(module.dilation), states=quantizer, input_grid=known, gain=gain,
@@ -209,6 +211,11 @@ def build_layer(
     )  # fmt: skip
 
 
+_TRANSPOSED = {
+    nn.ConvTranspose1d: QuantConvTranspose1d,
+    nn.ConvTranspose2d: QuantConvTranspose2d,
+    nn.ConvTranspose3d: QuantConvTranspose3d,
+}
 _CONVOLUTIONS = {nn.Conv1d: QuantConv1d, nn.Conv2d: QuantConv2d, nn.Conv3d: QuantConv3d}
 
 

@@ -6,7 +6,7 @@ weighted layers, many for additions. A call without a rule stays in float and is
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -140,10 +140,21 @@ class Rewriter:
         traced: The float network.
         rules: What each kind of call becomes.
         config: States.
+        opaque: Modules that could not be traced, with the reason.
+        inner: Whether the network is a part of another one, which gives it floats that have a gradient.
     """
 
-    def __init__(self, traced: Traced, rules: Rules, config: ConversionConfig) -> None:
+    def __init__(
+        self,
+        traced: Traced,
+        rules: Rules,
+        config: ConversionConfig,
+        *,
+        opaque: Mapping[str, Refusal] | None = None,
+        inner: bool = False,
+    ) -> None:
         self.traced, self.rules, self.config = traced, rules, config
+        self.opaque, self.inner = opaque or {}, inner
         self.plan = Plan()
         self.layers: dict[str, Layer] = {}
         self._values: dict[fx.Node, Any] = {}
@@ -168,6 +179,8 @@ class Rewriter:
 
     def rule_of(self, call: fx.Node) -> Rule | None:
         """The rule for a call."""
+        if call.op == "call_module" and str(call.target) in self.opaque:
+            return None
         if call.op == "call_module":
             return self.rules.modules.get(type(self.traced.model.get_submodule(str(call.target))))
         return self.rules.functions.get(call.target) if call.op in ("call_function", "call_method") else None
@@ -217,6 +230,9 @@ class Rewriter:
             return self.constant(call)
         rule = self.rule_of(call)
         try:
+            if call.op == "call_module" and (known := self.opaque.get(str(call.target))) is not None:
+                step = replace(step, line=known.line)
+                raise Unsupported(known.reason, known.remedy)
             if rule is None:
                 raise Unsupported(*why_not(self.traced, call))
             args = [self.argument(argument) for argument in call.args]
@@ -252,7 +268,7 @@ class Rewriter:
         return found
 
     def _report(self, step: "Step", reason: str, remedy: str) -> None:
-        line = step.call.meta.get("line")
+        line = step.line or step.call.meta.get("line")
         self.plan.refusals.append(Refusal(module=step.name, line=line, reason=reason, remedy=remedy))
         self.plan.changes.append(Change(call=step.call, name=step.name, becomes="float"))
 
@@ -288,9 +304,10 @@ class Rewriter:
         if call.op == "call_module":
             target = self._keep(str(target))
         node = self.write(call, call.op, target, args, kwargs)
-        return self._floats(call, call.meta["value"], node, step.name)
+        return self.floats(call, call.meta["value"], node, step.name)
 
-    def _floats(self, call: fx.Node, value: Any, node: fx.Node, name: str) -> Any:
+    def floats(self, call: fx.Node, value: Any, node: fx.Node, name: str) -> Any:
+        """What is known of tensors that stay in float."""
         if isinstance(value, Tensor):
             shape = samples(value) or tuple(value.shape[1:])
             return Value(
@@ -328,11 +345,13 @@ class Step:
         rewriter: What was written so far.
         call: The call; `call.meta["value"]` is what it returned while tracing.
         name: Its name.
+        line: Its line of code, where it is not the call's.
     """
 
     rewriter: Rewriter
     call: fx.Node
     name: str
+    line: str | None = None
 
     @property
     def plan(self) -> Plan:
@@ -397,6 +416,10 @@ class Step:
     def enter(self, example: Tensor) -> Value:
         """A parameter of `forward`."""
         key = str(self.call.target)
+        if self.rewriter.inner:
+            self.became("float")
+            node = self.rewriter.write(self.call, "placeholder", key, tuple(self.call.args))
+            return self.rewriter.floats(self.call, example, node, self.rewriter.free(f"{key}_input"))
         others = [node for node in self.call.graph.nodes if node.op == "placeholder"]
         single = sum(isinstance(node.meta.get("value"), Tensor) for node in others) == 1
         shape = tuple(example.shape[1:])
@@ -535,7 +558,7 @@ UNSUPPORTED: dict[type[nn.Module], tuple[str, str]] = {
     nn.MultiheadAttention: ("has no integer form", "use convolutions"),
     nn.Softmax: ("stands inside the network", "keep it at the very end, where it is not needed, or use a gate"),
     nn.modules.batchnorm._BatchNorm: ("has no rule", "use BatchNorm1d, BatchNorm2d or BatchNorm3d"),
-    nn.modules.conv._ConvNd: ("has no layer of few states", "use Conv1d, Conv2d, Conv3d or ConvTranspose2d"),
+    nn.modules.conv._ConvNd: ("has no layer of few states", "use the classes of torch.nn themselves"),
     nn.Embedding: ("has no integer form", "feed its vectors to the network"),
 }
 """Layers that cannot be converted, by class, with the reason and the remedy."""

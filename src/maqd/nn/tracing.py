@@ -10,7 +10,7 @@ import linecache
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +45,12 @@ class TracingError(LoweringError):
         module: The call that stopped it, or the class of the network.
         line: Its line of code, if it is known.
         reason, remedy: Why, and what helps.
+        inside: The innermost module of the network whose `forward` was followed; "" for the network itself.
     """
 
-    def __init__(self, *, module: str, line: str | None, reason: str, remedy: str) -> None:
+    def __init__(self, *, module: str, line: str | None, reason: str, remedy: str, inside: str = "") -> None:
         super().__init__(f"{module}: {reason}; {remedy}")
-        self.module, self.line, self.reason, self.remedy = module, line, reason, remedy
+        self.module, self.line, self.reason, self.remedy, self.inside = module, line, reason, remedy, inside
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,18 @@ def plain(model: nn.Module) -> nn.Module:
             return model
 
 
-def trace(model: nn.Module, examples: tuple[Tensor, ...]) -> Traced:
+def trace(model: nn.Module, examples: tuple[Tensor, ...], leaves: Mapping[str, Sequence[Any]] | None = None) -> Traced:
     """The calls of a network in evaluation mode.
 
     Args:
         model: The network.
         examples: A batch for each parameter of `forward` that has no default: dtypes and shapes matter, values do not.
+        leaves: Modules that are one call each whatever they do, by name, with what each of their calls returns.
 
     Raises:
         TracingError: The course of `forward` depends on the data, or PyTorch refuses a call.
     """
-    tracer = _Tracer(examples)
+    tracer = _Tracer(examples, leaves or {})
     with evaluation(model), torch.no_grad():
         calls = tracer.run(model)
     module = fx.GraphModule(tracer.root, calls)  # refers to the layers of the network: nothing is copied
@@ -200,9 +202,11 @@ for _function in _IN_PLACE:
 class _Tracer(fx.Tracer):
     """Traces, and computes the shape of every result on the meta device."""
 
-    def __init__(self, examples: tuple[Tensor, ...]) -> None:
+    def __init__(self, examples: tuple[Tensor, ...], leaves: Mapping[str, Sequence[Any]]) -> None:
         super().__init__()
         self._examples = list(examples)
+        self._leaves = {name: list(results) for name, results in leaves.items()}
+        self._inside: str | None = None
         self._evaluating = False
         self._last: tuple[str, str | None] | None = None
 
@@ -214,8 +218,9 @@ class _Tracer(fx.Tracer):
         except MaqdError as error:
             module, line = self._last or (kind, None)
             raise TracingError(
-                module=module, line=line, reason=_without_batch(error), remedy="change the layer or the example"
-            ) from error
+                module=module, line=line, reason=_without_batch(error), remedy="change the layer or the example",
+                inside=self._inside or "",
+            ) from error  # fmt: skip
         except Exception as error:  # whatever the network's own code raises when it is given no real tensor
             if self._last is not None:  # PyTorch has refused a call, with these shapes
                 module, line = self._last
@@ -224,10 +229,13 @@ class _Tracer(fx.Tracer):
                 module, line = kind, _line_of(error)
                 reason = f"it cannot be traced: {_without_batch(error)}"
                 remedy = "lowering needs a forward() whose course does not depend on the data"
-            raise TracingError(module=module, line=line, reason=reason, remedy=remedy) from error
+            raise TracingError(
+                module=module, line=line, reason=reason, remedy=remedy, inside=self._inside or ""
+            ) from error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
+        known = module_qualified_name in self._leaves or isinstance(m, LEAVES)
+        return known or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._evaluating:
@@ -235,7 +243,12 @@ class _Tracer(fx.Tracer):
         if isinstance(m, OptimizedModule):
             inner = m._orig_mod
             return self.call_module(inner, lambda *a, **k: nn.Module._call_impl(inner, *a, **k), args, kwargs)
-        return super().call_module(m, forward, args, kwargs)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self._inside is None:
+                self._inside = self.path_of_module(m)
+            raise
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -284,6 +297,9 @@ class _Tracer(fx.Tracer):
                     raise ConfigError(f"forward() takes {node.target!r}, for which there is no example")
                 example = self._examples.pop(0)
                 return torch.empty(BATCH, *example.shape[1:], dtype=example.dtype, device="meta")
+            case "call_module" if str(node.target) in self._leaves:
+                results = self._leaves[str(node.target)]
+                return _outlined(results.pop(0) if len(results) > 1 else results[0])
             case "call_module":
                 return _outline(self.root.get_submodule(str(node.target)), args, kwargs)
             case "call_function":
@@ -306,6 +322,15 @@ def _outline(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return _recurrent(module, *args)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return functional_call(module, {name: _on_meta(tensor) for name, tensor in tensors.items()}, args, kwargs)
+
+
+def _outlined(result: Any) -> Any:
+    """The outlines of what a call returned, with the batch of the tracer."""
+    if isinstance(result, Tensor):
+        return torch.empty(BATCH, *result.shape[1:], dtype=result.dtype, device="meta")
+    if isinstance(result, tuple | list):
+        return type(result)(_outlined(item) for item in result)
+    return {key: _outlined(item) for key, item in result.items()} if isinstance(result, dict) else result
 
 
 def _recurrent(module: nn.RNNBase, x: Tensor, *_: Any) -> tuple[Tensor, Any]:

@@ -15,17 +15,19 @@ from maqd.numerics.limits import INT32_LIMIT
 from maqd.numerics.states import States
 from maqd.settings.quantization import UNCHANGED
 
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+LAYERS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
+)  # fmt: skip
 """What has a layer of few states."""
 
 
-def weighted(step: Step, x: Any, module: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.Linear) -> Value:
+def weighted(step: Step, x: Any, module: Any) -> Value:
     """A layer of few states; called again, the same layer."""
     name = str(step.call.target)
     source = step.tensor(x)
     first = source.grade is Grade.INPUT and not source.pending
     # An offset of the input would not be the same sum at every place of a transposed convolution's result.
-    transposed = isinstance(module, nn.ConvTranspose2d)
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
     source = step.quantized(source, Want.MANY if first and transposed else Want.FEW)
     head = Want.EXACT in step.wants
     layer = step.rewriter.layers.get(name)
