@@ -23,18 +23,25 @@ MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const void *t, int32_t v) {
     }
 #define MAQD_BISECT(n) /* looks for the first level that v does not reach */ \
     if ((n) <= s->levels && (int32_t)count + (n) <= s->levels && v >= MAQD_AT((int32_t)count + (n) - 1)) count += (n);
-    MAQD_BISECT(128) MAQD_BISECT(64) MAQD_BISECT(32) MAQD_BISECT(16) MAQD_BISECT(8) MAQD_BISECT(4) MAQD_BISECT(2) MAQD_BISECT(1)
+    MAQD_BISECT(128)
+    MAQD_BISECT(64)
+    MAQD_BISECT(32)
+    MAQD_BISECT(16)
+    MAQD_BISECT(8)
+    MAQD_BISECT(4)
+    MAQD_BISECT(2)
+    MAQD_BISECT(1)
 #undef MAQD_BISECT
 #undef MAQD_AT
     return count;
 }
 
-/* Stores the sums of a pass: y = them, or y += them with `accumulate`, for lanes of 8 bits; for lanes of 16 bits adds what
- * is missing. */
+/* Stores the sums of a pass: y = them, or y += them with `accumulate`, for lanes of 8 bits; for lanes of 16 bits adds
+ * what is missing. */
 MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                    int32_t accumulate, int32_t *y) {
-#define MAQD_STORE(r, l)                                                       \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs)                   \
+#define MAQD_STORE(r, l)                                     \
+    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) \
         y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + MAQD_HALF(r, l);
 #define MAQD_STORES(r) MAQD_STORE(r, 0) MAQD_STORE(r, 1) MAQD_STORE(r, 2) MAQD_STORE(r, 3)
     if (w->lane == 8) {
@@ -54,17 +61,15 @@ MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, con
  *   stored  the first of them */
 MAQD_INLINE void maqd_events_raw(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                  const int32_t *y, const int32_t *bias, int32_t bits, int32_t zero, void *stored) {
-#define MAQD_RAW(r, l)                                                                                       \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                               \
-        const int32_t v = (w->lane == 8 ? MAQD_HALF(r, l) : y[MAQD_OUTPUT(r, l)] + s->sum) + zero +          \
-                          (bias != NULL ? bias[MAQD_OUTPUT(r, l)] : 0);                                      \
-        if (bits == 8) ((uint8_t *)stored)[MAQD_OUTPUT(r, l)] = (uint8_t)v;                                  \
-        if (bits == 16) ((int16_t *)stored)[MAQD_OUTPUT(r, l)] = (int16_t)v;                                 \
-        if (bits == 32) ((int32_t *)stored)[MAQD_OUTPUT(r, l)] = v;                                          \
+#define MAQD_RAW(r, l)                                                                              \
+    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                      \
+        const int32_t v = (w->lane == 8 ? MAQD_HALF(r, l) : y[MAQD_OUTPUT(r, l)] + s->sum) + zero + \
+                          (bias != NULL ? bias[MAQD_OUTPUT(r, l)] : 0);                             \
+        if (bits == 8) ((uint8_t *)stored)[MAQD_OUTPUT(r, l)] = (uint8_t)v;                         \
+        if (bits == 16) ((int16_t *)stored)[MAQD_OUTPUT(r, l)] = (int16_t)v;                        \
+        if (bits == 32) ((int32_t *)stored)[MAQD_OUTPUT(r, l)] = v;                                 \
     }
-#define MAQD_RAWS(r)                              \
-    MAQD_RAW(r, 0) MAQD_RAW(r, 1)                 \
-    if (w->lane == 8) { MAQD_RAW(r, 2) MAQD_RAW(r, 3) }
+#define MAQD_RAWS(r) MAQD_RAW(r, 0) MAQD_RAW(r, 1) if (w->lane == 8){MAQD_RAW(r, 2) MAQD_RAW(r, 3)}
     MAQD_EACH(MAQD_RAWS)
     (void)y;
 #undef MAQD_RAW
@@ -86,31 +91,35 @@ typedef struct {
  *   shift       and the bit, of passes that are not whole words: what is in the bits below stays
  *   q, fields   what is added, from the word of the first output on; for lanes of 8 bits */
 MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
-                                   const int32_t *y, const maqd_steps *t, const void *thresholds,
-                                   maqd_word *codes, int32_t shift, const maqd_addend *q, const maqd_word *fields) {
+                                   const int32_t *y, const maqd_steps *t, const void *thresholds, maqd_word *codes,
+                                   int32_t shift, const maqd_addend *q, const maqd_word *fields) {
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
     const uint32_t a0 = q->bits > 0 ? fields[0] : 0u, a1 = outputs * q->bits > 32 ? fields[1] : 0u;
     const uint32_t a2 = outputs * q->bits > 64 ? fields[2] : 0u, a3 = outputs * q->bits > 96 ? fields[3] : 0u;
-#define MAQD_ADDEND(o)                                                                                             \
-    (((((o) * q->bits / 32 == 0 ? a0 : (o) * q->bits / 32 == 1 ? a1 : (o) * q->bits / 32 == 2 ? a2 : a3) >>        \
-       (uint32_t)((o) * q->bits % 32)) & (((uint32_t)1 << q->bits) - 1u)) << q->value_shift)
-#define MAQD_WITH(o, v) \
-    (q->bits == 0 ? (v) : (int32_t)(((uint32_t)(v) << q->shift) + MAQD_ADDEND(o)))
-#define MAQD_CODE(o, v)                                                                                          \
-    if ((o) < outputs) {                                                                                         \
-        const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                                     \
+#define MAQD_ADDEND(o)                     \
+    (((((o) * q->bits / 32 == 0   ? a0     \
+        : (o) * q->bits / 32 == 1 ? a1     \
+        : (o) * q->bits / 32 == 2 ? a2     \
+                                  : a3) >> \
+       (uint32_t)((o) * q->bits % 32)) &   \
+      (((uint32_t)1 << q->bits) - 1u))     \
+     << q->value_shift)
+#define MAQD_WITH(o, v) (q->bits == 0 ? (v) : (int32_t)(((uint32_t)(v) << q->shift) + MAQD_ADDEND(o)))
+#define MAQD_CODE(o, v)                                                                                             \
+    if ((o) < outputs) {                                                                                            \
+        const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                                        \
         const uint32_t code = maqd_count(t, (const uint8_t *)thresholds + at, v) << (uint32_t)((o) * t->bits % 32); \
-        if ((o) * t->bits / 32 == 0) c0 |= code;                                                                 \
-        if ((o) * t->bits / 32 == 1) c1 |= code;                                                                 \
-        if ((o) * t->bits / 32 == 2) c2 |= code;                                                                 \
-        if ((o) * t->bits / 32 == 3) c3 |= code;                                                                 \
+        if ((o) * t->bits / 32 == 0) c0 |= code;                                                                    \
+        if ((o) * t->bits / 32 == 1) c1 |= code;                                                                    \
+        if ((o) * t->bits / 32 == 2) c2 |= code;                                                                    \
+        if ((o) * t->bits / 32 == 3) c3 |= code;                                                                    \
     }
-#define MAQD_LANE_CODE(r, l) \
-    if ((r) < MAQD_REGISTERS)            \
-        MAQD_CODE(MAQD_OUTPUT(r, l), w->lane == 8 ? MAQD_WITH(MAQD_OUTPUT(r, l), MAQD_HALF(r, l)) : y[MAQD_OUTPUT(r, l)] + s->sum)
-#define MAQD_CODES(r)                                               \
-    MAQD_LANE_CODE(r, 0) MAQD_LANE_CODE(r, 1)                       \
-    if (w->lane == 8) { MAQD_LANE_CODE(r, 2) MAQD_LANE_CODE(r, 3) }
+#define MAQD_LANE_CODE(r, l)     \
+    if ((r) < MAQD_REGISTERS)    \
+    MAQD_CODE(MAQD_OUTPUT(r, l), \
+              w->lane == 8 ? MAQD_WITH(MAQD_OUTPUT(r, l), MAQD_HALF(r, l)) : y[MAQD_OUTPUT(r, l)] + s->sum)
+#define MAQD_CODES(r) \
+    MAQD_LANE_CODE(r, 0) MAQD_LANE_CODE(r, 1) if (w->lane == 8){MAQD_LANE_CODE(r, 2) MAQD_LANE_CODE(r, 3)}
     MAQD_EACH(MAQD_CODES)
     codes[0] = shift > 0 ? codes[0] | c0 << shift : c0;
     if (outputs * t->bits > 32) codes[1] = c1;
@@ -126,7 +135,8 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
 
 /* The same for weights of 2 bits in lanes of 8, two outputs at once: those whose sums share a word, 8 apart. For every
  * v = (sum << shift) + addend and threshold t, |v - t| is below 2^15; so no half of (v + 2^15) - t reaches into the
- * other, and its highest bit is v >= t. The bits of a code are sums modulo 2 of such bits: ascending thresholds are reached in their order.
+ * other, and its highest bit is v >= t. The bits of a code are sums modulo 2 of such bits: ascending thresholds are
+ * reached in their order.
  *
  *   levels      1 .. 7
  *   bits        of a code
@@ -156,30 +166,30 @@ MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, con
 #define MAQD_AMONG(r, l) ((r) % 4 + 4 * (l)) /* of 16 outputs */
 #define MAQD_IN_WORD(r, l, b) ((b) == 4 ? 4 * (MAQD_AMONG(r, l) % 4) : (b) * MAQD_AMONG(r, l))
 #define MAQD_UPPER(r, l, b) ((b) == 4 && MAQD_AMONG(r, l) >= 4)
-#define MAQD_FIELDS(r, l)                                                                                             \
-    (((MAQD_UPPER(r, l, q->bits) ? ((r) < 4 ? a2 : a3) : ((r) < 4 ? a0 : a1)) >> MAQD_IN_WORD(r, l, q->bits)) &       \
+#define MAQD_FIELDS(r, l)                                                                                       \
+    (((MAQD_UPPER(r, l, q->bits) ? ((r) < 4 ? a2 : a3) : ((r) < 4 ? a0 : a1)) >> MAQD_IN_WORD(r, l, q->bits)) & \
      ((((uint32_t)1 << q->bits) - 1u) * 0x10001u))
 #define MAQD_STORED(o) (q->bits == 8 ? ((const uint8_t *)addend)[o] : ((const int16_t *)addend)[o])
 #define MAQD_INTEGER(o) ((o) >= outputs ? 0u : (uint32_t)(MAQD_STORED(o) - q->zero))
 #define MAQD_INTEGERS(r, l) (MAQD_INTEGER(MAQD_OUTPUT(r, l)) + (MAQD_INTEGER(MAQD_OUTPUT(r, l) + 8) << 16))
 #define MAQD_REACHED_AT(k) ((k) <= levels ? x - t[(k) - 1] : 0u)
-#define MAQD_CODE_PAIR(r, l)                                                                                          \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                                        \
-        const uint32_t more = q->bits == 0 ? 0u : q->bits < 8 ? MAQD_FIELDS(r, l) : MAQD_INTEGERS(r, l);              \
-        const uint32_t sums = s->half[2 * (r) + (l)] * (uint32_t)g->spacing << q->shift;                              \
-        const uint32_t x = sums + start + (more << q->value_shift);                                                   \
-        const uint32_t *const t = thresholds + (2 * (r) + (l)) * levels;                                              \
-        const uint32_t e2 = MAQD_REACHED_AT(2), e4 = MAQD_REACHED_AT(4), e6 = MAQD_REACHED_AT(6);                     \
-        const uint32_t e1 = MAQD_REACHED_AT(1), e3 = MAQD_REACHED_AT(3), e5 = MAQD_REACHED_AT(5);                     \
-        const uint32_t even = e2 ^ e4 ^ e6, all = even ^ e1 ^ e3 ^ e5 ^ MAQD_REACHED_AT(7);                           \
-        uint32_t code = all >> 15 & 0x10001u;                                                                         \
-        if (levels > 1) code |= even >> 14 & 0x20002u;                                                                \
-        if (levels > 3) code |= e4 >> 13 & 0x40004u;                                                                  \
-        code <<= MAQD_IN_WORD(r, l, bits);                                                                            \
-        if (MAQD_UPPER(r, l, bits) && (r) < 4) c2 |= code;                                                            \
-        if (MAQD_UPPER(r, l, bits) && (r) >= 4) c3 |= code;                                                           \
-        if (!MAQD_UPPER(r, l, bits) && (r) < 4) c0 |= code;                                                           \
-        if (!MAQD_UPPER(r, l, bits) && (r) >= 4) c1 |= code;                                                          \
+#define MAQD_CODE_PAIR(r, l)                                                                             \
+    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                           \
+        const uint32_t more = q->bits == 0 ? 0u : q->bits < 8 ? MAQD_FIELDS(r, l) : MAQD_INTEGERS(r, l); \
+        const uint32_t sums = s->half[2 * (r) + (l)] * (uint32_t)g->spacing << q->shift;                 \
+        const uint32_t x = sums + start + (more << q->value_shift);                                      \
+        const uint32_t *const t = thresholds + (2 * (r) + (l)) * levels;                                 \
+        const uint32_t e2 = MAQD_REACHED_AT(2), e4 = MAQD_REACHED_AT(4), e6 = MAQD_REACHED_AT(6);        \
+        const uint32_t e1 = MAQD_REACHED_AT(1), e3 = MAQD_REACHED_AT(3), e5 = MAQD_REACHED_AT(5);        \
+        const uint32_t even = e2 ^ e4 ^ e6, all = even ^ e1 ^ e3 ^ e5 ^ MAQD_REACHED_AT(7);              \
+        uint32_t code = all >> 15 & 0x10001u;                                                            \
+        if (levels > 1) code |= even >> 14 & 0x20002u;                                                   \
+        if (levels > 3) code |= e4 >> 13 & 0x40004u;                                                     \
+        code <<= MAQD_IN_WORD(r, l, bits);                                                               \
+        if (MAQD_UPPER(r, l, bits) && (r) < 4) c2 |= code;                                               \
+        if (MAQD_UPPER(r, l, bits) && (r) >= 4) c3 |= code;                                              \
+        if (!MAQD_UPPER(r, l, bits) && (r) < 4) c0 |= code;                                              \
+        if (!MAQD_UPPER(r, l, bits) && (r) >= 4) c1 |= code;                                             \
     }
 #define MAQD_CODE_PAIRS(r) MAQD_CODE_PAIR(r, 0) MAQD_CODE_PAIR(r, 1)
     MAQD_EACH(MAQD_CODE_PAIRS)
@@ -252,12 +262,12 @@ MAQD_INLINE void maqd_affine_pixel(const maqd_affine *f, const int32_t *x, int32
     maqd_word *words = (maqd_word *)y;
     uint32_t word = 0, at = 0;
     for (int32_t c = 0; c < channels; c++) {
-        const int32_t a = f->multiplier_bits == 16 ? (int32_t)((const int16_t *)multipliers)[c]
-                                                   : ((const int32_t *)multipliers)[c];
+        const int32_t a =
+            f->multiplier_bits == 16 ? (int32_t)((const int16_t *)multipliers)[c] : ((const int32_t *)multipliers)[c];
         uint32_t index; /* negative numbers end at 0, and so are never shifted */
         if (f->wide) {
-            const int64_t b = f->offset_bits == 32 ? (int64_t)((const int32_t *)offsets)[c]
-                                                   : ((const int64_t *)offsets)[c];
+            const int64_t b =
+                f->offset_bits == 32 ? (int64_t)((const int32_t *)offsets)[c] : ((const int64_t *)offsets)[c];
             const int64_t v = (int64_t)a * x[c] + b;
             const int64_t shifted_v = v > 0 ? v >> f->shift : 0;
             index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);

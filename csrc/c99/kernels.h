@@ -46,18 +46,18 @@ typedef struct {
 
 /* Windows over the rows and columns of a tensor. */
 typedef struct {
-    int32_t kernel_rows, kernel_columns;     /* at least 1 */
-    int32_t stride_rows, stride_columns;     /* at least 1 */
-    int32_t padding_rows, padding_columns;   /* at least 0; on both sides */
+    int32_t kernel_rows, kernel_columns; /* at least 1 */
+    int32_t stride_rows, stride_columns; /* at least 1 */
+    int32_t padding_rows, padding_columns; /* at least 0; on both sides */
     int32_t dilation_rows, dilation_columns; /* at least 1 */
 } maqd_window;
 
 /* A convolution. */
 typedef struct {
-    maqd_tensor x;          /* input */
-    int32_t rows, columns;  /* of the output */
-    int32_t outputs;        /* channels of the output */
-    int32_t groups;         /* divides x.channels and outputs */
+    maqd_tensor x; /* input */
+    int32_t rows, columns; /* of the output */
+    int32_t outputs; /* channels of the output */
+    int32_t groups; /* divides x.channels and outputs */
     maqd_window window;
 } maqd_conv;
 

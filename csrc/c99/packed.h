@@ -4,16 +4,17 @@
  * a pixel begins with a word of its own. `bits` 8, 16 and 32 stand for plain uint8_t, int16_t and int32_t, whose value
  * is the stored integer minus `zero` (0 but for uint8_t). Words are numbers, so the order of bytes does not matter.
  *
- * Events. A convolution visits only inputs that are not 0. Those under one column of the kernel are listed once for each
- * output row and serve all pixels whose windows share the column. Every event adds its row of weights, which is stored
- * as fields of 1, 2, 4 or 8 bits with the index s of the state, w = low + spacing * s. Fields that lie `lane` bits
- * apart are multiplied and added at once: they are the lanes of a 32-bit number. Sums of weights are then
+ * Events. A convolution visits only inputs that are not 0. Those under one column of the kernel are listed once for
+ * each output row and serve all pixels whose windows share the column. Every event adds its row of weights, which is
+ * stored as fields of 1, 2, 4 or 8 bits with the index s of the state, w = low + spacing * s. Fields that lie `lane`
+ * bits apart are multiplied and added at once: they are the lanes of a 32-bit number. A sum of weights is then
  * spacing * (sum of s a) + low * (sum of a).
  *
- * Ranges. Lanes never overflow: kernels know how far the sum of the values can take them (`capacity`) and empty the lanes
- * in time. The caller guarantees what kernels.h asks for, too.
+ * Ranges. Lanes never overflow: kernels know how far the sum of the values can take them (`capacity`) and empty the
+ * lanes in time. The caller guarantees what kernels.h asks for, too.
  *
- * Constants. Arguments that describe a layer are meant to be constants of the caller, into which all of this is inlined.
+ * Constants. Arguments that describe a layer are meant to be constants of the caller, into which all of this is
+ * inlined.
  */
 #ifndef MAQD_PACKED_H
 #define MAQD_PACKED_H
@@ -23,7 +24,8 @@
 
 #if ((defined(__riscv) && !defined(__riscv_mul)) || (defined(__AVR__) && !defined(__AVR_HAVE_MUL__))) && \
     !defined(MAQD_SOFTWARE_MULTIPLY)
-#error "this processor cannot multiply: take one that can, or define MAQD_SOFTWARE_MULTIPLY to call the compiler's routine"
+#error \
+    "this processor cannot multiply: take one that can, or define MAQD_SOFTWARE_MULTIPLY to call the compiler's routine"
 #endif
 
 #if defined(__GNUC__)
@@ -83,8 +85,8 @@ typedef struct {
     int32_t lane; /* 8: values are never negative; or 16 */
     int32_t ones; /* 1 if all values are 0 or 1: lists are without values */
     int32_t unit; /* bytes of a row as events count them; a multiple of a pass's, or 1 */
-    /* NULL, or for three states: rows are bytes of five weights in base 3, the first one lowest, and this holds the five
-     * fields of each of the 243 bytes. */
+    /* NULL, or for three states: rows are bytes of five weights in base 3, the first one lowest, and this holds the
+     * five fields of each of the 243 bytes. */
     const uint16_t *trits;
 } maqd_rows;
 
@@ -106,8 +108,8 @@ MAQD_INLINE uint16_t *maqd_event(uint16_t *e, const maqd_rows *w, int32_t row, i
 }
 
 /* Events of a pixel; `row` belongs to its first channel. */
-MAQD_INLINE uint16_t *maqd_gather_pixel(const maqd_events *g, const maqd_rows *w, const void *x, int32_t pixel, int32_t row,
-                                   uint16_t *e, int32_t *sum, int32_t *size) {
+MAQD_INLINE uint16_t *maqd_gather_pixel(const maqd_events *g, const maqd_rows *w, const void *x, int32_t pixel,
+                                        int32_t row, uint16_t *e, int32_t *sum, int32_t *size) {
     const int32_t bits = g->x.bits;
     if (bits < 8) {
         const maqd_word *p = (const maqd_word *)x + (ptrdiff_t)pixel * maqd_pixel_words(&g->x);
@@ -152,12 +154,12 @@ MAQD_INLINE uint16_t *maqd_gather_pixel(const maqd_events *g, const maqd_rows *w
 /* The list of a column of the kernel. */
 typedef struct {
     uint16_t *first, *last; /* events */
-    int32_t sum, size;      /* of the values, and of their magnitudes */
+    int32_t sum, size; /* of the values, and of their magnitudes */
 } maqd_list;
 
 /* Lists the events of input column `column` under a kernel whose first row is `top`. */
 MAQD_INLINE void maqd_gather(const maqd_events *g, const maqd_rows *w, const void *x, int32_t top, int32_t column,
-                        maqd_list *list) {
+                             maqd_list *list) {
     uint16_t *e = list->first;
     int32_t sum = 0, size = 0;
     if (column >= 0 && column < g->x.columns)
@@ -175,12 +177,18 @@ MAQD_INLINE void maqd_gather(const maqd_events *g, const maqd_rows *w, const voi
 MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const void *row, int32_t bytes, int32_t i) {
     uint32_t v = 0;
     if (w->trits != NULL) {
-#define MAQD_TRITS(b)                                                                    \
-    if ((b) < bytes && 10 * (b) > 32 * i - 10 && 10 * (b) < 32 * i + 32) {               \
-        const uint32_t five = w->trits[((const uint8_t *)row)[b]];                       \
+#define MAQD_TRITS(b)                                                                       \
+    if ((b) < bytes && 10 * (b) > 32 * i - 10 && 10 * (b) < 32 * i + 32) {                  \
+        const uint32_t five = w->trits[((const uint8_t *)row)[b]];                          \
         v |= 10 * (b) < 32 * i ? five >> (32 * i - 10 * (b)) : five << (10 * (b) - 32 * i); \
     }
-        MAQD_TRITS(0) MAQD_TRITS(1) MAQD_TRITS(2) MAQD_TRITS(3) MAQD_TRITS(4) MAQD_TRITS(5) MAQD_TRITS(6)
+        MAQD_TRITS(0)
+        MAQD_TRITS(1)
+        MAQD_TRITS(2)
+        MAQD_TRITS(3)
+        MAQD_TRITS(4)
+        MAQD_TRITS(5)
+        MAQD_TRITS(6)
 #undef MAQD_TRITS
         return v;
     }
@@ -196,7 +204,7 @@ MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const void *row, int32_t b
 /* What a pass leaves behind. */
 typedef struct {
     uint32_t half[16]; /* lane 8: sums of s a in 16 bits; of each register lanes 0 and 2, then lanes 1 and 3 */
-    int32_t sum;       /* low * (sum of a) */
+    int32_t sum; /* low * (sum of a) */
 } maqd_sums;
 
 /* Inputs of a window from which on masks are saved. */
@@ -233,32 +241,39 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
     MAQD_EACH(MAQD_ZERO)
 #undef MAQD_ZERO
 
-#define MAQD_FIELD(r)                                                                                                   \
-    ((((r) / MAQD_PER_WORD == 0 ? u0 : (r) / MAQD_PER_WORD == 1 ? u1 : (r) / MAQD_PER_WORD == 2 ? u2 : u3) >> \
-      (uint32_t)(w->bits * ((r) % MAQD_PER_WORD))) & mask)
-/* The first register of a word takes it without a mask where enough events are to come (`open`): what the others sum up,
- * shifted to its place in the word, is taken off when the lanes are emptied, modulo 2^32. */
+#define MAQD_FIELD(r)                                \
+    ((((r) / MAQD_PER_WORD == 0   ? u0               \
+       : (r) / MAQD_PER_WORD == 1 ? u1               \
+       : (r) / MAQD_PER_WORD == 2 ? u2               \
+                                  : u3) >>           \
+      (uint32_t)(w->bits * ((r) % MAQD_PER_WORD))) & \
+     mask)
+/* The first register of a word takes it without a mask where enough events are to come (`open`): what the others sum
+ * up, shifted to its place in the word, is taken off when the lanes are emptied, modulo 2^32. */
 #define MAQD_FIRST(r) ((r) % MAQD_PER_WORD == 0)
-#define MAQD_BITS_OF(r) \
-    (open && MAQD_FIRST(r) ? ((r) / MAQD_PER_WORD == 0 ? u0 : (r) / MAQD_PER_WORD == 1 ? u1 : (r) / MAQD_PER_WORD == 2 ? u2 : u3) \
+#define MAQD_BITS_OF(r)                                        \
+    (open && MAQD_FIRST(r) ? ((r) / MAQD_PER_WORD == 0   ? u0  \
+                              : (r) / MAQD_PER_WORD == 1 ? u1  \
+                              : (r) / MAQD_PER_WORD == 2 ? u2  \
+                                                         : u3) \
                            : MAQD_FIELD(r))
 #define MAQD_TERM(r) \
     if ((r) < MAQD_REGISTERS) f##r += w->ones ? MAQD_BITS_OF(r) : MAQD_BITS_OF(r) * a;
-#define MAQD_CLOSE(r, s)                                                                       \
+#define MAQD_CLOSE(r, s)                                                                             \
     if (open && (s) < MAQD_REGISTERS && MAQD_FIRST(r) && (r) / MAQD_PER_WORD == (s) / MAQD_PER_WORD) \
         f##r -= (f##s - start) << (uint32_t)(w->bits * ((s) - (r)));
-#define MAQD_LANE(r, l)                \
-    if (MAQD_OUTPUT(r, l) < outputs)   \
+#define MAQD_LANE(r, l)              \
+    if (MAQD_OUTPUT(r, l) < outputs) \
         y[MAQD_OUTPUT(r, l)] += g->spacing * ((int32_t)((f##r >> (16 * (l))) & 0xffffu) - 0x8000);
-#define MAQD_EMPTY(r)                                           \
-    if ((r) < MAQD_REGISTERS) {                                 \
-        if (w->lane == 8) {                                     \
-            s->half[2 * (r)] += f##r & 0x00ff00ffu;             \
-            s->half[2 * (r) + 1] += (f##r >> 8) & 0x00ff00ffu;  \
-        } else {                                                \
-            MAQD_LANE(r, 0) MAQD_LANE(r, 1)                     \
-        }                                                       \
-        f##r = start;                                           \
+#define MAQD_EMPTY(r)                                          \
+    if ((r) < MAQD_REGISTERS) {                                \
+        if (w->lane == 8) {                                    \
+            s->half[2 * (r)] += f##r & 0x00ff00ffu;            \
+            s->half[2 * (r) + 1] += (f##r >> 8) & 0x00ff00ffu; \
+        } else {                                               \
+            MAQD_LANE(r, 0) MAQD_LANE(r, 1)                    \
+        }                                                      \
+        f##r = start;                                          \
     }
 
     MAQD_REGISTER(mask);
@@ -269,8 +284,18 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
             const uint16_t *to = list->last;
             const int32_t end = j == columns;
             if (end || list->size > room) {
-                MAQD_CLOSE(0, 1) MAQD_CLOSE(0, 2) MAQD_CLOSE(0, 3) MAQD_CLOSE(0, 4) MAQD_CLOSE(0, 5) MAQD_CLOSE(0, 6)
-                MAQD_CLOSE(0, 7) MAQD_CLOSE(2, 3) MAQD_CLOSE(4, 5) MAQD_CLOSE(4, 6) MAQD_CLOSE(4, 7) MAQD_CLOSE(6, 7)
+                MAQD_CLOSE(0, 1)
+                MAQD_CLOSE(0, 2)
+                MAQD_CLOSE(0, 3)
+                MAQD_CLOSE(0, 4)
+                MAQD_CLOSE(0, 5)
+                MAQD_CLOSE(0, 6)
+                MAQD_CLOSE(0, 7)
+                MAQD_CLOSE(2, 3)
+                MAQD_CLOSE(4, 5)
+                MAQD_CLOSE(4, 6)
+                MAQD_CLOSE(4, 7)
+                MAQD_CLOSE(6, 7)
                 MAQD_EACH(MAQD_EMPTY)
                 if (end) break;
                 room = g->capacity;
@@ -282,9 +307,8 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
             while (e != to) {
                 const uint32_t event = w->ones ? (uint32_t)*e << 16 : *(const maqd_word *)(const void *)e;
                 const uint32_t a = w->ones ? 1u : w->lane == 8 ? event & 0xffffu : (uint32_t)(int16_t)(event & 0xffffu);
-                const uint8_t *q =
-                    column + (w->unit == 1 ? (size_t)(event >> 16) * (size_t)bytes
-                                           : (size_t)(event >> 16) / (size_t)(w->unit / bytes));
+                const uint8_t *q = column + (w->unit == 1 ? (size_t)(event >> 16) * (size_t)bytes
+                                                          : (size_t)(event >> 16) / (size_t)(w->unit / bytes));
                 const uint32_t u0 = maqd_weights(w, q, bytes, 0), u1 = maqd_weights(w, q, bytes, 1),
                                u2 = maqd_weights(w, q, bytes, 2), u3 = maqd_weights(w, q, bytes, 3);
                 MAQD_EACH(MAQD_TERM)

@@ -1,14 +1,15 @@
 /* First layers: convolutions of pixels, all of which are visited, two outputs in a multiplication.
  *
- * Pairs. A word holds two weights, w0 + (w1 << 16), and a sum of pixel * word is two sums of 16 bits. Pixels are taken as
- * they are stored, 0 .. 255, and sums begin with 255 times the magnitudes of their negative weights: so no partial sum is
- * negative, and none is above 255 * (sum of |w|), which has to stay below 2^16. What was added is in the thresholds.
+ * Pairs. A word holds two weights, w0 + (w1 << 16), and a sum of pixel * word is two sums of 16 bits. Pixels are taken
+ * as they are stored, 0 .. 255, and sums begin with 255 times the magnitudes of their negative weights: so no partial
+ * sum is negative, and none is above 255 * (sum of |w|), which has to stay below 2^16. What was added is in the
+ * thresholds.
  *
  * Codes. Where both sums stay below 2^15 they are compared at once: bit 15 of (sum | 2^15) - t is sum >= t.
  *
  * Fields. Dense layers of few states have eight weights in a word, each the index of its state in 4 bits. The fields of
- * one half of the word are apart by 16 bits, and so are their sums. The lowest sums are taken without a mask: the others
- * are what has to be taken off afterwards, for all of it is arithmetic modulo 2^32. */
+ * one half of the word are apart by 16 bits, and so are their sums. The lowest sums are taken without a mask: the
+ * others are what has to be taken off afterwards, for all of it is arithmetic modulo 2^32. */
 #ifndef MAQD_PIXELS_H
 #define MAQD_PIXELS_H
 
@@ -35,24 +36,31 @@ MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *image, int3
  *   weights  uint32_t [inputs]; field r is output r
  *   chunk    inputs whose sums stay below 2^16
  *   y        int32_t [8] */
-MAQD_INLINE void maqd_fields_pass(const uint8_t *x, int32_t inputs, int32_t chunk, const uint32_t *weights, int32_t *y) {
+MAQD_INLINE void maqd_fields_pass(const uint8_t *x, int32_t inputs, int32_t chunk, const uint32_t *weights,
+                                  int32_t *y) {
     uint32_t mask = 0x000f000fu;
     for (int32_t o = 0; o < 8; o++) y[o] = 0;
     MAQD_REGISTER(mask);
     for (int32_t done = 0; done < inputs; done += chunk) {
         const uint8_t *const end = x + (inputs - done < chunk ? inputs - done : chunk);
         uint32_t f0 = 0, f1 = 0, f2 = 0, f3 = 0;
-#define MAQD_INPUT(i)                                    \
-    {                                                    \
-        const uint32_t u = weights[i], a = x[i];         \
-        f0 += u * a;                                     \
-        f1 += ((u >> 4) & mask) * a;                     \
-        f2 += ((u >> 8) & mask) * a;                     \
-        f3 += ((u >> 12) & mask) * a;                    \
+#define MAQD_INPUT(i)                            \
+    {                                            \
+        const uint32_t u = weights[i], a = x[i]; \
+        f0 += u * a;                             \
+        f1 += ((u >> 4) & mask) * a;             \
+        f2 += ((u >> 8) & mask) * a;             \
+        f3 += ((u >> 12) & mask) * a;            \
     }
         for (; end - x >= 8; x += 8, weights += 8) {
-            MAQD_INPUT(0) MAQD_INPUT(1) MAQD_INPUT(2) MAQD_INPUT(3)
-            MAQD_INPUT(4) MAQD_INPUT(5) MAQD_INPUT(6) MAQD_INPUT(7)
+            MAQD_INPUT(0)
+            MAQD_INPUT(1)
+            MAQD_INPUT(2)
+            MAQD_INPUT(3)
+            MAQD_INPUT(4)
+            MAQD_INPUT(5)
+            MAQD_INPUT(6)
+            MAQD_INPUT(7)
         }
         for (; x != end; x++, weights++) MAQD_INPUT(0)
 #undef MAQD_INPUT

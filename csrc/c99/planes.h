@@ -1,8 +1,8 @@
 /* Depthwise convolutions on bit planes: 32 channels at once, a bit of each in a word.
  *
  * Planes. A pixel's fields (packed.h) of 32 channels are `bits` words. Word k gives its fields' bit p to bit k of each
- * field of plane p: two operations a word and plane, and channel c lies in lane bits * (c % (32 / bits)) + c / (32 / bits).
- * Weights and thresholds are tables of words in the same order of lanes.
+ * field of plane p: two operations a word and plane, and channel c lies in lane bits * (c % (32 / bits)) + c / (32 /
+ * bits). Weights and thresholds are tables of words in the same order of lanes.
  *
  * Sums. A weight is a sign and the planes of its magnitude. The term of activation plane p and magnitude plane q is
  * (a_p ^ negative) & magnitude_q, of weight 2^(p + q); the complement stands for -a, and what it adds is in the
@@ -28,8 +28,8 @@ MAQD_INLINE int32_t maqd_wrap(int32_t place, int32_t size) {
     return place;
 }
 
-/* Planes of the rows of fields that windows look at: a row of `width` pixels, of which the first `padding` are before the
- * first column and those after the last one are 0, too.
+/* Planes of the rows of fields that windows look at: a row of `width` pixels, of which the first `padding` are before
+ * the first column and those after the last one are 0, too.
  *
  *   x       the tensor, of fields
  *   row     which row; one that does not exist is 0
@@ -47,15 +47,18 @@ MAQD_INLINE void maqd_planes_row(const maqd_codes *x, const void *from, int32_t 
             uint32_t p0 = 0, p1 = 0, p2 = 0, p3 = 0;
             if (row >= 0 && row < x->rows && column >= 0 && column < x->columns) {
 #define MAQD_PLANE(k, q) (bits == 1 ? v : ((v >> (q)) & lowest) << (k))
-#define MAQD_SPREAD(k)                                       \
-    if ((k) < bits && (k) < count) {                         \
-        const uint32_t v = pixel[k];                         \
-        p0 |= MAQD_PLANE(k, 0);                              \
-        if (planes > 1) p1 |= MAQD_PLANE(k, 1);              \
-        if (planes > 2) p2 |= MAQD_PLANE(k, 2);              \
-        if (planes > 3) p3 |= MAQD_PLANE(k, 3);              \
+#define MAQD_SPREAD(k)                          \
+    if ((k) < bits && (k) < count) {            \
+        const uint32_t v = pixel[k];            \
+        p0 |= MAQD_PLANE(k, 0);                 \
+        if (planes > 1) p1 |= MAQD_PLANE(k, 1); \
+        if (planes > 2) p2 |= MAQD_PLANE(k, 2); \
+        if (planes > 3) p3 |= MAQD_PLANE(k, 3); \
     }
-                MAQD_SPREAD(0) MAQD_SPREAD(1) MAQD_SPREAD(2) MAQD_SPREAD(3)
+                MAQD_SPREAD(0)
+                MAQD_SPREAD(1)
+                MAQD_SPREAD(2)
+                MAQD_SPREAD(3)
 #undef MAQD_PLANE
 #undef MAQD_SPREAD
                 pixel += words;
@@ -72,12 +75,15 @@ MAQD_INLINE void maqd_planes_row(const maqd_codes *x, const void *from, int32_t 
 MAQD_INLINE void maqd_planes_store(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, int32_t bits, int32_t count,
                                    maqd_word *to) {
     const uint32_t lowest = MAQD_LOWEST(bits);
-#define MAQD_GATHER(k)                                                                                      \
-    if ((k) < bits && (k) < count)                                                                          \
-        to[k] = bits == 1 ? c0                                                                              \
-                          : ((c0 >> (k)) & lowest) | (((c1 >> (k)) & lowest) << 1) |                         \
+#define MAQD_GATHER(k)                                                               \
+    if ((k) < bits && (k) < count)                                                   \
+        to[k] = bits == 1 ? c0                                                       \
+                          : ((c0 >> (k)) & lowest) | (((c1 >> (k)) & lowest) << 1) | \
                                 (bits > 2 ? (((c2 >> (k)) & lowest) << 2) | (((c3 >> (k)) & lowest) << 3) : 0u);
-    MAQD_GATHER(0) MAQD_GATHER(1) MAQD_GATHER(2) MAQD_GATHER(3)
+    MAQD_GATHER(0)
+    MAQD_GATHER(1)
+    MAQD_GATHER(2)
+    MAQD_GATHER(3)
 #undef MAQD_GATHER
 }
 
