@@ -31,7 +31,7 @@ ALLOWED = {
     "plan": {"graph", "numerics"},
     "export": {"language", "plan", "graph", "settings", "numerics", "io"},
     "runtime": {"export", "language", "plan", "spiking", "graph", "settings", "numerics", "io"},
-    "bench": {"runtime", "export", "plan", "graph", "numerics", "io"},
+    "bench": {"runtime", "export", "plan", "graph", "settings", "numerics", "io"},
     "nn": {"settings", "numerics"},
     "models": {"nn", "settings", "numerics"},
     "data": {"settings", "numerics", "io"},

@@ -65,6 +65,7 @@ typedef struct {
     int32_t rows, columns, channels; /* each at least 1 */
     int32_t bits;                    /* 1, 2, 4, 8, 16 or 32 */
     int32_t zero;                    /* stored integer of value 0, if bits is 8 */
+    int32_t kept;                    /* rows that are there at once: row r is at r % kept */
 } maqd_codes;
 
 /* A convolution by events, without groups. */
@@ -92,6 +93,11 @@ typedef struct {
 
 /* Words of a pixel. */
 MAQD_INLINE int32_t maqd_pixel_words(const maqd_codes *x) { return (x->channels * x->bits + 31) / 32; }
+
+/* Where a row that is there lies. */
+MAQD_INLINE int32_t maqd_place(const maqd_codes *x, int32_t row) {
+    return x->kept < x->rows ? (int32_t)((uint32_t)row % (uint32_t)x->kept) : row;
+}
 
 /* Columns whose lists must exist at once. */
 MAQD_INLINE int32_t maqd_ring(const maqd_events *g) { return (g->kernel_columns - 1) * g->dilation_columns + 1; }
@@ -160,13 +166,17 @@ typedef struct {
 /* Lists the events of input column `column` under a kernel whose first row is `top`. */
 MAQD_INLINE void maqd_gather(const maqd_events *g, const maqd_rows *w, const void *x, int32_t top, int32_t column,
                              maqd_list *list) {
+    const int32_t some = g->x.kept < g->x.rows;
+    int32_t place = some ? maqd_place(&g->x, top + g->x.kept * g->padding_rows) : top;
     uint16_t *e = list->first;
     int32_t sum = 0, size = 0;
     if (column >= 0 && column < g->x.columns)
         for (int32_t i = 0; i < g->kernel_rows; i++) {
             const int32_t row = top + i * g->dilation_rows;
-            if (row < 0 || row >= g->x.rows) continue;
-            e = maqd_gather_pixel(g, w, x, row * g->x.columns + column, i * g->x.channels, e, &sum, &size);
+            if (row >= 0 && row < g->x.rows)
+                e = maqd_gather_pixel(g, w, x, place * g->x.columns + column, i * g->x.channels, e, &sum, &size);
+            place += g->dilation_rows;
+            if (some && place >= g->x.kept) place -= g->x.kept;
         }
     list->last = e;
     list->sum = sum;
@@ -363,26 +373,79 @@ MAQD_INLINE uint32_t maqd_larger(uint32_t a, uint32_t b, int32_t bits) {
     return (a & first) | (b & ~first);
 }
 
-/* Maxima of fields over windows of high x wide pixels, padding included in neither. */
-MAQD_INLINE void maqd_max_pool_fields(const maqd_codes *x, const void *from, int32_t rows, int32_t columns,
-                                      int32_t kernel_rows, int32_t kernel_columns, int32_t stride_rows,
-                                      int32_t stride_columns, int32_t padding_rows, int32_t padding_columns, void *y) {
+/* How pools move over a tensor. */
+typedef struct {
+    int32_t kernel_rows, kernel_columns;
+    int32_t stride_rows, stride_columns;
+    int32_t padding_rows, padding_columns;
+} maqd_pool;
+
+/* Word `k` of the pixel under position i, j of the window of an output; NULL beyond the tensor. */
+MAQD_INLINE const maqd_word *maqd_under(const maqd_codes *x, const maqd_pool *p, const void *from, int32_t row,
+                                        int32_t column, int32_t i, int32_t j, int32_t k) {
+    const int32_t r = row * p->stride_rows - p->padding_rows + i;
+    const int32_t c = column * p->stride_columns - p->padding_columns + j;
+    if (r < 0 || r >= x->rows || c < 0 || c >= x->columns) return NULL;
+    return (const maqd_word *)from + (ptrdiff_t)(maqd_place(x, r) * x->columns + c) * maqd_pixel_words(x) + k;
+}
+
+/* A row of maxima of fields, padding not included.
+ *
+ *   columns  of the result
+ *   y        fields of as many bits */
+MAQD_INLINE void maqd_max_pool_fields(const maqd_codes *x, const maqd_pool *p, const void *from, int32_t row,
+                                      int32_t columns, void *y) {
     const int32_t words = maqd_pixel_words(x);
     maqd_word *to = (maqd_word *)y;
-    for (int32_t row = 0; row < rows; row++)
-        for (int32_t column = 0; column < columns; column++) {
-            for (int32_t k = 0; k < words; k++) to[k] = 0;
-            for (int32_t i = 0; i < kernel_rows; i++)
-                for (int32_t j = 0; j < kernel_columns; j++) {
-                    const int32_t r = row * stride_rows - padding_rows + i;
-                    const int32_t c = column * stride_columns - padding_columns + j;
-                    const maqd_word *p;
-                    if (r < 0 || r >= x->rows || c < 0 || c >= x->columns) continue;
-                    p = (const maqd_word *)from + (ptrdiff_t)(r * x->columns + c) * words;
-                    for (int32_t k = 0; k < words; k++) to[k] = maqd_larger(to[k], p[k], x->bits);
+    for (int32_t column = 0; column < columns; column++)
+        for (int32_t k = 0; k < words; k++) {
+            uint32_t most = 0;
+            for (int32_t i = 0; i < p->kernel_rows; i++)
+                for (int32_t j = 0; j < p->kernel_columns; j++) {
+                    const maqd_word *const at = maqd_under(x, p, from, row, column, i, j, k);
+                    if (at != NULL) most = maqd_larger(most, *at, x->bits);
                 }
-            to += words;
+            *to++ = most;
         }
+}
+
+/* A row of sums of fields, none of which is above 255: fields 8 bits apart are added at once.
+ *
+ *   columns  of the result
+ *   bits     of its fields, at least those of x; or 8 for bytes */
+MAQD_INLINE void maqd_sum_pool_fields(const maqd_codes *x, const maqd_pool *p, const void *from, int32_t row,
+                                      int32_t columns, int32_t bits, void *y) {
+    const int32_t words = maqd_pixel_words(x), apart = 8 / x->bits, each = 32 / x->bits;
+    const uint32_t mask = (((uint32_t)1 << x->bits) - 1u) * 0x01010101u;
+    maqd_word *to = (maqd_word *)y;
+    uint8_t *bytes = (uint8_t *)y;
+    for (int32_t column = 0; column < columns; column++) {
+        uint32_t word = 0, at = 0;
+        for (int32_t k = 0; k < words; k++) {
+            const int32_t count = x->channels - k * each < each ? x->channels - k * each : each;
+            uint32_t lanes[8] = {0};
+            for (int32_t i = 0; i < p->kernel_rows; i++)
+                for (int32_t j = 0; j < p->kernel_columns; j++) {
+                    const maqd_word *const v = maqd_under(x, p, from, row, column, i, j, k);
+                    if (v != NULL)
+                        for (int32_t n = 0; n < apart; n++) lanes[n] += (*v >> (n * x->bits)) & mask;
+                }
+            for (int32_t c = 0; c < count; c++) {
+                const uint32_t sum = (lanes[c % apart] >> (c / apart * 8)) & 0xffu;
+                if (bits == 8) {
+                    *bytes++ = (uint8_t)sum;
+                    continue;
+                }
+                word |= sum << at;
+                at += (uint32_t)bits;
+                if (at == 32) {
+                    *to++ = word;
+                    word = at = 0;
+                }
+            }
+        }
+        if (bits < 8 && at > 0) *to++ = word;
+    }
 }
 
 /* y = (y << shift) + (fields << x_shift), for `count` fields; shifts are 0 .. 31. */

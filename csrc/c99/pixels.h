@@ -16,16 +16,14 @@
 /* A row of the image with `padding` pixels of value 0 before and some after it, `width` pixels in all.
  *
  *   x    the image, uint8_t
- *   row  which row; one that does not exist is 0 everywhere */
-MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *image, int32_t row, int32_t padding, int32_t width,
-                                 uint8_t *to) {
+ *   row  its row; NULL for one beyond the image, which is 0 everywhere */
+MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *row, int32_t padding, int32_t width, uint8_t *to) {
     const int32_t row_bytes = x->columns * x->channels, first = (padding < width ? padding : width) * x->channels;
     const uint8_t *const end = to + width * x->channels, *inside = to + first;
     for (; to != inside; to++) *to = (uint8_t)x->zero;
-    if (row >= 0 && row < x->rows) {
-        const uint8_t *from = image + (ptrdiff_t)row * row_bytes;
+    if (row != NULL) {
         inside = end - to < row_bytes ? end : to + row_bytes;
-        for (; to != inside; to++) *to = *from++;
+        for (; to != inside; to++) *to = *row++;
     }
     for (; to != end; to++) *to = (uint8_t)x->zero;
 }

@@ -41,7 +41,7 @@ MAQD_INLINE void maqd_planes_row(const maqd_codes *x, const void *from, int32_t 
     const uint32_t lowest = MAQD_LOWEST(bits);
     for (int32_t first = 0; first < words; first += bits, to += group_step) {
         const int32_t count = words - first < bits ? words - first : bits;
-        const maqd_word *pixel = (const maqd_word *)from + (ptrdiff_t)row * x->columns * words + first;
+        const maqd_word *pixel = (const maqd_word *)from + (ptrdiff_t)maqd_place(x, row) * x->columns * words + first;
         maqd_word *p = to;
         for (int32_t column = -padding; column < width - padding; column++, p += planes) {
             uint32_t p0 = 0, p1 = 0, p2 = 0, p3 = 0;

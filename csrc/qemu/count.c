@@ -33,7 +33,7 @@ extern void qemu_plugin_outs(const char *);
 
 VISIBLE int qemu_plugin_version = 1;
 
-enum { BEGIN = 1, NEXT = 2, MOST = 1024 };
+enum { ZERO = 1, ONE = 2, SET = 3, MOST = 1023 };
 
 /* What cycle models need to know, besides the number of instructions. */
 typedef struct {
@@ -53,7 +53,7 @@ typedef struct {
 } stretch;
 
 static tally counts[MOST], done[MOST];
-static int layer = -1, layers;
+static int layer = -1, number, found, layers; /* of this run; bits of a mark; this run's, and the last one's */
 static unsigned long runs;
 static uint64_t following; /* address after the last stretch */
 
@@ -78,16 +78,20 @@ static void marked(unsigned cpu, void *what) {
     const stretch *one = what;
     (void)cpu;
     following = one->end;
-    if (one->mark == BEGIN) {
-        memset(counts, 0, sizeof counts);
-        layer = 0;
-    } else if (layer >= 0 && layer < MOST - 1) {
-        layer++;
+    if (one->mark != SET) {
+        number = (number << 1 | (one->mark == ONE)) & MOST;
+        return;
     }
-    /* The last mark of a run closes its last layer; whatever follows is counted beyond it, and not printed. */
-    layers = layer;
-    for (int i = 0; i < layers; i++) done[i] = counts[i];
-    if (one->mark == BEGIN) runs++;
+    layer = number;
+    if (layer < MOST) {
+        if (layer >= found) found = layer + 1;
+        return;
+    }
+    /* The end of a run. */
+    memcpy(done, counts, sizeof done);
+    memset(counts, 0, sizeof counts);
+    layers = found, found = 0, layer = -1;
+    runs++;
 }
 
 /* ---- instructions ---- */
@@ -106,9 +110,10 @@ static unsigned size_of(const uint8_t *bytes) {
 static uintptr_t mark_of(const uint8_t *bytes) {
     if (riscv) {
         if (size_of(bytes) == 2 || halfword(bytes) != 0x2013) return 0; /* slti x0, x0, .. */
-        return halfword(bytes + 2) == 0x0010 ? BEGIN : halfword(bytes + 2) == 0x0020 ? NEXT : 0;
+        const uint32_t kind = halfword(bytes + 2) >> 4;
+        return halfword(bytes + 2) % 16 == 0 && kind >= ZERO && kind <= SET ? kind : 0;
     }
-    return halfword(bytes) == 0x46d2 ? BEGIN : halfword(bytes) == 0x46c9 ? NEXT : 0;
+    return halfword(bytes) == 0x46d2 ? ZERO : halfword(bytes) == 0x46c9 ? ONE : halfword(bytes) == 0x46db ? SET : 0;
 }
 
 static void memory(tally *t, int load, int words) {

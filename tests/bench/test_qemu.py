@@ -47,7 +47,7 @@ int main(void) {
     MAQD_LAYER(0)
     __asm__ volatile(%s ::: %s"memory");
     MAQD_LAYER(1)
-    MAQD_LAYER(2)
+    MAQD_LAYER(-1)
     return 0;
 }
 """

@@ -51,11 +51,15 @@ def run_selftests(graphs: Sequence[Graph], strategies: Sequence[Strategy], tools
 def _batch(cases: list[tuple[Graph, Strategy]], tools: Toolchain, folder: Path) -> int:
     folder.mkdir()
     prefixes, sources = [], []
-    for graph, strategy in cases:
+    for place, (graph, strategy) in enumerate(cases):
         prefix = f"net{len(prefixes)}"
         try:
             exported = export_c99(
-                graph, strategy=strategy, prefix=prefix, samples=[samples[:3] for samples in hard_samples(graph)]
+                graph,
+                strategy=strategy,
+                prefix=prefix,
+                samples=[samples[:3] for samples in hard_samples(graph)],
+                by_rows=place % 4 > 0,
             )
         except EngineError as error:
             if "thresholds must be able to exceed" not in str(error):  # no engine but the interpreter takes such sums

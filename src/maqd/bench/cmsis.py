@@ -32,7 +32,7 @@ MAIN = """#include "int8.h"
 int main(void) {{
     int8_begin();
 {calls}
-    MAQD_LAYER({count})
+    MAQD_LAYER(-1)
     return 0;
 }}
 """
@@ -106,7 +106,7 @@ def _program(graph: Graph) -> tuple[list[str], str]:
             tables.append(f"static const int8_t w{index}[{node.weight.unpack().size}] = {{1}};")
         names.append(node.name)
         places[node.name] = to
-    return names, MAIN.format(tables="\n".join(tables), calls="\n".join(calls), count=len(names))
+    return names, MAIN.format(tables="\n".join(tables), calls="\n".join(calls))
 
 
 def _call(graph: Graph, node: Node, sources: list[str], index: int, to: str) -> str:

@@ -8,13 +8,22 @@ Shapes: Banbury et al., "MLPerf Tiny Benchmark", arXiv 2106.07597, and its refer
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, Thresholds
+from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, SumPool, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import PIXELS, States
+from maqd.settings.tiny import (
+    AUTOENCODER_WIDTHS,
+    DS_CNN,
+    MOBILENET,
+    RESNET8_IMAGE,
+    RESNET8_WIDTHS,
+    SeparableShape,
+)
 
 DENSITIES = {2: 0.18, 4: 0.30, 8: 0.40, 16: 0.45}
 """Share of codes that are not 0, by activation states; between the states thresholds divide it evenly."""
@@ -71,11 +80,12 @@ class _Builder:
         padding: tuple[int, int] = (1, 1),
         depthwise: bool = False,
         first: bool = False,
+        fine: bool = False,
         exponent: int = 0,
     ) -> str:
         """A convolution; its name."""
         channels = self.values[source].shape[1]
-        states = self.states.ends if first else self.states.depthwise if depthwise else self.states.weights
+        states = self.states.ends if first or fine else self.states.depthwise if depthwise else self.states.weights
         return self.add(
             Conv(
                 name=name,
@@ -123,11 +133,18 @@ class _Builder:
         return Graph(nodes=(*self.nodes, Output(name="logits", inputs=(source,))))
 
 
-def resnet8(states: TinyStates, *, width: int = 16) -> Graph:
+def _stages(width: int) -> list[tuple[int, int]]:
+    """Channels and stride of the stages of a ResNet-8 whose first one is that wide."""
+    return [
+        (channels * width // RESNET8_WIDTHS[0], 1 if place == 0 else 2) for place, channels in enumerate(RESNET8_WIDTHS)
+    ]
+
+
+def resnet8(states: TinyStates, *, width: int = RESNET8_WIDTHS[0]) -> Graph:
     """Image classification: 32 x 32 x 3 -> 10."""
-    b = _Builder((3, 32, 32), 2, states)
+    b = _Builder(RESNET8_IMAGE, 2, states)
     x = b.activation(b.convolution("stem", "input", width, first=True))
-    for block, (outputs, stride) in enumerate(((width, 1), (2 * width, 2), (4 * width, 2))):
+    for block, (outputs, stride) in enumerate(_stages(width)):
         inner = b.activation(b.convolution(f"block{block}.first", x, outputs, stride=stride))
         shortcut = x
         if stride > 1:
@@ -140,42 +157,54 @@ def resnet8(states: TinyStates, *, width: int = 16) -> Graph:
     return b.graph(b.linear("head", b.add(GlobalSum(name="pool", inputs=(x,), shift=0)), 10, end=True))
 
 
-def ds_cnn(states: TinyStates) -> Graph:
-    """Keyword spotting: 49 x 10 x 1 -> 12. The reference pads the first rows by 4 and 5; 5 and 5 give the same size."""
-    b = _Builder((1, 49, 10), 4, states)
-    x = b.activation(b.convolution("stem", "input", 64, kernel=(10, 4), stride=2, padding=(5, 1), first=True))
-    for block in range(4):
-        x = b.activation(b.convolution(f"block{block}.depthwise", x, 64, depthwise=True))
-        x = b.activation(b.convolution(f"block{block}.pointwise", x, 64, kernel=(1, 1), padding=(0, 0)))
-    return b.graph(b.linear("head", b.add(GlobalSum(name="pool", inputs=(x,), shift=0)), 12, end=True))
+def pooled_resnet8(states: TinyStates, *, width: int = RESNET8_WIDTHS[0]) -> Graph:
+    """The same as `maqd.models` has it: activations in front of the convolutions, shortcuts of fine averages."""
+    b = _Builder(RESNET8_IMAGE, 2, states)
+    x = b.convolution("stem", "input", width, first=True, exponent=2)
+    for block, (outputs, stride) in enumerate(_stages(width)):
+        active = b.activation(x)
+        if stride > 1:
+            pool = SumPool(
+                name=f"block{block}.pool", inputs=(active,), kernel=(2, 2), stride=(2, 2), padding=(0, 0), shift=2
+            )
+            x = b.convolution(
+                f"block{block}.shortcut", b.add(pool), outputs, kernel=(1, 1), padding=(0, 0), fine=True, exponent=2
+            )
+        inner = b.activation(b.convolution(f"block{block}.first", active, outputs, stride=stride))
+        second = b.convolution(f"block{block}.second", inner, outputs)
+        x = b.add(Add(name=f"block{block}.sum", inputs=(second, x), shifts=(0 if stride > 1 else 4, 0)))
+    total = b.add(GlobalSum(name="pool", inputs=(b.activation(x),), shift=0))
+    return b.graph(b.linear("head", total, 10, end=True))
 
 
-def mobilenet(states: TinyStates) -> Graph:
-    """Visual wake words: 96 x 96 x 3 -> 2, MobileNetV1 of width 0.25."""
-    b = _Builder((3, 96, 96), 2, states)
-    x = b.activation(b.convolution("stem", "input", 8, stride=2, first=True))
-    layers = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1))
-    for block, (outputs, stride) in enumerate(layers):
+def separable(shape: SeparableShape, states: TinyStates, *, images: int) -> Graph:
+    """Keyword spotting (49 x 10 x 1 -> 12) or visual wake words (96 x 96 x 3 -> 2), from so many random images."""
+    b = _Builder(shape.image, images, states)
+    x = b.convolution("stem", "input", shape.stem, kernel=shape.kernel, stride=2, padding=shape.padding, first=True)
+    x = b.activation(x)
+    for block, (outputs, stride) in enumerate(shape.blocks):
         inputs = b.values[x].shape[1]
         x = b.activation(b.convolution(f"block{block}.depthwise", x, inputs, stride=stride, depthwise=True))
         x = b.activation(b.convolution(f"block{block}.pointwise", x, outputs, kernel=(1, 1), padding=(0, 0)))
-    return b.graph(b.linear("head", b.add(GlobalSum(name="pool", inputs=(x,), shift=0)), 2, end=True))
+    total = b.add(GlobalSum(name="pool", inputs=(x,), shift=0))
+    return b.graph(b.linear("head", total, shape.classes, end=True))
 
 
 def autoencoder(states: TinyStates) -> Graph:
     """Anomaly detection: 640 -> 640."""
-    b = _Builder((640,), 64, states)
+    first, *hidden, last = AUTOENCODER_WIDTHS
+    b = _Builder((first,), 64, states)
     x = "input"
-    for layer, outputs in enumerate((128, 128, 128, 128, 8, 128, 128, 128, 128)):
+    for layer, outputs in enumerate(hidden):
         x = b.activation(b.linear(f"dense{layer}", x, outputs, end=layer == 0))
-    return b.graph(b.linear("head", x, 640, end=True))
+    return b.graph(b.linear("head", x, last, end=True))
 
 
 def tiny_network(name: str, *, activations: int, depthwise: int = 3) -> Graph:
     """One of the benchmark's networks.
 
     Args:
-        name: ic, ic26, kws, vww or ad.
+        name: ic, ic26, icp, icp24, icp26, icp32 (with averages in shortcuts), kws, vww or ad.
         activations: States of activation codes: one of `DENSITIES`.
         depthwise: States of the weights of depthwise layers.
 
@@ -187,8 +216,10 @@ def tiny_network(name: str, *, activations: int, depthwise: int = 3) -> Graph:
     makers = {
         "ic": lambda: resnet8(states),
         "ic26": lambda: resnet8(states, width=26),
-        "kws": lambda: ds_cnn(states),
-        "vww": lambda: mobilenet(states),
+        "icp": lambda: pooled_resnet8(states),
+        **{f"icp{width}": partial(pooled_resnet8, states, width=width) for width in (24, 26, 32)},
+        "kws": lambda: separable(DS_CNN, states, images=4),
+        "vww": lambda: separable(MOBILENET, states, images=2),
         "ad": lambda: autoencoder(small),
     }
     return makers[name]()

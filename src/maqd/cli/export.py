@@ -54,7 +54,7 @@ BELONGS = {
     "importer": Format.NIR,
     "flavour": Format.QONNX,
     "type": Format.GGUF,
-    **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "example", "against"), Format.C99),
+    **dict.fromkeys(("strategy", "target", "prefix", "flash", "ram", "example", "against", "whole_input"), Format.C99),
 }
 """Options of one format only."""
 
@@ -112,6 +112,12 @@ def command(arguments: list[str]) -> int:
         help="of C99: also a minimal program, for a bare processor (runs in QEMU) or as an Arduino sketch",
     )
     parser.add_argument(
+        "--whole-input",
+        action="store_const",
+        const=True,
+        help="of C99: compute layer by layer on an input that is there as a whole, not row by row",
+    )
+    parser.add_argument(
         "--against",
         metavar="RUN",
         type=some_path,
@@ -126,7 +132,7 @@ def command(arguments: list[str]) -> int:
     kind = Format(options.to)
     for name, owner in BELONGS.items():
         if getattr(options, name) is not None and kind is not owner:
-            raise UsageError(f"--{name} belongs to --to {owner.value}, not to --to {kind.value}")
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --to {owner.value}, not to --to {kind.value}")
     if options.prefix is not None and not is_prefix(options.prefix):
         raise UsageError(f"--prefix must be a C identifier that begins with a letter, got {options.prefix!r}")
     check_output(options.output, ARTEFACTS[kind], inputs=[options.graph])
@@ -223,9 +229,16 @@ def _c99(graph: Graph, options: argparse.Namespace, data: list[tuple[str, str]])
         ram=_bytes("ram", options.ram),
         samples=samples,
         example=None if options.example is None else Example(options.example),
+        by_rows=not options.whole_input,
     )
     save_c99(exported, options.output)
-    return {"kind": strategy.value, "bytes_of_tables": exported.table_bytes, "bytes_of_RAM": exported.arena_bytes}
+    whole = exported.program.whole
+    return {
+        "kind": strategy.value,
+        "bytes_of_tables": exported.table_bytes,
+        "bytes_of_RAM": exported.arena_bytes,
+        **({"bytes_of_RAM_with_a_whole_input": whole.size + whole.given} if exported.program.by_rows else {}),
+    }
 
 
 def _bytes(name: str, text: str | None) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from maqd.models.preact_resnet import PreActResNet, ResNetPlan
 from maqd.nn import GlobalSumPool, IntegerInput, LayerFactory, QuantConfig, grid_of
 from maqd.numerics.states import Grid
+from maqd.settings.tiny import AUTOENCODER_WIDTHS, DS_CNN, MOBILENET, SeparableShape
 
 
 class SeparableBlock(nn.Module):
@@ -39,36 +40,31 @@ class SeparableNetwork(nn.Module):
 
     Args:
         layers: Makes the layers; the names are "stem.conv", "stem.act", "blocks.I.*" and "head".
-        channels: C.
-        stem: Width, kernel and padding of the first convolution, of stride 2.
-        blocks: Width and stride of each block.
-        positions: Positions that are left at the end.
-        classes: Outputs.
+        shape: Of the layers.
     """
 
-    def __init__(
-        self,
-        layers: LayerFactory,
-        *,
-        channels: int,
-        stem: tuple[int, tuple[int, int], tuple[int, int]],
-        blocks: tuple[tuple[int, int], ...],
-        positions: int,
-        classes: int,
-    ) -> None:
+    def __init__(self, layers: LayerFactory, shape: SeparableShape) -> None:
         super().__init__()
-        width, kernel, padding = stem
+        width = shape.stem
         self.input = IntegerInput()
-        first = layers.conv("stem.conv", channels, width, kernel, IntegerInput.grid, stride=2, padding=padding)
+        first = layers.conv(
+            "stem.conv",
+            shape.image[0],
+            width,
+            shape.kernel,
+            IntegerInput.grid,
+            stride=2,
+            padding=shape.padding,
+        )
         act = layers.activation("stem.act", width)
         self.stem = nn.ModuleDict({"conv": first, "act": act})
         grid, made = grid_of(act), []
-        for place, (outputs, stride) in enumerate(blocks):
+        for place, (outputs, stride) in enumerate(shape.blocks):
             made.append(SeparableBlock(layers, f"blocks.{place}", width, outputs, grid, stride=stride))
             width, grid = outputs, grid_of(made[-1].act2)
         self.blocks = nn.Sequential(*made)
-        self.pool = GlobalSumPool(positions, grid)
-        self.head = layers.head("head", width, classes, self.pool.grid, positions=positions)
+        self.pool = GlobalSumPool(shape.positions, grid)
+        self.head = layers.head("head", width, shape.classes, self.pool.grid, positions=shape.positions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -84,26 +80,12 @@ def resnet8(quant: QuantConfig, *, width: float = 1.0) -> nn.Module:
 
 def ds_cnn(quant: QuantConfig) -> nn.Module:
     """Keyword spotting: DS-CNN, uint8 N x 1 x 49 x 10 -> N x 12; 22,016 weights."""
-    return SeparableNetwork(
-        LayerFactory(quant=quant),
-        channels=1,
-        stem=(64, (10, 4), (5, 1)),
-        blocks=((64, 1),) * 4,
-        positions=25 * 5,
-        classes=12,
-    )
+    return SeparableNetwork(LayerFactory(quant=quant), DS_CNN)
 
 
 def mobilenet(quant: QuantConfig) -> nn.Module:
     """Visual wake words: MobileNetV1 of width 0.25, uint8 N x 3 x 96 x 96 -> N x 2; 208,112 weights."""
-    return SeparableNetwork(
-        LayerFactory(quant=quant),
-        channels=3,
-        stem=(8, (3, 3), (1, 1)),
-        blocks=((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *((128, 1),) * 5, (256, 2), (256, 1)),
-        positions=3 * 3,
-        classes=2,
-    )
+    return SeparableNetwork(LayerFactory(quant=quant), MOBILENET)
 
 
 def autoencoder(quant: QuantConfig) -> nn.Module:
@@ -113,9 +95,9 @@ def autoencoder(quant: QuantConfig) -> nn.Module:
     """
     layers = LayerFactory(quant=quant)
     steps: list[nn.Module] = [IntegerInput()]
-    inputs, grid = 640, IntegerInput.grid
-    for place, outputs in enumerate((128, 128, 128, 128, 8, 128, 128, 128, 128)):
+    (inputs, *hidden, outside), grid = AUTOENCODER_WIDTHS, IntegerInput.grid
+    for place, outputs in enumerate(hidden):
         activation = layers.activation(f"act.{place}", outputs)
         steps += [layers.linear(f"dense.{place}", inputs, outputs, grid), activation]
         inputs, grid = outputs, grid_of(activation)
-    return nn.Sequential(*steps, layers.head("head", inputs, 640, grid))
+    return nn.Sequential(*steps, layers.head("head", inputs, outside, grid))

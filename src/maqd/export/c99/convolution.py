@@ -1,14 +1,14 @@
 """Text of convolutions: by events, and with the plain kernels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maqd.export.c99.activations import PixelActivation, pixel_activation
-from maqd.export.c99.operations import Codes, EventConv, FieldConv, Pass, PlainConv
+from maqd.export.c99.operations import Codes, EventConv, FieldConv, Pass, PlainConv, Unturned
 from maqd.export.c99.program import Strategy
-from maqd.export.c99.text import TYPES, Traced, Writer, brackets, codes_struct, element, tensor_struct
+from maqd.export.c99.text import TYPES, Body, Traced, Writer, brackets, codes_struct, element, tensor_struct
 from maqd.numerics.fixedpoint import clip_thresholds
 
 FUSED_LEVELS = 3
@@ -53,20 +53,26 @@ class Fused:
     def arguments(self, index: int, done: int, part: Pass) -> str:
         """What a pass needs to know: thresholds, word (and bit) of its first output; where the addend is."""
         first = f"({done} + p * {part.outputs})" if len(part.data) > 1 else str(done)
-        place = f"(row * {self.codes.columns} + column)"
-        pixel = f"(maqd_word *)codes + {place} * {self.codes.pixel_bytes // 4} + {first} * {self.codes.bits} / 32"
+        pixel = f"(maqd_word *)codes + {_pixel(self.codes)} * {self.codes.pixel_bytes // 4}"
+        pixel += f" + {first} * {self.codes.bits} / 32"
         if not self.paired:
             pixel += f", {first} * {self.codes.bits} % 32"
         more = ""
         if self.addend is not None and self.addend.packed:
-            more = f", addend + {place} * {self.addend.pixel_bytes // 4} + {first} * {self.addend.bits} / 32"
+            more = f", addend + {_pixel(self.addend)} * {self.addend.pixel_bytes // 4}"
+            more += f" + {first} * {self.addend.bits} / 32"
         elif self.addend is not None:
-            more = f", addend + {place} * {self.addend.channels} + {first}"
+            more = f", addend + {_pixel(self.addend)} * {self.addend.channels} + {first}"
         table = f"thresholds{index} + {first} * {self.levels}{' / 2' if self.paired else ''}"
         return f",\n                {table}, {pixel}{more}"
 
 
-def events(w: Writer, index: int, conv: EventConv) -> list[str]:
+def _pixel(codes: Codes) -> str:
+    """Which of the pixels of a tensor the one at `row` and `column` is."""
+    return f"({codes.at('row')} * {codes.columns} + column)"
+
+
+def events(w: Writer, index: int, conv: EventConv) -> Body | list[str]:
     step = conv.step
     x, out = w.program.stored(step.links.inputs[0]), step.links.outputs[0]
     outputs = step.weight.shape[0]
@@ -94,23 +100,26 @@ def events(w: Writer, index: int, conv: EventConv) -> list[str]:
             f"    for (int32_t j = 0; j < {x.pixels}; j++) {{",
             f"        {_kernel(w, 'gather', index, conv)}x, 0, j, lists);",
             "        if (lists[0].last == lists[0].first) continue;",
-            *_passes(w, index, conv, tables, "0", "0"),
+            *_passes(w, index, conv, tables, "0"),
             "    }",
-            *_finish(w, index, conv, "    ", "0"),
+            *finish(w, index, conv, "    "),
         ]
-    pixel = f"(row * {out.columns} + column)"
-    return [
-        *lines,
-        "    int32_t slot = 0;",
-        f"    for (int32_t i = 0; i < {conv.lists}; i++)",
-        f"        lists[i].first = (uint16_t *)(void *)(sums + {conv.held}) + i * {conv.list_bytes // 2};",
-        f"    for (int32_t row = 0; row < {out.rows}; row++)",
-        f"        for (int32_t column = 0; column < {out.columns}; column++) {{",
-        f"            {_kernel(w, 'slide', index, conv)}x, row, column, lists, &slot);",
-        *("    " + line for line in _passes(w, index, conv, tables, "slot", pixel)),
-        *([] if conv.direct else _finish(w, index, conv, "            ", pixel)),
-        "        }",
-    ]
+    return Body(
+        start=[
+            *lines,
+            "    int32_t slot = 0;",
+            f"    for (int32_t i = 0; i < {conv.lists}; i++)",
+            f"        lists[i].first = (uint16_t *)(void *)(sums + {conv.held}) + i * {conv.list_bytes // 2};",
+        ],
+        rows=out.rows,
+        row=[
+            f"    for (int32_t column = 0; column < {out.columns}; column++) {{",
+            f"        {_kernel(w, 'slide', index, conv)}x, row, column, lists, &slot);",
+            *_passes(w, index, conv, tables, "slot"),
+            *([] if conv.direct else finish(w, index, conv, "        ")),
+            "    }",
+        ],
+    )
 
 
 def _addend(w: Writer, addend: Codes) -> str:
@@ -141,7 +150,7 @@ def fields(w: Writer, index: int, conv: FieldConv) -> list[str]:
         f"        maqd_fields_pass({x.caller}, {inputs}, {chunk}, {weights} + p * {inputs}, sums + p * 8);",
         f"    for (int32_t o = 0; o < {outputs}; o++)",
         f"        sums[o] = {states.spacing} * sums[o] + {states.low} * total + {added}[o];",
-        *_finish(w, index, conv, "    ", "0"),
+        *finish(w, index, conv, "    "),
     ]
 
 
@@ -156,7 +165,8 @@ def _events_struct(w: Writer, conv: EventConv) -> str:
     x, states, (_, _, high, wide) = w.program.stored(step.links.inputs[0]), step.weight.states, step.weight.shape
     seen, window = codes_struct(x), (high, wide, *step.stride, *step.padding, *step.dilation)
     if conv.whole:  # the pixels in a row, one after the other
-        seen, window = f"{{1, {x.pixels}, {x.channels}, {x.bits}, {x.zero}}}", (1, 1, 1, 1, 0, 0, 1, 1)
+        seen = codes_struct(replace(x, rows=1, columns=x.pixels, kept=1))
+        window = (1, 1, 1, 1, 0, 0, 1, 1)
     return brackets((seen, *window, states.low, states.spacing, rows.capacity, rows.largest))
 
 
@@ -192,7 +202,7 @@ def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
     return f"{name}(&{g}, " if w.sharing else f"{name}("
 
 
-def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str, pixel: str) -> list[str]:
+def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str) -> list[str]:
     """Calls of all passes. They are functions of their own: the fewer variables, the more stay in registers."""
     lines, done, fused = [], 0, _fused_activation(w, conv)
     outputs, raw = conv.step.weight.shape[0], conv.step.raw
@@ -211,7 +221,8 @@ def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str
             weights += f" + j * {column_rows * size // each}"
         y = f"sums + {first}"
         if conv.direct and raw is not None:
-            y = w.write(w.program.stored(raw), f"{pixel} * {outputs} + {first}")
+            stored = w.program.stored(raw)
+            y = w.write(stored, f"{_pixel(stored)} * {outputs} + {first}")
         call = f"{_pass_function(w, index, conv, part)}lists, {slot}, {weights}, {y}"
         if conv.direct:
             call += ", NULL" if bias is None else f", {bias} + {first}"
@@ -307,9 +318,13 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
     return Fused(codes=codes, thresholds=thresholds, addend=addend, paired=False)
 
 
-def _finish(w: Writer, index: int, conv: EventConv | PlainConv | FieldConv, indent: str, pixel: str) -> list[str]:
+def finish(w: Writer, index: int, conv: EventConv | Unturned, indent: str) -> list[str]:
     """What follows the sums of a pixel: bias, addend, storing, activation."""
     step, stored = conv.step, w.program.stored
+
+    def pixel(codes: Codes) -> str:
+        return "0" if codes.pixels == 1 else _pixel(codes)
+
     outputs, lines = step.weight.shape[0], []
     if conv.bias is not None and isinstance(conv, EventConv):
         bias = w.tables.add(f"bias{index}", "int32_t", conv.bias)
@@ -320,20 +335,20 @@ def _finish(w: Writer, index: int, conv: EventConv | PlainConv | FieldConv, inde
         if fused is not None:
             lines.append("#ifdef MAQD_TRACE")
         if addend.packed:
-            place = f"(const maqd_word *){w.at(addend)} + {pixel} * {addend.pixel_bytes // 4}"
+            place = f"(const maqd_word *){w.at(addend)} + {pixel(addend)} * {addend.pixel_bytes // 4}"
             lines.append(
                 f"maqd_add_fields(sums, {step.shift}, {place}, {addend.bits}, {step.addend_shift}, {outputs});"
             )
         else:
             lines += [
-                f"maqd_add_shifted(sums, {step.shift}, {w.read(addend, f'{pixel} * {outputs}')},",
+                f"maqd_add_shifted(sums, {step.shift}, {w.read(addend, f'{pixel(addend)} * {outputs}')},",
                 f"                 {element(addend)}, {step.addend_shift}, {outputs});",
             ]
         if fused is not None:
             lines.append("#endif")
     if step.raw is not None:
         raw = stored(step.raw)
-        lines.append(w.narrow(raw, outputs, w.write(raw, f"{pixel} * {outputs}")))
+        lines.append(w.narrow(raw, outputs, w.write(raw, f"{pixel(raw)} * {outputs}")))
     else:
         lines += ["#ifdef MAQD_TRACE", f"{w.prefix}_trace({len(w.traced)}, sums, {outputs});", "#endif"]
         folded = step.bias if conv.bias is None else None
@@ -343,7 +358,7 @@ def _finish(w: Writer, index: int, conv: EventConv | PlainConv | FieldConv, inde
         how = PixelActivation(
             quantization=step.quantization, thresholds=conv.thresholds, signs=conv.signs, reach=step.reach
         )
-        to = f"(uint8_t *){w.at(codes)} + {pixel} * {codes.pixel_bytes}"
+        to = f"(uint8_t *){w.at(codes)} + {pixel(codes)} * {codes.pixel_bytes}"
         lines += pixel_activation(w, index, how, codes, to)
     return [line if line.startswith("#") else indent + line for line in lines]
 
@@ -362,12 +377,12 @@ def plain(w: Writer, index: int, conv: PlainConv) -> list[str]:
     settings = brackets((tensor_struct(x), out.rows, out.columns, outputs, step.groups, window))
     return [
         f"    static const maqd_conv conv = {settings};",
-        f"    int32_t *const row_sums = (int32_t *)(void *)(arena + {w.program.scratch[index] // 4});",
+        f"    int32_t *const row_sums = (int32_t *)(void *)(arena + {w.program.memory.scratch[index] // 4});",
         f"    for (int32_t row = 0; row < {out.rows}; row++) {{",
         f"        maqd_conv_row{suffix}(&conv, {w.at(x)}, {weights}, {bias}, row, row_sums);",
         f"        for (int32_t column = 0; column < {out.columns}; column++) {{",
         f"            int32_t *const sums = row_sums + column * {outputs};",
-        *_finish(w, index, conv, "            ", f"(row * {out.columns} + column)"),
+        *finish(w, index, conv, "            "),
         "        }",
         "    }",
     ]

@@ -2,9 +2,19 @@
 
 from maqd.errors import ExportError
 from maqd.export.c99 import convolution, pixels, planes, steps
-from maqd.export.c99.operations import TRITS, EventConv, FieldConv, Operation, PixelConv, PlainConv, PlaneConv, step_of
+from maqd.export.c99.operations import (
+    TRITS,
+    EventConv,
+    FieldConv,
+    Operation,
+    PixelConv,
+    PixelSums,
+    PlainConv,
+    PlaneConv,
+    step_of,
+)
 from maqd.export.c99.program import Program
-from maqd.export.c99.text import Writer, comment
+from maqd.export.c99.text import Body, Writer, comment
 from maqd.graph.rules import Rules
 from maqd.plan import (
     AddStep,
@@ -41,12 +51,25 @@ def _function(w: Writer, index: int, operation: Operation) -> str:
     shapes = " -> ".join(
         " and ".join(f"{b.rows} x {b.columns} x {b.channels}" for b in side) for side in (links.inputs, links.outputs)
     )
-    ends = w.program.ends.inputs
     what = ", ".join(links.nodes) or "reorder"
-    body = [*C99.find(operation, what)(w, index, operation), *w.trace(operation)]
-    text = "\n".join([*body, *(f"    (void){end.argument};" for end in ends)])
-    inputs = ", ".join(end.declaration for end in ends)
-    return f"/* {comment(what)}: {shapes} */\nstatic void layer{index}({inputs}, maqd_word *arena) {{\n{text}\n}}"
+    body, early = C99.find(operation, what)(w, index, operation), index < w.program.memory.early
+    trace = w.trace(operation, row=early)
+    if isinstance(body, Body):
+        rows = body.row
+        if not early:
+            rows = [line if line.startswith("#") else "    " + line for line in rows]
+            rows = [f"    for (int32_t row = 0; row < {body.rows}; row++) {{", *rows, "    }"]
+        body = [*body.start, *rows]
+    return "\n".join(
+        [
+            f"/* {comment(what)}: {shapes} */",
+            f"static void layer{index}({', '.join(w.program.parameters(index))}) {{",
+            *body,
+            *trace,
+            *(f"    (void){end.argument};" for end in w.program.handed),
+            "}",
+        ]
+    )
 
 
 C99 = Rules(
@@ -56,12 +79,13 @@ C99 = Rules(
         EventConv: convolution.events,
         FieldConv: convolution.fields,
         PixelConv: pixels.pixels,
+        PixelSums: pixels.sums,
         PlaneConv: planes.planes,
         PlainConv: convolution.plain,
         QuantizeStep: steps.activation,
         FixedPointStep: steps.fixed_point,
         PoolStep: steps.pooling,
-        SumStep: steps.pooling,
+        SumStep: steps.total,
         AddStep: steps.addition,
         MultiplyStep: steps.product,
         ConcatStep: steps.concatenation,

@@ -1,5 +1,6 @@
 """What the functions of a program compute: the steps of a plan, and the kernels that were chosen for convolutions."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ class Codes:
         zero: The stored integer of value 0.
         offset: Where in the arena, in bytes; None for the caller's arrays.
         caller: Name of the caller's array that it is.
+        kept: Rows that are there at once, if not all: row r lies at r modulo this number.
     """
 
     rows: int
@@ -44,6 +46,16 @@ class Codes:
     zero: int
     offset: int | None
     caller: str = ""
+    kept: int | None = None
+
+    @property
+    def held(self) -> int:
+        """Rows that are there at once."""
+        return self.rows if self.kept is None else self.kept
+
+    def at(self, row: str) -> str:
+        """Which of the rows that are there a row is; both as C."""
+        return row if self.held >= self.rows else f"({row}) % {self.held}" if self.held > 1 else "0"
 
     @property
     def packed(self) -> bool:
@@ -63,7 +75,7 @@ class Codes:
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.pixels * self.pixel_bytes
+        return self.held * self.columns * self.pixel_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,23 +269,29 @@ class PlaneConv:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PixelConv:
-    """A convolution of the image, two outputs in a word, to fields.
+class Pixels(ABC):
+    """A convolution of the image, two outputs in a word.
 
     Args:
         step: What it computes.
-        weights: int64, outputs x window rows x (window columns x channels), signs turned as for `thresholds`.
-        thresholds: int64, outputs x levels, on sums of weights and pixels as they are stored.
     """
 
     step: ConvStep
-    weights: NDArray[np.int64]
-    thresholds: NDArray[np.int64]
+
+    @property
+    @abstractmethod
+    def weights(self) -> NDArray[np.int64]:
+        """Outputs x window rows x (window columns x channels)."""
+
+    @property
+    @abstractmethod
+    def scratch(self) -> int:
+        """Bytes of memory of its own."""
 
     @property
     def outputs(self) -> int:
         """Channels of the output."""
-        return len(self.weights)
+        return self.step.weight.shape[0]
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -286,11 +304,6 @@ class PixelConv:
         return 255 * int(np.abs(self.weights).sum((1, 2)).max())
 
     @property
-    def paired(self) -> bool:
-        """Whether two sums can be compared at once: with few thresholds, below 2^15."""
-        return self.highest < 2**15 and self.thresholds.shape[1] <= 3
-
-    @property
     def ring(self) -> int:
         """Rows of the image that are there at once."""
         return (self.step.weight.shape[2] - 1) * self.step.dilation[0] + 1
@@ -299,6 +312,39 @@ class PixelConv:
     def width(self) -> int:
         """Pixels of such a row: those that windows look at."""
         return (self.step.links.outputs[0].columns - 1) * self.step.stride[1] + self.step.weight.shape[3]
+
+    @property
+    def kept(self) -> int:
+        """Bytes of those rows."""
+        return -(-self.ring * self.width * self.step.links.inputs[0].channels // WORD) * WORD
+
+    @property
+    def weight_bytes(self) -> int:
+        """About: of the table of weights."""
+        return self.weights.size * 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelConv(Pixels):
+    """One whose result is fields, compared while sums are pairs.
+
+    Args:
+        turned: int64, its weights, signs turned as for `thresholds`.
+        thresholds: int64, outputs x levels, on sums of weights and pixels as they are stored.
+    """
+
+    turned: NDArray[np.int64]
+    thresholds: NDArray[np.int64]
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """As they are multiplied."""
+        return self.turned
+
+    @property
+    def paired(self) -> bool:
+        """Whether two sums can be compared at once: with few thresholds, below 2^15."""
+        return self.highest < 2**15 and self.thresholds.shape[1] <= 3
 
     def passes(self, bits: int) -> list[tuple[int, list[tuple[int, int]]]]:
         """For fields of that many bits: the word of each pass, and the pairs of outputs of its words of sums.
@@ -315,14 +361,41 @@ class PixelConv:
         return [(word, pairs + [(-1, -1)] * (widest - len(pairs))) for word, pairs in found]
 
     @property
-    def weight_bytes(self) -> int:
-        """About: of the table of weights."""
-        return self.weights.size * 2
+    def scratch(self) -> int:
+        """Bytes: the ring."""
+        return self.kept
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelSums(Unturned, Pixels):
+    """One whose sums are stored, or compared one by one."""
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """As they are multiplied."""
+        return in_rows(self.step)
+
+    @property
+    def added(self) -> NDArray[np.int64]:
+        """What has to be added to sums as they are computed."""
+        bias = np.zeros(self.outputs, np.int64) if self.step.bias is None else self.step.bias.astype(np.int64)
+        return bias - self.starts - self.step.links.inputs[0].zero * self.weights.sum((1, 2))
+
+    @property
+    def passes(self) -> int:
+        """Of eight outputs each."""
+        return -(-self.outputs // 8)
 
     @property
     def scratch(self) -> int:
-        """Bytes: the ring."""
-        return -(-self.ring * self.width * self.step.links.inputs[0].channels // WORD) * WORD
+        """Bytes: the ring, then the sums of a pixel."""
+        return self.kept + self.passes * 8 * 4
+
+
+def in_rows(step: ConvStep) -> NDArray[np.int64]:
+    """Weights as outputs x window rows x (window columns x channels)."""
+    weights = step.weight.unpack().astype(np.int64).transpose(0, 2, 3, 1)
+    return weights.reshape(*weights.shape[:2], -1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -345,7 +418,7 @@ class FieldConv(Unturned):
         return self.passes * 8 * 4
 
 
-Weighted = EventConv | PlainConv | PlaneConv | PixelConv | FieldConv
+Weighted = EventConv | PlainConv | PlaneConv | Pixels | FieldConv
 """Convolutions."""
 
 Operation = Weighted | Step

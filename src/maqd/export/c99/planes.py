@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.export.c99.operations import Codes, PlaneConv
-from maqd.export.c99.text import Writer, codes_struct
+from maqd.export.c99.text import Body, Writer, codes_struct
 from maqd.numerics.fixedpoint import clip_thresholds
 
 LANES = 32
@@ -239,7 +239,7 @@ class _Reader:
         return self.names
 
 
-def planes(w: Writer, index: int, conv: PlaneConv) -> list[str]:
+def planes(w: Writer, index: int, conv: PlaneConv) -> Body:
     """The body of a layer's function."""
     step, form = conv.step, plane_form(conv)
     assert step.codes is not None
@@ -248,7 +248,7 @@ def planes(w: Writer, index: int, conv: PlaneConv) -> list[str]:
     words = plane_words(conv, form, x.bits)
     table = w.tables.add(f"planes{index}", "uint32_t", words)
     groups, length = words.shape
-    width, ring = conv.width, conv.ring
+    width, ring, (stride, across), padding = conv.width, conv.ring, step.stride, step.padding
     group_step = ring * width * form.planes
     pixel = out.pixel_bytes // 4
     row_step = width * form.planes
@@ -256,37 +256,36 @@ def planes(w: Writer, index: int, conv: PlaneConv) -> list[str]:
         f"planes_row{index}",
         f"MAQD_SHARED void planes_row{index}(const void *from, int32_t row, maqd_word *to) {{\n"
         f"    static const maqd_codes x = {codes_struct(x)};\n"
-        f"    maqd_planes_row(&x, from, row, {step.padding[1]}, {width}, {form.planes}, {group_step}, to);\n}}",
+        f"    maqd_planes_row(&x, from, row, {padding[1]}, {width}, {form.planes}, {group_step}, to);\n}}",
     )
-    rows = ",\n                ".join(
+    rows = ",\n              ".join(
         f"ring + maqd_wrap(at + {i * step.dilation[0]}, {ring}) * {row_step} + g * {group_step}"
         for i in range(form.high)
     )
     body = "\n".join(
         [
-            f"    int32_t next = -{step.padding[0]}, slot = 0, at = 0;",
-            f"    for (int32_t row = 0; row < {out.rows}; row++) {{",
-            f"        for (; next < row * {step.stride[0]} - {step.padding[0]} + {ring}; next++) {{",
-            f"            {convert}(x, next, ring + slot * {row_step});",
-            f"            slot = maqd_wrap(slot + 1, {ring});",
-            "        }",
-            f"        for (int32_t g = 0; g < {groups}; g++)",
-            f"            {form.name}({rows},",
-            f"                {step.stride[1] * form.planes}, {out.columns}, w + g * {length},",
-            f"                {pixel} - g * {form.bits}, {pixel},",
-            f"                codes + row * {out.columns * pixel} + g * {form.bits});",
-            f"        at = maqd_wrap(at + {step.stride[0]}, {ring});",
-            "    }",
+            f"    const int32_t at = row * {stride} % {ring};",
+            f"    for (int32_t next = row == 0 ? -{padding[0]} : (row - 1) * {stride} - {padding[0]} + {ring};",
+            f"         next < row * {stride} - {padding[0]} + {ring}; next++)",
+            f"        {convert}(x, next, ring + (next + {padding[0]}) % {ring} * {row_step});",
+            f"    for (int32_t g = 0; g < {groups}; g++)",
+            f"        {form.name}({rows},",
+            f"              {across * form.planes}, {out.columns}, w + g * {length},",
+            f"              {pixel} - g * {form.bits}, {pixel}, codes + g * {form.bits});",
         ]
     )
     layer = w.share(  # layers of the same shape are the same but for their weights
         f"planes_layer{index}",
-        f"MAQD_SHARED void planes_layer{index}(const void *x, maqd_word *ring, const uint32_t *w,\n"
+        f"MAQD_SHARED void planes_layer{index}(const void *x, int32_t row, maqd_word *ring, const uint32_t *w,\n"
         f"        maqd_word *codes) {{\n"
         f"{body}\n}}",
     )
-    scratch = w.program.scratch[index] // 4
-    return [f"    {layer}({w.at(x)}, arena + {scratch}, {table}, arena + {_offset(out)});"]
+    scratch, to = w.program.memory.scratch[index] // 4, f"{out.at('row')} * {out.columns * pixel}"
+    return Body(
+        start=[],
+        rows=out.rows,
+        row=[f"    {layer}({w.at(x)}, row, arena + {scratch}, {table}, arena + {_offset(out)} + {to});"],
+    )
 
 
 def _offset(codes: Codes) -> int:

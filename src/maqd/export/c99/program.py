@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.export.c99.ends import Ends, direct, image_storages, make_ends
+from maqd.export.c99.ends import Ends, Entry, image_storages, make_ends
+from maqd.export.c99.memory import Memory, smallest
 from maqd.export.c99.operations import (
     LANES,
     TRITS,
@@ -23,10 +24,12 @@ from maqd.export.c99.operations import (
     Operation,
     Pass,
     PixelConv,
+    PixelSums,
     PlainConv,
     PlaneConv,
     RowFormat,
     channel_thresholds,
+    in_rows,
     step_of,
     turned_signs,
 )
@@ -34,13 +37,9 @@ from maqd.export.c99.targets import Target
 from maqd.graph import Graph
 from maqd.numerics.states import States
 from maqd.plan import (
-    AddStep,
     Buffer,
-    ConcatStep,
     ConvStep,
     Element,
-    FixedPointStep,
-    MultiplyStep,
     Plan,
     PoolStep,
     Quantization,
@@ -49,8 +48,6 @@ from maqd.plan import (
     SumStep,
     make_plan,
 )
-from maqd.plan.arena import Arena, Lifetime, place
-from maqd.plan.stages import lifetimes
 
 PLANE_TAPS = 49
 """Most positions of a window whose sum is written out."""
@@ -81,9 +78,8 @@ class Program:
         ends: What it takes and gives.
         strategy: What matters most.
         operations: One for each step.
-        codes: How each storage is stored, by its number; views of it differ in shape only.
-        scratch: Where each operation's scratch memory begins in the arena, in bytes.
-        arena: Bytes of memory for tensors and scratch.
+        memory: Where tensors and scratch memory lie, and which operations run while the input comes in.
+        whole: The same if the input is there as a whole.
     """
 
     graph: Graph
@@ -91,23 +87,43 @@ class Program:
     ends: Ends
     strategy: Strategy
     operations: tuple[Operation, ...]
-    codes: tuple[Codes, ...]
-    scratch: tuple[int, ...]
-    arena: int
+    memory: Memory
+    whole: Memory
+
+    @property
+    def arena(self) -> int:
+        """Bytes of memory that a run needs, besides its arguments and the stack."""
+        return max(self.memory.size, 4)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether it takes its input row by row."""
+        return self.memory.early > 0
+
+    @property
+    def handed(self) -> tuple[Entry, ...]:
+        """The inputs that are handed to every layer: all, or none that come row by row."""
+        return () if self.by_rows else self.ends.inputs
+
+    def parameters(self, index: int) -> list[str]:
+        """The parameters of a layer's function."""
+        row = ["int32_t row"] if index < self.memory.early else []
+        return [*(end.declaration for end in self.handed), "maqd_word *arena", *row]
 
     def stored(self, buffer: Buffer) -> Codes:
         """How a buffer, which may be a view of a storage, is stored."""
-        found = self.codes[buffer.storage]
+        found = self.memory.codes[buffer.storage]
         return replace(found, rows=buffer.rows, columns=buffer.columns, channels=buffer.channels)
 
 
-def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENERIC) -> Program:
+def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENERIC, *, by_rows: bool = True) -> Program:
     """Decide everything that the text of a program depends on.
 
     Args:
         graph: A valid graph.
         strategy: What matters most.
         target: Where it is to run.
+        by_rows: Whether the program may take its input row by row, where that needs less memory.
 
     Raises:
         ExportError: The graph has a node that there is no kernel for.
@@ -128,23 +144,15 @@ def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENER
         if chosen == operations:
             break
         operations = chosen
-    arena = _place(plan, ends, operations, stored)
-    offsets = arena.offsets
-    callers = direct(ends)
+    whole = smallest(plan, ends, operations, stored, most_rows=0)
     return Program(
         graph=graph,
         plan=plan,
         ends=ends,
         strategy=strategy,
         operations=operations,
-        codes=tuple(
-            replace(codes, offset=None, caller=callers[place])
-            if place in callers
-            else replace(codes, offset=offsets[place])
-            for place, codes in enumerate(stored)
-        ),
-        scratch=offsets[len(stored) :],
-        arena=arena.size,
+        memory=smallest(plan, ends, operations, stored) if by_rows else whole,
+        whole=whole,
     )
 
 
@@ -212,22 +220,28 @@ def _first(operation: Operation, images: set[int], target: Target) -> Operation:
     if (
         x.element is not Element.U8
         or len(step.links.inputs) > 1
-        or step.raw is not None
-        or step.codes is None
-        or step.codes.highest > 15
-        or q is None
-        or not _plain(q)
         or step.dilation[1] != 1
+        or operation.whole
         or inputs * high * wide > PIXEL_TAPS
     ):
         return operation
+    sums = _pixel_sums(step)
+    if sums is None:
+        return operation
+    if step.raw is not None or step.codes is None or step.codes.highest > 15 or q is None or not _plain(q):
+        return sums
     signs = q.signs.astype(np.int64)
-    weights = step.weight.unpack().astype(np.int64) * signs[:, None, None, None]
-    weights = weights.transpose(0, 2, 3, 1).reshape(outputs, high, wide * inputs)
+    weights = in_rows(step) * signs[:, None, None]
     bias = 0 if step.bias is None else signs * step.bias
     thresholds = q.thresholds.T.astype(np.int64) - np.broadcast_to(bias, outputs)[:, None]
-    found = PixelConv(step=step, weights=weights, thresholds=thresholds + x.zero * weights.sum((1, 2))[:, None])
-    return found if found.highest < 2**16 else operation
+    return PixelConv(step=step, turned=weights, thresholds=thresholds + x.zero * weights.sum((1, 2))[:, None])
+
+
+def _pixel_sums(step: ConvStep) -> PixelSums | None:
+    """Sums of pixels, if they fit 16 bits."""
+    q = step.quantization
+    found = PixelSums(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
+    return found if found.highest < 2**16 else None
 
 
 def _code_bits(buffer: Buffer) -> int:
@@ -244,7 +258,7 @@ def _on_fields(operation: Operation, stored: list[Codes]) -> Operation:
             return operation if fits else _plain_convolution(step)
         case PixelConv(step=step):
             fits = stored[step.links.outputs[0].storage].packed
-            return operation if fits else _by_events(step, trits=False)
+            return operation if fits else _pixel_sums(step) or _by_events(step, trits=False)
     return operation
 
 
@@ -381,7 +395,7 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
             match operation:
                 case PlaneConv() | PixelConv():
                     pass
-                case EventConv(step=step) | PlainConv(step=step) | FieldConv(step=step):
+                case EventConv(step=step) | PlainConv(step=step) | FieldConv(step=step) | PixelSums(step=step):
                     wrong |= set() if isinstance(operation, EventConv) else {links.inputs[0].storage}
                     fits = step.codes is not None and _plain(step.quantization)
                     wrong |= writes - ({step.codes.storage} if step.codes is not None and fits else set())
@@ -392,6 +406,12 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
                 case PoolStep(maximum=True):
                     if not reads | writes <= found:
                         wrong |= reads | writes
+                case PoolStep(links=links):  # sums of up to 255, of fields to fields or bytes
+                    y = links.outputs[0]
+                    if y.element is not Element.U8 or y.zero != 0:
+                        wrong |= reads | writes
+                    elif not reads <= found:
+                        wrong |= writes
                 case _:
                     wrong |= reads | writes
         if not wrong & found:
@@ -402,48 +422,3 @@ def _packable(plan: Plan, operations: tuple[Operation, ...], buffers: dict[int, 
 def _plain(quantization: Quantization | None) -> bool:
     """Whether codes are the indices of their states."""
     return quantization is not None and quantization.spacing == 1 and quantization.base == 0
-
-
-def _place(plan: Plan, ends: Ends, operations: tuple[Operation, ...], stored: list[Codes]) -> Arena:
-    """Places of the storages, then of the operations' scratch memory."""
-    callers = direct(ends)
-    alone = lifetimes(plan.steps, plan.inputs, plan.outputs, [one.size for one in stored])
-    # A layer on planes may write where its input lies: the ring holds the rows that it still needs.
-    under, inputs = list(range(len(stored))), {buffer.storage for buffer in plan.inputs}
-    for at, one in enumerate(operations):
-        if isinstance(one, PlaneConv):
-            x, y = one.step.links.inputs[0].storage, one.step.links.outputs[0].storage
-            if alone[x].last == at and x not in inputs and one.follows(stored[x], stored[y]):
-                under[y] = under[x]
-    times = []
-    for s in range(len(stored)):
-        mine = [one for one, root in enumerate(under) if root == under[s]]
-        size = 0 if s in callers or under[s] != s else max(stored[one].size for one in mine)
-        begin, finish = min(alone[one].first for one in mine), max(alone[one].last for one in mine)
-        times.append(Lifetime(size=size, first=begin, last=finish))
-    times += [Lifetime(size=_scratch(one), first=at, last=at) for at, one in enumerate(operations)]
-    arena = place(times, WORD)
-    offsets = tuple(arena.offsets[root] for root in under) + arena.offsets[len(stored) :]
-    return Arena(offsets=offsets, size=arena.size)
-
-
-def _scratch(operation: Operation) -> int:
-    """Bytes of an operation's scratch memory."""
-    match operation:
-        case EventConv() | PlainConv() | PlaneConv() | PixelConv() | FieldConv():
-            return operation.scratch
-        case QuantizeStep(axis=axis):
-            length = axis.channels * axis.inner
-            return length * 4 + -(-length // WORD) * WORD
-        case FixedPointStep(axis=axis):
-            return axis.channels * axis.inner * 4
-        case PoolStep() | SumStep() | AddStep():
-            out = step_of(operation).links.outputs[0]
-            return out.columns * out.channels * 4
-        case ConcatStep(axes=axes):
-            return max(axis.channels * axis.inner for axis in axes) * 4
-        case MultiplyStep():
-            out = step_of(operation).links.outputs[0]
-            return 2 * out.columns * out.channels * 4
-        case _:
-            return 0

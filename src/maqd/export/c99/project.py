@@ -71,6 +71,7 @@ def export_c99(
     ram: int | None = None,
     samples: Sequence[NDArray[np.generic]] | None = None,
     example: Example | None = None,
+    by_rows: bool = True,
 ) -> Exported:
     """A graph as a C99 program; the same text for the same arguments.
 
@@ -82,13 +83,14 @@ def export_c99(
         flash, ram: Bytes there are, instead of the target's.
         samples: An array for each input, N x its shape, for the self-test; random ones by default.
         example: A minimal program to add, or None.
+        by_rows: Whether the program may take its input row by row, where that needs less memory.
 
     Raises:
         ExportError: The prefix is no identifier, or the network does not fit the memory.
     """
     if not is_prefix(prefix):
         raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}; name another")
-    program = make_program(graph, strategy, target)
+    program = make_program(graph, strategy, target, by_rows=by_rows)
     source = write_source(program, prefix)
     _check_memory(program, source, target, flash, ram)
     vectors = make_vectors(graph, program, source, samples or random_samples(program, VECTORS))
@@ -225,6 +227,31 @@ def _arguments(program: Program, prefix: str) -> str:
     )
 
 
+def _row_functions(program: Program, prefix: str) -> str:
+    """The functions of a program that takes its input row by row."""
+    end = program.ends.inputs[0]
+    outputs = ", ".join(one.declaration for one in program.ends.outputs)
+    return f"""
+    int {prefix}_begin(uint32_t *arena);
+    int {prefix}_push_row(uint32_t *arena, const {end.type} *row);
+    int {prefix}_finish(uint32_t *arena, {outputs});
+
+Rows can be pushed as they come: the input need not be there as a whole.
+"""
+
+
+def _input_memory(program: Program) -> str:
+    """RAM with an input that comes row by row, and with one that is there as a whole."""
+    if not program.by_rows:
+        return ""
+    mine, whole = program.memory, program.whole
+    return (
+        f"| RAM with a row of the input | {mine.size + mine.given:,}: {mine.given:,} for the row |\n"
+        f"| computed at once instead | {max(whole.size, 4) + whole.given:,}: {whole.given:,} for the input; "
+        "`--whole-input` does that |\n"
+    )
+
+
 def _readme(program: Program, source: Source, prefix: str, target: Target) -> str:
     upper, graph = prefix.upper(), program.graph
     rows = []
@@ -242,7 +269,7 @@ Written by maqd {__version__} for {target.value}, strategy {program.strategy.val
 
     {program.ends.function(f"{prefix}_run")};
     {program.ends.function(f"{prefix}_run_arena", "uint32_t *arena")};
-
+{_row_functions(program, prefix) if program.by_rows else ""}
 {_arguments(program, prefix)} Nothing is allocated, no float is used, and of the C library only
 stdint.h and stddef.h are needed. `{prefix}_run_arena` uses memory of the caller, so several threads may run it at once.
 `make test` compiles the program here and compares every tensor with what the interpreter computed.
@@ -251,8 +278,8 @@ stdint.h and stddef.h are needed. `{prefix}_run_arena` uses memory of the caller
 |---|---|
 | flash: tables | {source.table_bytes:,} (`{upper}_TABLE_BYTES`, checked by the compiler) |
 | flash: code | what the compiler makes of it; `maqd bench --target` measures it |
-| RAM | {max(program.arena, 4):,} (`{upper}_ARENA_BYTES`), besides the arguments |
-| stack | at most {STACK:,} a function, checked by `make`; calls are two deep |
+| RAM | {program.arena:,} (`{upper}_ARENA_BYTES`), besides the arguments |
+{_input_memory(program)}| stack | at most {STACK:,} a function, checked by `make`; calls are two deep |
 
 | layer | kernel | output | bits | bytes |
 |---|---|---|---|---|

@@ -9,9 +9,10 @@ from maqd import __version__
 from maqd.errors import ExportError
 from maqd.export.c99.ends import Entry, Exit, shape_in_memory
 from maqd.export.c99.layers import write_layers
-from maqd.export.c99.operations import FieldConv, PixelConv, PlaneConv
+from maqd.export.c99.operations import FieldConv, Pixels, PlaneConv
 from maqd.export.c99.program import Program
 from maqd.export.c99.quantize import quantizer
+from maqd.export.c99.streaming import declare_rows, write_rows
 from maqd.export.c99.text import TYPES, Traced, Writer, comment, element
 from maqd.graph import Graph, container
 
@@ -85,7 +86,7 @@ extern "C" {{
 {_plain_ends(program, upper) if ends.plain else _named_ends(program, name)}
 
 /* Bytes of memory that a run needs, besides its arguments and the stack. */
-#define {upper}_ARENA_BYTES {max(program.arena, 4)}
+#define {upper}_ARENA_BYTES {program.arena}
 
 /* Bytes of constant tables. */
 #define {upper}_TABLE_BYTES {table_bytes}
@@ -100,7 +101,7 @@ extern "C" {{
 /* The same in the caller's memory: {upper}_ARENA_BYTES bytes, aligned to 4. May be called by several threads, each
  * with memory of its own. Nothing needs to be kept or cleared between calls. */
 {ends.function(f"{name}_run_arena", "uint32_t *arena")};
-
+{declare_rows(program, name) if program.by_rows else ""}
 #ifdef MAQD_TRACE
 /* Called with every tensor that is computed, a part at a time, in the order of memory (channels innermost). Yours. */
 void {name}_trace(int32_t tensor, const int32_t *values, int32_t count);
@@ -170,19 +171,30 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
     upper, ends = name.upper(), program.ends
     plain = kernels("c99/kernels.c").replace('#include "kernels.h"\n', "")
     plain = plain.replace('#include "kernels_element.h"\n', kernels("c99/kernels_element.h"))
-    inputs = ", ".join(end.argument for end in ends.inputs)
+    handed = [end.argument for end in program.handed]
     separator = " " if ends.plain else "\n        "
     checks = f" ||{separator}".join(f"{end.argument} == NULL" for end in (*ends.inputs, *ends.outputs))
     calls = "\n".join(
-        f"    MAQD_LAYER({index})\n    layer{index}({inputs}, arena);" for index in range(len(program.operations))
+        f"    MAQD_LAYER({index})\n    layer{index}({', '.join((*handed, 'arena'))});"
+        for index in range(program.memory.early, len(program.operations))
     )
+    taken = "".join(_copied(program, writer, end) for end in ends.inputs)
+    given = "".join(_widened(program, writer, end) for end in ends.outputs)
+    run = f"""{ends.function(f"{name}_run_arena", "uint32_t *memory")} {{
+    maqd_word *const arena = (maqd_word *)memory;
+    if ({checks} ||{separator}memory == NULL) return 1;
+{taken}{calls}
+    MAQD_LAYER(-1)
+{given}    return 0;
+}}"""
     parts = [
         f"/* Written by maqd {__version__}, strategy {program.strategy.value}. See README.md. */",
         f'#include "{name}_model.h"\n\n#include <stddef.h>\n#include <stdint.h>',
-        "/* Yours to define, to count or time layers. */\n#ifndef MAQD_LAYER\n#define MAQD_LAYER(index)\n#endif",
+        "/* Yours to define, to count or time layers: what comes before each, and with -1 the end of a run. */\n"
+        "#ifndef MAQD_LAYER\n#define MAQD_LAYER(index)\n#endif",
         kernels("c99/packed.h"),
         kernels("c99/activations.h"),
-        kernels("c99/pixels.h") if any(isinstance(one, PixelConv | FieldConv) for one in program.operations) else "",
+        kernels("c99/pixels.h") if any(isinstance(one, Pixels | FieldConv) for one in program.operations) else "",
         kernels("c99/planes.h") if any(isinstance(one, PlaneConv) for one in program.operations) else "",
         LINKAGE,
         kernels("c99/kernels.h"),
@@ -195,15 +207,8 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
         f"typedef char {name}_arena_is_whole_words[{upper}_ARENA_BYTES % 4 == 0 ? 1 : -1];",
         *writer.shared.values(),
         *functions,
-        f"""{ends.function(f"{name}_run_arena", "uint32_t *memory")} {{
-    maqd_word *const arena = (maqd_word *)memory;
-    if ({checks} ||{separator}memory == NULL) return 1;
-{"".join(_copied(program, writer, end) for end in ends.inputs)}{calls}
-    MAQD_LAYER({len(program.operations)})
-{"".join(_widened(program, writer, end) for end in ends.outputs)}    return 0;
-}}
-
-{ends.function(f"{name}_run")} {{
+        write_rows(program, writer, name, calls, given) if program.by_rows else run,
+        f"""{ends.function(f"{name}_run")} {{
     static uint32_t arena[{upper}_ARENA_BYTES / 4];
     return {name}_run_arena({ends.arguments}, arena);
 }}

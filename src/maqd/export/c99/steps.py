@@ -4,7 +4,7 @@ import numpy as np
 
 from maqd.export.c99.activations import PixelActivation, pixel_activation
 from maqd.export.c99.operations import Codes, channel_thresholds, turned_signs
-from maqd.export.c99.text import TYPES, Writer, brackets, codes_struct, element, tensor_struct
+from maqd.export.c99.text import TYPES, Body, Writer, brackets, codes_struct, element, tensor_struct
 from maqd.plan import (
     AddStep,
     ConcatStep,
@@ -18,38 +18,47 @@ from maqd.plan import (
 )
 
 
-def activation(w: Writer, index: int, step: QuantizeStep) -> list[str]:
+def activation(w: Writer, index: int, step: QuantizeStep) -> Body | list[str]:
     x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
     axis, q = step.axis, step.quantization
     length = axis.channels * axis.inner
-    lines = [
-        w.sums(index),
-        f"    for (int32_t i = 0; i < {axis.outer}; i++) {{",
-        f"        maqd_widen({w.read(x, f'i * {length}')}, {element(x)}, {length}, sums);",
-    ]
-    if axis.inner == 1 and y.bits <= 8:
-        interval = w.program.graph.types[w.program.graph[step.links.nodes[0]].inputs[0]].interval
-        how = PixelActivation(
-            quantization=q,
-            thresholds=channel_thresholds(q),
-            signs=turned_signs(q),
-            reach=interval.magnitude,
-        )
-        pixel = Codes(rows=1, columns=1, channels=length, bits=y.bits, zero=0, offset=y.offset)
-        to = f"(uint8_t *){w.at(y)} + i * {pixel.pixel_bytes}"
-        lines += ["        " + line for line in pixel_activation(w, index, how, pixel, to)]
-    else:
+    if axis.inner > 1 or y.bits > 8:
         thresholds = w.tables.add(f"thresholds{index}", "int32_t", q.thresholds)
         signs = w.tables.add(f"signs{index}", "int8_t", q.signs)
-        lines += [
+        return [
+            w.sums(index),
+            f"    for (int32_t i = 0; i < {axis.outer}; i++) {{",
+            f"        maqd_widen({w.read(x, f'i * {length}')}, {element(x)}, {length}, sums);",
             f"        uint8_t *const indices = (uint8_t *)(sums + {length});",
             f"        maqd_quantize(sums, 1, {axis.channels}, {axis.inner}, {thresholds}, {signs}, "
             f"{len(q.thresholds)}, 1, 0, indices);",
             f"        for (int32_t k = 0; k < {length}; k++)",
             f"            sums[k] = {q.base - y.zero} + {q.spacing} * indices[k];",
             f"        {w.narrow(y, length, w.write(y, f'i * {length}'))}",
+            "    }",
         ]
-    return [*lines, "    }"]
+    interval = w.program.graph.types[w.program.graph[step.links.nodes[0]].inputs[0]].interval
+    how = PixelActivation(
+        quantization=q,
+        thresholds=channel_thresholds(q),
+        signs=turned_signs(q),
+        reach=interval.magnitude,
+    )
+    pixel = Codes(rows=1, columns=1, channels=length, bits=y.bits, zero=0, offset=y.offset)
+    rows = y.rows if axis.outer % y.rows == 0 else 1
+    columns = axis.outer // rows
+    places = [f"({codes.at('row')} * {columns} + column)" for codes in (x, y)]
+    to = f"(uint8_t *){w.at(y)} + {places[1]} * {pixel.pixel_bytes}"
+    return Body(
+        start=[w.sums(index)],
+        rows=rows,
+        row=[
+            f"    for (int32_t column = 0; column < {columns}; column++) {{",
+            f"        maqd_widen({w.read(x, f'{places[0]} * {length}')}, {element(x)}, {length}, sums);",
+            *("        " + line for line in pixel_activation(w, index, how, pixel, to)),
+            "    }",
+        ],
+    )
 
 
 def fixed_point(w: Writer, index: int, step: FixedPointStep) -> list[str]:
@@ -70,56 +79,63 @@ def fixed_point(w: Writer, index: int, step: FixedPointStep) -> list[str]:
     ]
 
 
-def pooling(w: Writer, index: int, step: PoolStep | SumStep) -> list[str]:
+def pooling(w: Writer, index: int, step: PoolStep) -> Body:
     x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
-    if isinstance(step, SumStep):
-        kernel, stride, padding, maximum = (x.rows, x.columns), (1, 1), (0, 0), False
-    else:
-        kernel, stride, padding, maximum = step.kernel, step.stride, step.padding, step.maximum
-    if x.packed and isinstance(step, SumStep):
-        return [
-            w.sums(index),
-            f"    static const maqd_codes x = {codes_struct(x)};",
-            f"    maqd_sum_fields(&x, {w.at(x)}, sums);",
-            f"    {w.narrow(y, y.channels, w.write(y, '0'))}",
-        ]
+    window = (*step.kernel, *step.stride, *step.padding)
     if x.packed:
-        numbers = ", ".join(map(str, (y.rows, y.columns, *kernel, *stride, *padding)))
-        return [
-            f"    static const maqd_codes x = {codes_struct(x)};",
-            f"    maqd_max_pool_fields(&x, {w.at(x)}, {numbers}, {w.at(y)});",
-        ]
+        kind = "max" if step.maximum else "sum"
+        to = f"(uint8_t *){w.at(y)} + {y.at('row')} * {y.columns * y.pixel_bytes}"
+        more = "" if step.maximum else f"{y.bits}, "
+        return Body(
+            start=[
+                f"    static const maqd_codes x = {codes_struct(x)};",
+                f"    static const maqd_pool pool = {brackets(window)};",
+            ],
+            rows=y.rows,
+            row=[f"    maqd_{kind}_pool_fields(&x, &pool, {w.at(x)}, row, {y.columns}, {more}{to});"],
+        )
     row = y.columns * y.channels
     to = w.write(y, f"row * {row}")
-    lines = [
-        *([] if maximum else [w.sums(index)]),
-        f"    static const maqd_tensor x = {tensor_struct(x)};",
-        f"    static const maqd_window window = {brackets((*kernel, *stride, *padding, 1, 1))};",
-        f"    for (int32_t row = 0; row < {y.rows}; row++) {{",
-    ]
-    if maximum:
-        lines.append(f"        maqd_max_pool_row(&x, &window, {w.at(x)}, {y.columns}, row, {to});")
-    else:
-        lines += [
-            f"        maqd_sum_pool_row(&x, &window, {w.at(x)}, {y.columns}, row, sums);",
-            f"        {w.narrow(y, row, to)}",
+    call = f"_pool_row(&x, &window, {w.at(x)}, {y.columns}, row, "
+    return Body(
+        start=[
+            *([] if step.maximum else [w.sums(index)]),
+            f"    static const maqd_tensor x = {tensor_struct(x)};",
+            f"    static const maqd_window window = {brackets((*window, 1, 1))};",
+        ],
+        rows=y.rows,
+        row=[f"    maqd_max{call}{to});"]
+        if step.maximum
+        else [f"    maqd_sum{call}sums);", f"    {w.narrow(y, row, to)}"],
+    )
+
+
+def total(w: Writer, index: int, step: SumStep) -> list[str]:
+    x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    if x.packed:
+        lines = [
+            f"    static const maqd_codes x = {codes_struct(x)};",
+            f"    maqd_sum_fields(&x, {w.at(x)}, sums);",
         ]
-    return [*lines, "    }"]
+    else:
+        lines = [
+            f"    static const maqd_tensor x = {tensor_struct(x)};",
+            f"    static const maqd_window window = {brackets((x.rows, x.columns, 1, 1, 0, 0, 1, 1))};",
+            f"    maqd_sum_pool_row(&x, &window, {w.at(x)}, 1, 0, sums);",
+        ]
+    return [w.sums(index), *lines, f"    {w.narrow(y, y.channels, w.write(y, '0'))}"]
 
 
-def addition(w: Writer, index: int, step: AddStep) -> list[str]:
+def addition(w: Writer, index: int, step: AddStep) -> Body:
     y = w.program.stored(step.links.outputs[0])
     row = y.columns * y.channels
-    lines = [
-        w.sums(index),
-        f"    for (int32_t row = 0; row < {y.rows}; row++) {{",
-        f"        for (int32_t i = 0; i < {row}; i++) sums[i] = 0;",
-    ]
+    lines = [f"    for (int32_t i = 0; i < {row}; i++) sums[i] = 0;"]
     for buffer, shift in zip(step.links.inputs, step.shifts, strict=True):
         x = w.program.stored(buffer)
-        at = w.read(x, f"row * {row}")
-        lines.append(f"        maqd_add_shifted(sums, 0, {at}, {element(x)}, {shift}, {row});")
-    return [*lines, f"        {w.narrow(y, row, w.write(y, f'row * {row}'))}", "    }"]
+        at = w.read(x, f"{x.at('row')} * {row}")
+        lines.append(f"    maqd_add_shifted(sums, 0, {at}, {element(x)}, {shift}, {row});")
+    to = w.write(y, f"{y.at('row')} * {row}")
+    return Body(start=[w.sums(index)], rows=y.rows, row=[*lines, f"    {w.narrow(y, row, to)}"])
 
 
 def concatenation(w: Writer, index: int, step: ConcatStep) -> list[str]:

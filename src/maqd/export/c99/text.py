@@ -1,6 +1,6 @@
 """What the functions of a program are written with: names, places, initializers, tracing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,21 @@ class Traced:
 def _column(channels: NDArray[np.signedinteger], values: NDArray[np.int64]) -> NDArray[np.int64]:
     """A number for each channel, which is dimension 1."""
     return channels.astype(np.int64).reshape(-1, *[1] * (values.ndim - 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """Text of an operation that computes its result row by row.
+
+    Args:
+        start: What comes before the first row.
+        rows: How many there are.
+        row: What computes the row `row`.
+    """
+
+    start: list[str]
+    rows: int
+    row: list[str]
 
 
 class Writer:
@@ -90,7 +105,7 @@ class Writer:
 
     def sums(self, index: int) -> str:
         """Declaration of an operation's scratch memory."""
-        return f"    int32_t *const sums = (int32_t *)(void *)(arena + {self.program.scratch[index] // 4});"
+        return f"    int32_t *const sums = (int32_t *)(void *)(arena + {self.program.memory.scratch[index] // 4});"
 
     def constant(self, kind: str, name: str, value: str) -> str:
         """The name of a struct that layers share where it is the same: functions that are made for it are, too."""
@@ -105,8 +120,8 @@ class Writer:
         self.shared.setdefault(known, text)
         return known
 
-    def trace(self, operation: Operation) -> list[str]:
-        """Passes on the graph's tensors that the operation has stored."""
+    def trace(self, operation: Operation, *, row: bool) -> list[str]:
+        """Passes on the graph's tensors that the operation has stored, or the row `row` of them."""
         plan, lines = self.program.plan, []
         inputs = {buffer.storage for buffer in plan.inputs}
         written = {buffer.storage for buffer in step_of(operation).links.outputs}
@@ -114,10 +129,14 @@ class Writer:
             if buffer.storage not in written or buffer.storage in inputs:
                 continue
             codes = self.program.stored(buffer)
+            at = self.at(codes)
+            if row:
+                at = f"(const uint8_t *){at} + {codes.at('row')} * {codes.columns * codes.pixel_bytes}"
+                codes = replace(codes, rows=1, kept=1)
             lines += [
                 "    {",
                 f"        static const maqd_codes traced = {codes_struct(codes)};",
-                f"        trace_codes({len(self.traced)}, &traced, {self.at(codes)});",
+                f"        trace_codes({len(self.traced)}, &traced, {at});",
                 "    }",
             ]
             self.traced.append(Traced(name=name))
@@ -147,7 +166,7 @@ def element(codes: Codes) -> str:
 
 def codes_struct(codes: Codes) -> str:
     """A maqd_codes."""
-    return brackets((codes.rows, codes.columns, codes.channels, codes.bits, codes.zero))
+    return brackets((codes.rows, codes.columns, codes.channels, codes.bits, codes.zero, codes.held))
 
 
 def tensor_struct(codes: Codes) -> str:
