@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from maqd.optional import remedy
 from maqd.settings.training import ComputeConfig, TrainConfig
 from maqd.training.checkpoint import KEY, read_checkpoint, write_run_file
 from maqd.training.progress import Output
-from maqd.training.runs import load_network
+from maqd.training.runs import load_network, open_run
 from maqd.training.train import train
 
 Json = Callable[..., Any]
@@ -99,6 +100,20 @@ def test_lower(run: Path, tmp_path: Path, read: Json, form: str) -> None:
         assert (report["shift"] is None) == (form == "thresholds")
     lowered = container.load(tmp_path / "m.maqd")
     assert lowered.labels("output") == tuple(map(str, range(10)))
+
+
+def test_lower_names_the_float_accuracy_the_licence_and_the_options(
+    run: Path, tmp_path: Path, read: Json, fails: Callable[..., str]
+) -> None:
+    floats = digits_run(tmp_path / "float", weight_states=None, act_states=None)
+    file = tmp_path / "m.maqd"
+    read("lower", run, "-o", file, "--float", floats, "--licence", "CC0-1.0", "--note", "revision 7")
+    known = container.load(file).metadata
+    assert known.float_accuracy == open_run(floats).header.evaluation.accuracy  # pyright: ignore[reportOptionalMemberAccess]
+    assert known.licence == "CC0-1.0"
+    assert re.fullmatch(r"maqd [\w.]+, \d+ steps; .*epochs=1.*; revision 7", known.provenance)
+    assert str(tmp_path.parent) not in known.provenance
+    assert "is no float run: it has 3 weight states" in fails("lower", run, "-o", file, "--float", run)
 
 
 def test_lower_prints_a_table(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,6 +320,7 @@ def test_info(graph: Path, read: Json, capsys: pytest.CaptureFixture[str]) -> No
         f"{export_c99(loaded).arena_bytes:,} bytes of RAM in a C99 program (balanced)",
         "input x: uint8 1x8x8, code = stored - 128",
         f"output output: 10, value = code * 2^{loaded.types['output'].exponent}; classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        f"provenance: {loaded.metadata.provenance}",
     ]
     assert main(["info", str(graph), "--text"]) == 0
     assert capsys.readouterr().out == f"{loaded}\n"

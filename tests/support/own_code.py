@@ -85,3 +85,9 @@ def not_a_network() -> int:
 
 def wants_more(depth: int) -> nn.Module:
     return nn.Linear(depth, depth)
+
+
+def curved(quant: QuantConfig) -> nn.Module:
+    """A network with a curve that no integers have."""
+    head = LayerFactory(quant=quant).head("head", 64, 2, None)
+    return nn.Sequential(IntegerInput(), nn.Flatten(), nn.Sigmoid(), head)

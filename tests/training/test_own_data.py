@@ -160,6 +160,11 @@ FLOATS = np.linspace(0, 1, 8 * 12, dtype=np.float32).reshape(8, 12)
         ({"x": FLOATS, "y": LABELS}, ["--data.augment.flip", "true"], "augment changes square uint8 images"),
         ({"x": FLOATS, "y": LABELS}, ["--model", "own_code:computed"], "this one gets something computed"),
         ({"x": BYTES, "y": LABELS}, ["--model", "own_code:regression"], "fails on a batch of uint8[8, 1, 8, 8]"),
+        (
+            {"x": BYTES, "y": LABELS},
+            ["--model", "own_code:curved"],
+            "change it, or train it all the same with --lowerable false: 2: Sigmoid has no integer form",
+        ),
         ({"x": BYTES, "y": LABELS}, ["--model", "own_code:not_a_network"], "must return a torch.nn.Module, got int"),
         ({"x": BYTES, "y": LABELS}, ["--model", "own_code:wants_more"], "needs an argument 'depth', and gets quant"),
         ({"x": BYTES, "y": LABELS}, ["--model", "own_code:nothing"], "has no function 'nothing'"),
@@ -191,3 +196,9 @@ def test_what_does_not_fit_is_said_before_training(
     error = capsys.readouterr().err
     assert part in error
     assert error.count("\n") == 1
+
+
+def test_a_network_that_cannot_be_lowered_is_trained_all_the_same(tmp_path: Path, read: Any):
+    data = saved(tmp_path / "data", x=BYTES, y=LABELS)
+    options = [*data, *SMALL, "--epochs", "1", "--model", "own_code:curved", "--lowerable", "false"]
+    assert read("train", "--run", tmp_path / "run", *options)["total"] == 8

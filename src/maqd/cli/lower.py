@@ -3,13 +3,13 @@
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maqd.cli.options import Options, some_path
 from maqd.cli.text import Counter, table
-from maqd.graph import container
+from maqd.graph import Metadata, container
 from maqd.graph.summary import summarize
 from maqd.io.outputs import Artefact, check_output
 from maqd.numerics.fixedpoint import AffineForm
@@ -22,7 +22,7 @@ def command(arguments: list[str]) -> int:
     """Run `maqd lower`; the exit status."""
     parser = Options(
         usage="maqd lower RUN -o FILE [--affine {auto,thresholds,fixed-point}] [--checkpoint {last,best}] "
-        "[--allow-import] [--json]",
+        "[--float RUN] [--licence TEXT] [--note TEXT] [--allow-import] [--json]",
         description="Turn a trained network into an integer graph, prove it equal, and save it.",
     )
     parser.add_argument("run", metavar="RUN", type=some_path, help="directory of a run")
@@ -34,18 +34,28 @@ def command(arguments: list[str]) -> int:
         help="normalizations as thresholds, as a fixed-point map, or layer by layer as is cheaper (auto)",
     )
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which checkpoint (last)")
+    parser.add_argument(
+        "--float",
+        metavar="RUN",
+        type=some_path,
+        help="the run of the float network, whose accuracy the file names (the one that the run started from)",
+    )
+    parser.add_argument("--licence", metavar="TEXT", default="", help="of the weights, for the file")
+    parser.add_argument("--note", metavar="TEXT", default="", help="put after the options of the run, for the file")
     parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
     check_output(options.output, Artefact.GRAPH, inputs=[options.run])
 
     from maqd.lowering import lower
+    from maqd.training.provenance import with_provenance
     from maqd.training.run_directory import Which
     from maqd.training.runs import open_run
 
     run = open_run(options.run, checkpoint=Which(options.checkpoint), allow_import=options.allow_import)
     if run.header.data.text:
         return _language(run, options.output, as_json=options.json)
+    known = with_provenance(Metadata(), run.header, float_run=options.float, licence=options.licence, note=options.note)
     counter = Counter("proving", sys.stderr)
     begin = time.monotonic()
     try:
@@ -59,8 +69,9 @@ def command(arguments: list[str]) -> int:
     finally:
         counter.clear()
     seconds = time.monotonic() - begin
-    container.save(lowered.graph, options.output)
-    size, summary = options.output.stat().st_size, summarize(lowered.graph)
+    graph = replace(lowered.graph, metadata=replace(known, labels=lowered.graph.metadata.labels))
+    container.save(graph, options.output)
+    size, summary = options.output.stat().st_size, summarize(graph)
     if options.json:
         print(
             json.dumps(

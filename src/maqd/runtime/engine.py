@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from maqd.errors import EngineError
 from maqd.graph import Graph, Output, container
+from maqd.numerics.limits import EXACT_LIMIT
 from maqd.runtime.inputs import Prepared, prepare
 
 Codes = NDArray[np.int32]
-Values = NDArray[np.float32]
+Values = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +92,9 @@ class BaseEngine(ABC):
         return self._results(prepared, self.compute(prepared))
 
     def scores(self, *inputs: Any) -> Any:
-        """The values of the outputs: float32(code * 2**exponent) / divisor, as the network in PyTorch gives them.
+        """The values of the outputs, code * 2**exponent / divisor, as the network in PyTorch gives them.
 
-        Arguments and result as in `run`, float32.
+        Arguments and result as in `run`; float32, or float64 where codes can reach 2**24 (`value_of`).
         """
         prepared = prepare(self.graph, *inputs)
         found = self.compute(prepared)
@@ -158,9 +159,15 @@ def _rebuilt(kind: type[BaseEngine], data: bytes, options: dict[str, Any]) -> Ba
 
 
 def value_of(graph: Graph, node: Output, codes: NDArray[np.integer]) -> Values:
-    """float32(code * 2**exponent) / divisor: one rounding at the most, and one division."""
-    values = np.ldexp(codes.astype(np.float64), graph.types[node.name].exponent).astype(np.float32)
-    return values if node.divisor == 1 else values / np.float32(node.divisor)
+    """Code * 2**exponent / divisor, with one division at the most, as the network in PyTorch gives it.
+
+    Returns:
+        float32; float64 where codes can reach 2**24, which float32 does not hold.
+    """
+    kind = graph.types[node.name]
+    dtype = np.float64 if kind.interval.magnitude >= EXACT_LIMIT else np.float32
+    values = np.ldexp(codes.astype(np.float64), kind.exponent).astype(dtype)
+    return values if node.divisor == 1 else values / dtype(node.divisor)
 
 
 def best_classes(graph: Graph, node: Output, logits: Codes, *, top: int) -> list[list[Class]]:

@@ -140,6 +140,8 @@ class TrainConfig:
         loss: package.module:function from outputs and targets to a scalar; null is cross-entropy of logits and labels.
         metric: package.module:function from outputs and targets to a number for each sample, or to the mean of a batch;
             it is evaluated with the loss, whose minimum then selects the best checkpoint. null is the accuracy.
+        lowerable: Whether a network of your own with quantized layers must be one that can be lowered. false trains it
+            whatever `maqd check` says of it.
         label_smoothing: Probability mass spread evenly over all classes, with cross-entropy.
         ema_decay: Decay of the moving average of the weights that is evaluated and saved beside them; null for none.
         log_every: Optimizer steps between two lines of training metrics.
@@ -157,6 +159,7 @@ class TrainConfig:
     epochs: int = 10
     loss: str | None = None
     metric: str | None = None
+    lowerable: bool = True
     label_smoothing: float = 0.0
     ema_decay: float | None = None
     log_every: int = 50

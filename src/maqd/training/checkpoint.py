@@ -280,6 +280,7 @@ def check_same_run(checkpoint: Checkpoint, config: TrainConfig, info: DataInfo) 
 RESUMABLE_CHANGES = (
     "run",
     "epochs",
+    "lowerable",
     "log_every",
     "evaluate_every",
     "compute.",

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from maqd.data import DataInfo
 from maqd.errors import ConfigError
+from maqd.lowering import check
 from maqd.models import Architecture, build_from, build_language, build_model
 from maqd.nn import IntegerInput
 from maqd.nn.calling import Inputs, call, each
 from maqd.numerics.border import Storage
+from maqd.numerics.fixedpoint import AffineForm
 from maqd.settings.model import ModelConfig
 
 
@@ -100,6 +102,28 @@ def _places(network: nn.Module, layers: dict[str, IntegerInput], batch: Inputs, 
         for handle in handles:
             handle.remove()
     return found
+
+
+def require_lowerable(network: nn.Module, example: tuple[Tensor, ...], where: str) -> None:
+    """Checks a network before its training; a network in float has nothing to check.
+
+    Layers that do not know where their input lies get to know it (`maqd.check`).
+
+    Args:
+        network: Its float inputs must have a border.
+        example: A batch for each input.
+        where: What the network is called, for messages.
+
+    Raises:
+        ConfigError: It has quantized layers and cannot be lowered; the message names every call that stands in the way.
+    """
+    if not any(getattr(module, "quantizer", None) is not None for module in network.modules()):
+        return
+    refusals = check(network, example, affine=AffineForm.THRESHOLDS)
+    if refusals:
+        remedy = "change it, or train it all the same with --lowerable false"
+        lines = [f"{where} cannot be lowered to integers; {remedy}", *map(str, refusals)]
+        raise ConfigError(f"{lines[0]}: {lines[1]}" if len(refusals) == 1 else "\n  ".join(lines))
 
 
 @torch.no_grad()

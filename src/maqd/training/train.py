@@ -41,7 +41,7 @@ from maqd.training.environment import Processes, below_torchrun, processes, reso
 from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
 from maqd.training.metrics import MetricsCallback, MetricsWriter, loss_trend, read_metrics, truncate_metrics
 from maqd.training.module import TrainingModule
-from maqd.training.networks import fit_inputs, network_of
+from maqd.training.networks import example_of, fit_inputs, network_of, require_lowerable
 from maqd.training.nonfinite import all_finite, locate_nonfinite
 from maqd.training.objective import Objective, check_objective
 from maqd.training.progress import Output, ProgressCallback
@@ -198,6 +198,8 @@ def _train(
     name = config.model.function or config.model.architecture.value
     if data.train_inputs is not None:
         fit_inputs(network, data.train_inputs, name)
+    if config.model.function is not None and config.lowerable:
+        require_lowerable(network, example_of(data.info), name)
     if config.functions or data.train_inputs is not None:
         inputs, targets = next(iter(data.test_loader()))
         check_objective(network, inputs, targets, objective, name)
