@@ -26,7 +26,7 @@ ALLOWED = {
     "settings": {"numerics"},
     "recipes": {"settings", "numerics"},
     "graph": {"numerics", "io"},
-    "spiking": {"graph", "numerics"},
+    "spiking": {"graph", "numerics", "io"},
     "language": {"graph", "settings", "numerics", "io"},
     "plan": {"graph", "numerics"},
     "export": {"language", "plan", "graph", "settings", "numerics", "io"},

@@ -1,12 +1,13 @@
 """`maqd info`."""
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from maqd.cli.graphs import open_file
-from maqd.cli.options import Options, some_path
+from maqd.cli.options import Options, UsageError, some_path
 from maqd.cli.text import table
 from maqd.errors import MaqdError
 from maqd.export.c99 import Strategy, Target
@@ -18,19 +19,30 @@ from maqd.graph.summary import summarize
 from maqd.language.file import model_of
 from maqd.language.model import LanguageModel
 from maqd.settings.tree import to_plain
+from maqd.spiking.hardware import Hardware, demands
 
 
 def command(arguments: list[str]) -> int:
     """Run `maqd info`; the exit status."""
     parser = Options(
-        usage="maqd info GRAPH [--text] [--json]",
+        usage="maqd info GRAPH [--text | --hardware NAME] [--json]",
         description="Print the layers of a .maqd file: states, accumulators, bytes, multiplications.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--text", action="store_true", help="print the graph instead, one line a node")
+    parser.add_argument(
+        "--hardware",
+        choices=[hardware.value for hardware in Hardware],
+        help="print what a neuromorphic chip must offer: bits, thresholds, neurons, connections",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
+    if options.text and options.hardware is not None:
+        raise UsageError("--text prints the graph and --hardware what a chip needs for it; give one of them")
     reader = open_file(options.graph)
+    if options.hardware is not None:
+        _hardware(graph_of(reader), options)
+        return 0
     if reader.content() == LANGUAGE:
         return _language(model_of(reader), options.graph, as_json=options.json)
     graph = graph_of(reader)
@@ -124,6 +136,39 @@ def _language(model: LanguageModel, path: Path, *, as_json: bool) -> int:
         f"blocks, context {model.context}, {model.vocabulary} tokens, {model.act_states} activation states"
     )
     return 0
+
+
+def _hardware(graph: Graph, options: argparse.Namespace) -> None:
+    demand = demands(graph)
+    if options.json:
+        totals = {"neurons": demand.neurons, "pools": demand.pools, "steps": demand.steps}
+        layers = [asdict(layer) for layer in demand.layers]
+        print(json.dumps({"graph": str(options.graph), "hardware": options.hardware, **totals, "layers": layers}))
+        return
+    headings = (
+        "layer", "neurons", "fan-in", "weight bits", "bias bits", "state bits", "V", "biases", "spikes", "steps",
+    )  # fmt: skip
+    rows = [
+        (
+            layer.name,
+            layer.neurons,
+            layer.fan_in,
+            layer.weight_bits or None,
+            layer.bias_bits,
+            layer.state_bits,
+            layer.threshold or None,
+            layer.thresholds or None,
+            layer.spikes or None,
+            f"{layer.start}..{layer.stop - 1}" if layer.spikes else None,
+        )
+        for layer in demand.layers
+    ]
+    print(table(headings, rows))
+    connections = sum(layer.connections for layer in demand.layers)
+    print(
+        f"\n{len(demand.layers)} layers, {demand.neurons:,} neurons that fire, {demand.pools:,} ORs of spikes, "
+        f"{connections:,} connections if none share a weight; {demand.steps} steps a sample"
+    )
 
 
 def _ram(graph: Graph) -> int | None:

@@ -16,9 +16,14 @@ from maqd.cli.text import table
 from maqd.cli.verify import inputs_of, open_against, random_inputs
 from maqd.errors import ConfigError
 from maqd.graph import interpreter
+from maqd.io.outputs import Artefact, check_output
 from maqd.runtime import inputs
 from maqd.settings.training import EvalConfig
 from maqd.spiking import Dynamics, LayerSpikes, Reset, SpikingNetwork, compare, run_drained, run_free
+from maqd.spiking.picture import draw, sweep
+
+SWEPT = 20
+"""Samples of the first batch that a picture's curves are of."""
 
 
 class Mode(enum.Enum):
@@ -32,7 +37,7 @@ def command(arguments: list[str]) -> int:
     """Run `maqd spikes`; the exit status: 1 if draining neurons give a wrong integer."""
     parser = Options(
         usage="maqd spikes GRAPH [--mode {drain,free} [--steps T] [--reset {soft,hard}] [--leak BITS]] [--against RUN] "
-        "[--images N] [--json] [--data.KEY VALUE ...]",
+        "[--images N] [--picture PATH] [--json] [--data.KEY VALUE ...]",
         description="Run a graph as a spiking network, step by step, and compare its spikes with the graph's integers.",
     )
     parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
@@ -49,6 +54,9 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--leak", metavar="BITS", type=int, help="of free: potentials lose 2^-BITS a step (no leak)")
     parser.add_argument("--against", metavar="RUN", type=some_path, help="test images of this run; random samples else")
     parser.add_argument("--images", metavar="N", type=int, default=100, help="at most N images (100)")
+    parser.add_argument(
+        "--picture", metavar="PATH", type=some_path, help="draw who fires when, and wrong counts against steps, as PNG"
+    )
     parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     data = take_settings(arguments, EvalConfig, "data.")
@@ -66,6 +74,8 @@ def command(arguments: list[str]) -> int:
         dynamics = Dynamics(reset=Reset(options.reset or Reset.SOFT.value), leak=options.leak)
     except ConfigError as error:
         raise UsageError(str(error)) from error
+    if options.picture is not None:
+        check_output(options.picture, Artefact.PICTURE, inputs=[options.graph])
     graph = load_graph(options.graph)
     network = SpikingNetwork(graph)
     if options.against is None:
@@ -81,6 +91,11 @@ def command(arguments: list[str]) -> int:
             simulation = run_drained(network, *codes)
         else:
             simulation = run_free(network, *codes, steps=options.steps, dynamics=dynamics)
+        if options.picture is not None and not found:
+            some = tuple(one[:SWEPT] for one in codes)
+            kind = "integrate, then drain" if mode is Mode.DRAIN else f"free-running, {dynamics.reset.value} reset"
+            title = f"{options.graph.name}, {kind}: spikes of one sample"
+            draw(options.picture, network, simulation, sweep(network, *some, dynamics=dynamics), title=title)
         found.append(compare(network, simulation, *codes))
         samples, steps = samples + len(codes[0]), simulation.steps
         pairs = zip(graph.outputs, interpreter.run(graph, *codes), strict=True)
