@@ -57,7 +57,7 @@ def test_random_graphs_with_floats_on_the_engine() -> None:
     chosen = sorted(chosen, key=lambda graph: sum(graph.macs(node.name) for node in graph.nodes))[:4]
     for place, graph in enumerate(chosen):
         samples = hard_samples(graph)
-        engine = CEngine(graph, strategy=list(Strategy)[place % 3], flags=("-O0",))
+        engine = CEngine(graph, strategy=list(Strategy)[place % 3], flags=("-O1",))
         assert verify(graph, [engine], [samples]).ok
         np.testing.assert_equal(engine.run(*samples), NumpyEngine(graph).run(*samples))
     assert len(chosen) == 4

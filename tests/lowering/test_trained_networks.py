@@ -66,13 +66,14 @@ def digits(count: int, size: int) -> Iterator[NDArray[np.uint8]]:
 def compare(network: nn.Module, size: int, count: int) -> None:
     lowered = lower(network, torch.zeros(1, 1, size, size, dtype=torch.uint8))
     graph = container.from_bytes(container.to_bytes(lowered.graph))
-    engines = [TorchEngine(network, graph), OnnxRuntime(graph), NativeEngine(graph), CEngine(graph)]
+    runtime, compiled = OnnxRuntime(graph), CEngine(graph, flags=("-O1",))
+    engines = [TorchEngine(network, graph), runtime, NativeEngine(graph), compiled]
     result = verify(graph, engines, digits(count, size))
     assert result.samples == count
     assert result.ok, result
     *others, program = result.engines
     assert all(engine.tensors >= len(graph.nodes) - 1 for engine in others)
-    compared = dict(CEngine(graph).layers(next(digits(1, size))))
+    compared = dict(compiled.layers(next(digits(1, size))))
     missing = [node for node in graph.nodes if node.name not in compared]
     assert program.tensors == len(compared)
     # It keeps no sums that something is added to, or that turn into codes, at once; and it does not flatten.
@@ -82,7 +83,7 @@ def compare(network: nn.Module, size: int, count: int) -> None:
         for node in missing
         if isinstance(node, Conv | Add)
     )
-    logits = np.concatenate([dict(OnnxRuntime(graph).layers(batch))["output"] for batch in digits(count, size)])
+    logits = np.concatenate([runtime.run(batch) for batch in digits(count, size)])
     assert len(np.unique(logits.argmax(1))) > 1
 
 

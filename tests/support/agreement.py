@@ -43,7 +43,7 @@ def engines(graph: Graph) -> Iterator[BaseEngine]:
     for profile in Profile:
         yield OnnxRuntime(graph, profile=profile)
     for strategy in Strategy if LONG else (Strategy.BALANCED,):
-        yield CEngine(graph, strategy=strategy, flags=("-O2",) if LONG else ("-O0",))
+        yield CEngine(graph, strategy=strategy, flags=("-O2",) if LONG else ("-O1",))
 
 
 def assert_equal_everywhere(network: nn.Module, graph: Graph, *samples: Tensor, random: int = 3) -> None:
