@@ -53,7 +53,7 @@ def pixel_activation(w: Writer, index: int, how: PixelActivation, codes: Codes, 
     settings = (how.thresholds.shape[1], int(width == 32), *form)
     if w.sharing:
         shared = f"steps_{'_'.join(str(value).replace('-', 'm') for value in settings)}"
-        w.share(
+        shared = w.share(
             shared,
             f"MAQD_SHARED void {shared}(const int32_t *x, int32_t channels, const void *thresholds,\n"
             f"        const int8_t *signs, void *y) {{\n"

@@ -65,7 +65,7 @@ def pixels(w: Writer, index: int, conv: PixelConv) -> Body:
     words = _weights(conv, [pairs for _, pairs in passes])
     table = w.tables.add(f"weights{index}", "uint32_t", words)
     cuts = clip_thresholds(conv.thresholds + conv.starts[:, None], 1, 0, 2 ** (15 if conv.paired else 16) - 1)
-    _declare(w, index, conv, out, passes, cuts, words.shape[2])
+    name = _declare(w, index, conv, out, passes, cuts, words.shape[2])
     start, lines = _window(w, index, conv)
     lines += [
         f"    maqd_word *codes = arena + {_offset(out)} + {out.at('row')} * {out.columns * out.pixel_bytes // 4};",
@@ -78,7 +78,7 @@ def pixels(w: Writer, index: int, conv: PixelConv) -> Body:
         for turn in range(len(mine)):
             shift = turn * PAIRS * out.bits
             at, place = f"column * {step.stride[1] * x.channels}", first * words[0].size
-            call = f"pixels{index}(rows, {at}, {table} + {place}, {first})"
+            call = f"{name}(rows, {at}, {table} + {place}, {first})"
             lines.append(f"        word |= {call}{f' << {shift}' if shift else ''};")
             first += 1
         apart = 16 - out.bits * _distance(conv.outputs, out.bits, word)
@@ -108,7 +108,7 @@ def sums(w: Writer, index: int, conv: PixelSums) -> Body:
         ),
     ]
     body = "\n".join(text)
-    w.share(
+    name = w.share(
         f"pixels{index}",
         f"MAQD_SHARED void pixels{index}(const uint8_t *const *rows, int32_t at, const uint32_t *w,\n"
         f"        const int{width}_t *added, int32_t *y) {{\n{body}\n}}",
@@ -118,7 +118,7 @@ def sums(w: Writer, index: int, conv: PixelSums) -> Body:
     lines += [
         f"    for (int32_t column = 0; column < {out.columns}; column++) {{",
         f"        for (int32_t p = 0; p < {conv.passes}; p++)",
-        f"            pixels{index}(rows, column * {step.stride[1] * channels}, {table} + p * {words[0].size},",
+        f"            {name}(rows, column * {step.stride[1] * channels}, {table} + p * {words[0].size},",
         f"                {added} + p * 8, sums + p * 8);",
         *finish(w, index, conv, "        "),
         "    }",
@@ -181,8 +181,8 @@ def _declare(
     passes: list[tuple[int, list[tuple[int, int]]]],
     cuts: NDArray[np.int64],
     pairs: int,
-) -> None:
-    """The function of a pass: sums of its pairs of outputs at a pixel, then their codes."""
+) -> str:
+    """The function of a pass, by its name: sums of its pairs of outputs at a pixel, then their codes."""
     levels = cuts.shape[1]
     never = np.full((1, levels), 2**15 if conv.paired else 2**16)
     cuts = np.concatenate([cuts, never])
@@ -217,7 +217,7 @@ def _declare(
                 at = (half * pairs + k) * levels
                 lines.append(f"    codes |= maqd_count(&s{index}, t + {at}, {value}) << {k * out.bits + 16 * half};")
     text = "\n".join(lines)
-    w.share(
+    return w.share(
         f"pixels{index}",
         f"MAQD_SHARED uint32_t pixels{index}(const uint8_t *const *rows, int32_t at, const uint32_t *w,\n"
         f"        int32_t part) {{\n"

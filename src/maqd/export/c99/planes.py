@@ -244,7 +244,7 @@ def planes(w: Writer, index: int, conv: PlaneConv) -> Body:
     step, form = conv.step, plane_form(conv)
     assert step.codes is not None
     x, out = w.program.stored(step.links.inputs[0]), w.program.stored(step.codes)
-    w.share(form.name, plane_function(form))
+    function = w.share(form.name, plane_function(form))
     words = plane_words(conv, form, x.bits)
     table = w.tables.add(f"planes{index}", "uint32_t", words)
     groups, length = words.shape
@@ -269,7 +269,7 @@ def planes(w: Writer, index: int, conv: PlaneConv) -> Body:
             f"         next < row * {stride} - {padding[0]} + {ring}; next++)",
             f"        {convert}(x, next, ring + (next + {padding[0]}) % {ring} * {row_step});",
             f"    for (int32_t g = 0; g < {groups}; g++)",
-            f"        {form.name}({rows},",
+            f"        {function}({rows},",
             f"              {across * form.planes}, {out.columns}, w + g * {length},",
             f"              {pixel} - g * {form.bits}, {pixel}, codes + g * {form.bits});",
         ]
