@@ -72,7 +72,7 @@ graphs: $(STAMP)
 CLANG_FORMAT = $(BIN)/clang-format $(wildcard csrc/*/*.[ch] csrc/*/*.cpp tests/csrc/*.cpp)
 # Seeds are fixed: what fails once fails again. Damaged files that are findings are kept in build/.
 campaigns: $(STAMP)
-	MAQD_MUTATIONS=10000 MAQD_KILLS=100 MAQD_EXPORTS=200 $(PYTEST) tests/campaigns
+	MAQD_LONG=1 MAQD_MUTATIONS=10000 MAQD_KILLS=100 MAQD_EXPORTS=200 $(PYTEST) tests/campaigns
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

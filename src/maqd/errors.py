@@ -3,6 +3,18 @@
 Every message names the layer or file, the invariant, the value received and the remedy.
 """
 
+import errno
+
+
+def advice(error: OSError, otherwise: str) -> str:
+    """What to do about a failure of the system: of a full disk always the same.
+
+    Args:
+        error: The failure.
+        otherwise: What to do about any other one.
+    """
+    return "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else otherwise
+
 
 class MaqdError(Exception):
     """Base of every error that the package raises on purpose.

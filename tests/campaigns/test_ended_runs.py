@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from children import at_call, at_touch, die, in_child, interrupt, no_space
-from effort import KILLS
+from effort import KILLS, long
 from small_runs import SMALL, entries, full_disk
 
 from maqd.cli import main
@@ -198,6 +198,8 @@ def writing(kind: str, whole: Path, graph: Path, output: Path) -> list[str]:
     """The command that writes an artefact."""
     if kind == "lower":
         return ["lower", str(whole), "-o", str(output)]
+    if kind == "report":
+        return ["report", str(whole), "-o", str(output), "--samples", "2"]
     return ["export", str(graph), "--to", kind, "-o", str(output)]
 
 
@@ -207,7 +209,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path.parent)): file.read_bytes() for file in files}
 
 
-KINDS = ("lower", "onnx", "qonnx", "c99")
+KINDS = ("lower", "onnx", "qonnx", "c99", "report")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -305,3 +307,25 @@ def test_a_full_disk_at_any_use_of_a_file_leaves_what_was_there(kind: str, whole
         assert "Traceback" not in said
         assert str(output) in said
         assert content(output.parent) == {f"out/{name}": data for name, data in before.items()}
+
+
+@long
+def test_a_full_disk_at_any_use_of_a_file_ends_the_demo_in_one_line_and_it_can_start_again(tmp_path: Path):
+    folder = tmp_path / "demo"
+    arguments = ["demo", "--output", str(folder), "--epochs", "1"]
+    total = count(tmp_path, lambda: at_touch(0, folder, no_space), lambda: main(arguments))
+    for number in moments(total, "full demo", KILLS // 16):
+
+        def full(number: int = number) -> int:
+            at_touch(number, folder, no_space)
+            return main(arguments)
+
+        status = in_child(full, tmp_path / "said")
+        said = (tmp_path / "said").read_text()
+        assert status in (0, 1), said
+        assert "Traceback" not in said
+        if status:
+            assert "maqd: error: " in said
+            assert "free some space" in said
+        assert not list(folder.glob("*.tmp"))
+    assert in_child(lambda: main(arguments), tmp_path / "said") == 0, (tmp_path / "said").read_text()

@@ -53,17 +53,14 @@ def hostile(graph: Graph, chance: random.Random) -> Graph:
     return found
 
 
-def in_reference(model: Any, given: dict[str, Any]) -> list[Any] | None:
-    """None where the evaluator of onnx 1.22 fails: strides beyond the size in one dimension."""
-    try:
-        return list(ReferenceEvaluator(model).run(None, given))
-    except RuntimeError as error:
-        assert "Unexpected shape" in str(error)  # noqa: PT017
-        return None
+def in_reference(model: Any, given: dict[str, Any]) -> list[Any]:
+    """One sample: the evaluator loops over windows in Python."""
+    found = ReferenceEvaluator(model).run(None, {key: values[:1] for key, values in given.items()})
+    return list(found)  # pyright: ignore[reportArgumentType]
 
 
-def assert_same(found: list[Any] | None, expected: list[Any]) -> None:
-    for one, wanted in zip(expected if found is None else found, expected, strict=True):
+def assert_same(found: list[Any], expected: list[Any]) -> None:
+    for one, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, wanted)
 
 
@@ -98,7 +95,7 @@ def test_every_reader_of_onnx_gives_the_same_integers(number: int):
         assert {name for node in model.graph.node for name in node.output} <= known
         assert_same(in_runtime(model, given), expected)
         if profile is Profile.COMPATIBLE:  # the reference, and what simplifies models, know no integers of 2 bits
-            assert_same(in_reference(model, given), expected)
+            assert_same(in_reference(model, given), [values[:1] for values in expected])
             simple, same = onnxsim.simplify(model)
             assert same
             assert_same(in_runtime(simple, given), expected)

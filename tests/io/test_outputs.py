@@ -1,14 +1,16 @@
 """Outputs replace nothing but files of their own kind, and are refused before the work begins."""
 
+import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from maqd.errors import OutputError
 from maqd.io.files import write_atomically, write_directory
-from maqd.io.outputs import GENERATOR, Artefact, check_output, recognize
+from maqd.io.outputs import GENERATOR, Artefact, check_output, make_directory, recognize
 
 FILES = {
     Artefact.GRAPH: (300).to_bytes(8, "little") + b'{"__metadata__":{"maqd":"{}"}}',
@@ -103,3 +105,15 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fsync", on_files)
     write_atomically(tmp_path / "file", [b"whole"])
     assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_full_disk_is_called_one_wherever_it_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        check_output(tmp_path / "m", Artefact.GRAPH)
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        make_directory(tmp_path / "new")

@@ -1,7 +1,6 @@
 """The command line: `maqd COMMAND ...`. Importing this, and `maqd --help`, needs nothing but Python."""
 
 import enum
-import errno
 import importlib
 import os
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maqd.cli.options import UsageError
-from maqd.errors import MaqdError
+from maqd.errors import MaqdError, advice
 from maqd.machine import rank
 from maqd.optional import EXTRAS, remedy
 from maqd.settings.tree import unknown_key
@@ -111,9 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "free some space" if full else "check the path and its permissions"
-        return _fail(f"{where}{error.strerror or error}; {advice}", 1)
+        return _fail(f"{where}{error.strerror or error}; {advice(error, 'check the path and its permissions')}", 1)
     except KeyboardInterrupt:
         return 130
 

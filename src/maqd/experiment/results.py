@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maqd.errors import DataError
+from maqd.errors import DataError, advice
 
 try:
     import fcntl
@@ -170,7 +170,9 @@ def append(path: Path, row: "Row | Cost") -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}; pass another file") from error
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}; {advice(error, 'pass another file')}"
+        ) from error
 
 
 def read(path: Path) -> list[Row]:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from maqd.errors import OutputError
+from maqd.errors import OutputError, advice
 
 
 class Artefact(enum.Enum):
@@ -74,7 +74,8 @@ def check_output(path: Path, kind: Artefact, *, inputs: Iterable[Path] = ()) -> 
     try:
         _check(path, kind, inputs)
     except OSError as error:
-        raise OutputError(f"the output {path} cannot be written: {error.strerror}; name another file") from error
+        remedy = advice(error, "name another file")
+        raise OutputError(f"the output {path} cannot be written: {error.strerror}; {remedy}") from error
 
 
 def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
@@ -113,7 +114,8 @@ def make_directory(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(f"{path} cannot be a directory: a file is in the way; name another one") from error
     except OSError as error:
-        raise OutputError(f"the directory {path} cannot be made: {error.strerror}; name another one") from error
+        remedy = advice(error, "name another one")
+        raise OutputError(f"the directory {path} cannot be made: {error.strerror}; {remedy}") from error
 
 
 def _check_directory(path: Path) -> None:

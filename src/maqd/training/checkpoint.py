@@ -5,7 +5,6 @@ A checkpoint is a Lightning checkpoint (a zip file of PyTorch's, readable with `
 """
 
 import contextlib
-import errno
 import io
 import math
 import pickle
@@ -20,7 +19,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from maqd.data.arrays import DataInfo
-from maqd.errors import CheckpointError, ConfigError
+from maqd.errors import CheckpointError, ConfigError, advice
 from maqd.io.files import write_atomically
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import differences, from_plain, to_plain
@@ -168,7 +167,7 @@ def writing_run_file(path: Path, *, kept: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "remove the cause"
+        remedy = advice(error, "remove the cause")
         # A file of a run is in its directory or one below.
         resumable = any(RunDirectory(folder).last.exists() for folder in path.parents[:2])
         remedy += " and continue with --resume" if resumable else " and start again with --overwrite"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from maqd.errors import CheckpointError, ConfigError, OutputError
+from maqd.errors import CheckpointError, ConfigError, OutputError, advice
 from maqd.io.outputs import make_directory
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import check_keys
@@ -191,7 +191,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
     try:
         descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise OutputError(f"{run.path} cannot be written to: {error.strerror}; choose another --run DIR") from error
+        raise OutputError(
+            f"{run.path} cannot be written to: {error.strerror}; {advice(error, 'choose another --run DIR')}"
+        ) from error
     try:
         if fcntl is not None:
             try:

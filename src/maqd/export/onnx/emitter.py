@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maqd.export.onnx.writer import Writer
-from maqd.graph import Graph, Node
+from maqd.graph import Geometry, Graph, Node
 from maqd.numerics.bounds import byte_zero
 
 
@@ -92,6 +92,19 @@ class IntegerEmitter(Writer):
             self.bytes[name] = last
         self.parts[name] = [*parts, last]
         return self.parts[name]
+
+    def padded(self, source: str, output: str, geometry: Geometry, fill: int, dtype: type[np.number]) -> str:
+        """The positions that windows add around a tensor, as an operator of their own.
+
+        Args:
+            source: N x C x space, of the type.
+            output: The name of the result.
+            geometry: Of the windows.
+            fill: The value of added positions.
+            dtype: Of the tensor.
+        """
+        pads = self.constant([0, 0, *geometry.padding, 0, 0, *geometry.trailing], np.int64, f"{output}/pads")
+        return self.emit("Pad", [source, pads, self.constant(fill, dtype, f"{output}/fill")], output)
 
     def to_uint8(self, source: str, output: str) -> str:
         """A cast that loses nothing."""

@@ -24,10 +24,21 @@ def max_pool(e: IntegerEmitter, node: MaxPool) -> None:
     """The operator on bytes; it does not take int32, so there maxima of shifted views."""
     (source,) = node.inputs
     if source in e.bytes and len(node.kernel) <= 2:
-        e.same(node, lambda x, y: e.emit("MaxPool", [x], y, **geometry(node)))
+        e.same(node, lambda x, y: _max_of_bytes(e, node, x, y))
         return
     views = _views(e, node, LOWEST)
     e.words[node.name] = e.emit("Max", views, f"{node.name}/codes") if len(views) > 1 else views[0]
+
+
+def _max_of_bytes(e: IntegerEmitter, node: MaxPool, source: str, output: str) -> str:
+    """The operator, behind one of its own that pads where onnx's reference (1.22) takes pads in another order."""
+    g, attributes = node.geometry, geometry(node)
+    plain = max(*g.stride, *g.dilation) == 1
+    if plain and max(attributes["pads"]) and (len(g.kernel) == 1 or len(set(attributes["pads"])) > 1):
+        # Bytes of 0, the lowest, win in no window: each has a position of the input.
+        source = e.padded(source, f"{node.name}/padded", g, 0, np.uint8)
+        attributes["pads"] = [0] * len(attributes["pads"])
+    return e.emit("MaxPool", [source], output, **attributes)
 
 
 def sum_pool(e: IntegerEmitter, node: SumPool) -> None:
@@ -63,8 +74,7 @@ def _views(e: IntegerEmitter, node: MaxPool | SumPool, fill: int) -> list[str]:
     name, rank, g = node.name, len(node.kernel), node.geometry
     source = e.int32(node.inputs[0])
     if any(g.padding) or any(g.trailing):
-        pads = e.constant([0, 0, *g.padding, 0, 0, *g.trailing], np.int64, f"{name}/pads")
-        source = e.emit("Pad", [source, pads, e.constant(fill, np.int32, f"{name}/fill")], f"{name}/padded")
+        source = e.padded(source, f"{name}/padded", g, fill, np.int32)
     space = e.types[name].shape[1:]
     axes = e.constant(list(range(2, rank + 2)), np.int64, f"{name}/axes")
     steps = e.constant(list(node.stride), np.int64, f"{name}/steps")

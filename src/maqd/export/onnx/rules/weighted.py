@@ -78,7 +78,11 @@ def _weighted(e: IntegerEmitter, node: Weighted, operator: str, **attributes: An
     for part in e.as_bytes(node.inputs[0]):
         place = f"{node.name}/times{part.factor}"
         point = e.constant(part.zero, np.uint8, f"{place}/zero")
-        product = e.emit(operator, [part.name, weight, point, zero], f"{place}/products", **attributes)
+        source, options = part.name, attributes
+        if isinstance(node, Conv) and _misses(node, e.types[node.inputs[0]].shape, e.types[node.name].shape):
+            source = e.padded(source, f"{place}/padded", node.geometry, part.zero, np.uint8)
+            options = {**attributes, "pads": [0] * len(attributes["pads"])}
+        product = e.emit(operator, [source, weight, point, zero], f"{place}/products", **options)
         if part.factor > 1:
             factor = e.constant(part.factor, np.int32, f"{place}/factor")
             product = e.emit("Mul", [product, factor], place)
@@ -88,6 +92,22 @@ def _weighted(e: IntegerEmitter, node: Weighted, operator: str, **attributes: An
         bias = e.constant(node.bias.reshape(-1, *[1] * space), np.int32, f"{node.name}.bias")
         total = e.emit("Add", [total, bias], f"{node.name}/biased")
     e.words[node.name] = total
+
+
+def _misses(node: Conv, given: tuple[int, ...], made: tuple[int, ...]) -> bool:
+    """Whether a window lies in the padding altogether, which onnx's reference (1.22) refuses.
+
+    Args:
+        node: The convolution.
+        given, made: Shapes of its input and of its result, C x space.
+    """
+    g = node.geometry
+    return any(
+        front > (k - 1) * d or (count - 1) * s - front >= size
+        for front, k, d, s, size, count in zip(
+            g.padding, g.kernel, g.dilation, g.stride, given[1:], made[1:], strict=True
+        )
+    )
 
 
 def _pack_bits(index: NDArray[np.integer], bits: int) -> bytes:
