@@ -17,7 +17,6 @@ instructions than int8 ResNet-8 of width 16; pareto_small_accuracy, the best at 
 instructions; .._case names it. A key is missing while there is no such network.
 """
 
-import argparse
 import json
 import math
 import subprocess
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from harness import options_parser
 from maqd.bench import int8
 from maqd.experiment.results import (
     Case,
@@ -453,19 +453,15 @@ def picture(summaries: list[Summary], path: Path) -> None:
 
 def main() -> None:
     """Reads, or measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__, data=True, threads=True)
     parser.add_argument("--results", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--costs-file", type=Path, default=COSTS, help="the file of costs")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--table", action="store_true", help="write docs/accuracy.md and its picture")
     parser.add_argument("--measure", action="store_true", help="train what the results file lacks")
     parser.add_argument("--costs", action="store_true", help="measure the programs of trained ResNet-8s")
-    parser.add_argument("--path", help="directory of the data set")
-    parser.add_argument("--cache-dir", help="directory of decoded data sets")
     parser.add_argument("--runs", type=Path, help="directory of the run directories; needed to measure")
     parser.add_argument("--cases", nargs="+", help="keys of cases to measure; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds to measure")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
 
     known = {case.key: (case, phases) for case, phases in cases().items()}

@@ -7,14 +7,13 @@ with the root of the batch size. Prints the mean training loss of the last epoch
 spread over seeds, and whether batch normalization refuses N x C inputs of one row, where it would divide by zero.
 """
 
-import argparse
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from harness import machine, print_json, print_machine, spread
+from harness import machine, options_parser, print_json, print_machine, spread
 from maqd.data import DataConfig, Source, open_data
 from maqd.errors import ConfigError
 from maqd.models import Architecture, ModelConfig, build_model
@@ -72,10 +71,8 @@ def refuses_single_values() -> bool:
 
 def main() -> None:
     """Trains all of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__, seeds=True)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, object] = {

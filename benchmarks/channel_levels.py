@@ -8,14 +8,13 @@ spread    standard deviation over channels of log2 of their standard deviation: 
 dead      share of channels whose code is the same at 99.9% of all positions
 """
 
-import argparse
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.data import open_data
 from maqd.nn import NormActivation
 from maqd.training.runs import load_network
@@ -69,10 +68,9 @@ def measure(run: Path, path: str | None) -> list[Levels]:
 
 def main() -> None:
     """Prints a table a run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--path", help="directory of the data set, where it is not the run's own")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures: dict[str, object] = {}
     for run in options.runs:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.bench.tiny import tiny_network
 from maqd.graph import container
 from maqd.lowering import lower
@@ -167,9 +167,7 @@ def process(
 
 def main() -> None:
     """Measures all networks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", help="directory of CIFAR-10; without it, only the small networks are measured")
-    parser.add_argument("--cache-dir", help="directory of decoded data sets")
+    parser = options_parser(__doc__, data=True)
     parser.add_argument("--steps", type=int, default=300, help="training steps of each network, of 64 images")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--states", nargs="+", default=["3,2", "3,4"])
@@ -178,7 +176,6 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="directory of trained networks, used again if they are there")
     parser.add_argument("--repeats", type=int, default=31, help="turns of each engine")
     parser.add_argument("--threads", type=int, default=1, help="of training")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     figures: dict[str, object] = {}

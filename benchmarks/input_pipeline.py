@@ -7,25 +7,21 @@ images, cropped, flipped and cut out per sample; the step is that of train_step.
 process and on the same single thread.
 """
 
-import argparse
 import tempfile
 
 import torch
 
-from harness import machine, print_json, print_machine, seconds, spread
+from harness import machine, options_parser, print_json, print_machine, seconds, spread
 from maqd.data import AugmentConfig, DataConfig, Source, open_data
 from train_step import BATCH, make_step, quantized_vgg
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", help="folder of train.parquet and test.parquet")
-    parser.add_argument("--cache-dir", help="cache to use and keep; a temporary one by default")
+    parser = options_parser(__doc__, data=True)
     parser.add_argument("--opens", type=int, default=9, help="how often the set is opened")
     parser.add_argument("--batches", type=int, default=300, help="how many batches are timed")
     parser.add_argument("--steps", type=int, default=15, help="how many steps are timed")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -8,14 +8,13 @@ as the files in csrc/isa have them, and the median relative error of each fit. T
 constant where it is off by a third or more, then run benchmarks/inference.py before and after.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.graph import Conv, Graph, Input, Node, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import Grid, States
@@ -155,10 +154,9 @@ def measured(isa: str, repeats: int) -> tuple[dict[str, float], dict[str, float]
 def main() -> None:
     """Measures and prints."""
     have = [isa for isa in isas() if isa != "scalar"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--isa", nargs="+", choices=have, default=have, help="instruction sets")
     parser.add_argument("--repeats", type=int, default=200, help="of each layer; times are medians")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
     figures: dict[str, object] = {}
     if not options.json:

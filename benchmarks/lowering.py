@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness import machine, options_parser, print_json, print_machine
 from maqd.graph import FixedPoint, Graph, Thresholds, Weighted
 from maqd.numerics.fixedpoint import AffineForm
 
@@ -123,11 +124,10 @@ def measure(weight_states: int, act_states: int, affine: AffineForm) -> dict[str
 
 def main() -> None:
     """Measures each network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--states", nargs="+", default=["3,4", "3,2", "2,2", "4,3", "5,8", "7,16"])
     parser.add_argument("--affine", default="auto", choices=[form.value for form in AffineForm])
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     affine = AffineForm(options.affine)
     figures: dict[str, object] = {}
@@ -157,8 +157,6 @@ def main() -> None:
                     flush=True,
                 )
     import torch
-
-    from harness import machine, print_json, print_machine
 
     torch.set_num_threads(1)  # as in the processes that were measured
     if options.json:

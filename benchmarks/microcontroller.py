@@ -15,7 +15,6 @@ states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a 
 `BOUNDS` is missed.
 """
 
-import argparse
 import json
 import sys
 from collections import defaultdict
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness import options_parser
 from maqd.bench import int8
 from maqd.bench.cmsis import measure_int8
 from maqd.bench.microcontroller import Layer, Measurement, measure
@@ -114,7 +114,7 @@ def eight(layer: Layer, known: Yardstick) -> float | None:
 
 def main() -> int:
     """Measures networks, processors and states; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=list(int8.NETWORKS), choices=list(int8.NETWORKS))
     parser.add_argument("--cores", nargs="+", default=list(CORES), choices=list(CORES))
     parser.add_argument("--states", nargs="+", type=int, default=sorted(DENSITIES, reverse=True), choices=DENSITIES)
@@ -123,7 +123,6 @@ def main() -> int:
         "--cmsis-nn", type=Path, metavar="CHECKOUT", help="measure CMSIS-NN's sources in this directory"
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw instructions of a multiplication by layer")
-    parser.add_argument("--json", action="store_true", help="one JSON object, and nothing else")
     options = parser.parse_args()
     suffix = "" if options.depthwise == 3 else f"d{options.depthwise}"
     figures: dict[str, object] = {"yardstick": int8.SOURCE if options.cmsis_nn is None else str(options.cmsis_nn)}

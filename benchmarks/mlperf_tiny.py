@@ -13,7 +13,6 @@ Ratios, ours over 8 bits: NET_instructions_ratio, NET_flash_ratio, NET_ram_ratio
 time over ours. About five minutes.
 """
 
-import argparse
 import importlib
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import maqd
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.bench import int8
 from maqd.bench.conventional import Precision
 from maqd.bench.latency import latency
@@ -210,12 +209,11 @@ HEADINGS = (
 
 def main() -> int:
     """Measures and prints; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--states", default="3,4", help="of weights and activations (3,4)")
     parser.add_argument("--stream", type=int, default=16, help="states of what is added (16)")
     parser.add_argument("--latency", action="store_true")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     weights, activations = (int(part) for part in options.states.split(","))
     config = ConversionConfig(weights=weights, activations=activations, stream=options.stream, depthwise=weights)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.data import DataConfig, Source, open_data
 from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
@@ -123,15 +123,11 @@ def compare(case: Case, options: argparse.Namespace, folder: Path) -> dict[str, 
 
 def main() -> int:
     """Compares all networks; 1 if a value differs anywhere."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", help="directory of CIFAR-10")
-    parser.add_argument("--cache-dir", help="directory of decoded data sets")
+    parser = options_parser(__doc__, data=True, threads=True)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=100, help="training steps of each network")
     parser.add_argument("--width", type=float, default=0.25, help="of the CIFAR-10 networks")
     parser.add_argument("--states", nargs="+", help='such as "3,4"; all by default')
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pairs = STATES if options.states is None else [tuple(map(int, pair.split(","))) for pair in options.states]

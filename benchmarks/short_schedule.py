@@ -8,7 +8,6 @@ accuracies in percent with their mean and standard deviation. `--append FILE` ad
 and skips the runs that FILE already holds.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.recipes import Budget, recipe
 from maqd.settings.quantization import Norm
 from maqd.training.progress import Output
@@ -56,15 +55,10 @@ def run(name: str, seed: int, *, path: str | None, cache: str | None, threads: i
 
 def main() -> None:
     """Trains all recipes with all seeds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", help="directory of the data set")
-    parser.add_argument("--cache-dir", help="directory of decoded data sets")
+    parser = options_parser(__doc__, data=True, threads=True, seeds=True)
     parser.add_argument("--recipes", nargs="+", default=list(DEFAULT), help="NAME or NAME:NORM, of `maqd recipes`")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, help="keep the run directories here")
     parser.add_argument("--append", type=Path, help="file of JSON lines, one per run")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 

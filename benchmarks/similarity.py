@@ -7,13 +7,12 @@ for each normalization. Where it nears 1, the layers after it see one and the sa
 (Lubana et al., "Beyond BatchNorm", NeurIPS 2021).
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from harness import machine, print_json, print_machine
+from harness import machine, options_parser, print_json, print_machine
 from maqd.data import DataConfig, Source, open_data
 from maqd.models import Architecture, ModelConfig, build_model
 from maqd.nn import Norm, NormActivation, Override, QuantConfig
@@ -69,12 +68,11 @@ def measure(architecture: Architecture, norm: Norm, images: Tensor) -> dict[str,
 
 def main() -> None:
     """Prints a table for each architecture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     choices = [a.value for a in Architecture]
     standard = ["vgg_narrow", "preact_resnet_narrow", "preact_resnet18"]
     parser.add_argument("--architectures", nargs="+", default=standard, choices=choices)
     parser.add_argument("--path", type=Path, help="directory of CIFAR-10; downloaded without")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     data = DataConfig(source=Source.CIFAR10, path=None if options.path is None else str(options.path), batch_size=128)
     images, _ = next(iter(open_data(data, seed=0).train_loader()))

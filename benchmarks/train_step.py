@@ -6,14 +6,13 @@ Both networks take the same uint8 batch through convolutions of the same shape; 
 optimizer. Prints seconds, the ratio of alternating steps, and the ratio of the peaks of memory in use.
 """
 
-import argparse
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import alternate, machine, print_json, print_machine
+from harness import alternate, machine, options_parser, print_json, print_machine
 from maqd.models import Architecture, ModelConfig, VGGPlan, build_model
 from maqd.nn import IntegerInput, Override, QuantConfig
 
@@ -79,12 +78,10 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
 
 def main() -> None:
     """Runs the comparison for fp32 and bf16."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__, threads=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="both networks through torch.compile")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

@@ -68,6 +68,13 @@ def test_a_network_of_ones_own_learns_and_lowers(run: Path, tmp_path: Path, read
     assert "correct" not in found or found["correct"] is None
 
 
+def test_two_inputs_of_a_run_are_measured(run: Path, tmp_path: Path, read: Any):
+    read("lower", run, "-o", tmp_path / "m.maqd", "--allow-import")
+    found = read("bench", tmp_path / "m.maqd", "--against", run, "--allow-import", "--batch", "1,3", "--repeats", "2")
+    assert [result["engine"]["batch"] for result in found["results"]] == [1, 3]
+    assert {"left", "right"} <= {name for layer in found["layers"] for name in layer["nodes"]}
+
+
 def test_float_inputs_are_fitted_to_all_training_samples(run: Path):
     border = open_run(run, allow_import=True).network.windows.border
     data = open_data(

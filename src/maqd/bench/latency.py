@@ -91,7 +91,7 @@ def installed_peers(graph: Graph, *, threads: int, batch: int) -> tuple[list[Pee
 
 def latency(
     engine: NativeEngine,
-    images: NDArray[Any],
+    images: NDArray[Any] | tuple[NDArray[Any], ...],
     *,
     peers: Sequence[Peer] = (),
     repeats: int = REPEATS,
@@ -101,26 +101,28 @@ def latency(
 
     Args:
         engine: The engine.
-        images: Of the input's storage type, its shape with the batch in front: one call.
+        images: One call: for each input an array of its storage type, its shape with the batch in front; an array alone
+            for one input.
         peers: Made for the same graph and batch.
         repeats: Turns of each, at least 2.
         progress: Called with the number of turns done.
     """
-    first = _milliseconds(lambda: engine.run(images), 1)[0]
-    calls = [lambda: engine.run(images), *(_call(peer, peer.input(images)) for peer in peers)]
+    given = images if isinstance(images, tuple) else (images,)
+    first = _milliseconds(lambda: engine.run(*given), 1)[0]
+    calls = [lambda: engine.run(*given), *(_call(peer, peer.input(given[0])) for peer in peers)]
     ours, *theirs = alternated(calls, repeats=repeats, seconds=TURN, progress=progress)
     warm = _thousand(ours.warm)
     singles = _milliseconds(calls[0], max(20, min(1000, int(1e3 * SECONDS / warm.median))))
     return Result(
         engine=Latency(
-            batch=len(images),
+            batch=len(given[0]),
             first=first,
             cold=_thousand(ours.cold),
             warm=warm,
             p50=percentile(singles, 50),
             p90=percentile(singles, 90),
             p99=percentile(singles, 99),
-            images_per_second=1e3 * len(images) / warm.median,
+            images_per_second=1e3 * len(given[0]) / warm.median,
         ),
         peers=tuple(
             PeerLatency(

@@ -3,8 +3,8 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from maqd.bench import int8
@@ -104,7 +104,12 @@ class Measurement:
 
 
 def measure(
-    graph: Graph, target: Target, strategy: Strategy, images: NDArray[np.uint8], *, network: str | None = None
+    graph: Graph,
+    target: Target,
+    strategy: Strategy,
+    images: NDArray[Any] | tuple[NDArray[Any], ...],
+    *,
+    network: str | None = None,
 ) -> Measurement:
     """Export a graph, run it on an emulated processor, and count.
 
@@ -112,7 +117,8 @@ def measure(
         graph: A valid graph.
         target: The processor.
         strategy: Of the export.
-        images: uint8, N x the input's shape; the last one is counted.
+        images: N x the input's shape, of its storage type, an array for each input or one alone; the last sample is
+            counted.
         network: One of `int8.NETWORKS`, whose costs are to be compared with; else the mean of all.
 
     Raises:
@@ -120,9 +126,10 @@ def measure(
         EngineError: There is no board for the target, or the program fails.
         ExportError: The graph cannot be exported.
     """
-    exported = export_c99(graph, strategy=strategy, target=target, flash=PLENTY, ram=PLENTY, samples=[images])
+    given = images if isinstance(images, tuple) else (images,)
+    exported = export_c99(graph, strategy=strategy, target=target, flash=PLENTY, ram=PLENTY, samples=given)
     found = emulate(exported, target)
-    shares = {name: float((x != 0).mean()) for name, x in NumpyEngine(graph).layers(images[-1:])}
+    shares = {name: float((x != 0).mean()) for name, x in NumpyEngine(graph).layers(*(one[-1:] for one in given))}
     rows = []
     for operation, tally in zip(exported.program.operations, found.tallies, strict=True):
         nodes = step_of(operation).links.nodes
@@ -148,7 +155,7 @@ def _kind(graph: Graph, operation: Operation) -> int8.Kind | None:
     step, out = operation.step, operation.step.links.outputs[0]
     _, _, high, wide = step.weight.shape
     return int8.kind_of(
-        first=graph[step.links.nodes[0]].inputs[0] == graph.input.name,
+        first=graph[step.links.nodes[0]].inputs[0] in {node.name for node in graph.inputs},
         groups=step.groups,
         kernel=(high, wide),
         pixels=out.rows * out.columns,

@@ -75,8 +75,11 @@ def command(arguments: list[str]) -> int:
     here = machine()
     with pinned(options.threads) as processors:
         engine = NativeEngine(graph, threads=options.threads)
-        results = [_measure(engine, images[:batch], peers=options.peers, repeats=options.repeats) for batch in batches]
-        layers = engine.profile(images[:1])
+        results = [
+            _measure(engine, tuple(one[:batch] for one in images), peers=options.peers, repeats=options.repeats)
+            for batch in batches
+        ]
+        layers = engine.profile(*(one[:1] for one in images))
     where = {
         **asdict(here),
         "threads": options.threads,
@@ -129,27 +132,27 @@ def _batches(text: str) -> list[int]:
 
 def _samples(
     graph: Graph, run: Path | None, data: list[tuple[str, str]], count: int, *, allow_import: bool
-) -> NDArray[Any]:
-    shape = graph.input.shape
+) -> tuple[NDArray[Any], ...]:
+    """An array for each input: random samples, or test samples of a run."""
     if run is None:
-        if graph.input.storage is Storage.U8:
-            return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-        return inputs.random(graph, count)[0]
+        if len(graph.inputs) == 1 and graph.input.storage is Storage.U8:
+            return (np.random.default_rng(0).integers(0, 256, (count, *graph.input.shape), dtype=np.uint8),)
+        return inputs.random(graph, count)
     found = samples_of(graph, run, data, count, allow_import=allow_import)
-    return np.resize(found, (count, *shape))  # repeated where there are fewer
+    return tuple(np.resize(one, (count, *one.shape[1:])) for one in found)  # repeated where there are fewer
 
 
-def _measure(engine: NativeEngine, images: NDArray[np.generic], *, peers: bool, repeats: int | None) -> Result:
+def _measure(engine: NativeEngine, images: tuple[NDArray[Any], ...], *, peers: bool, repeats: int | None) -> Result:
     found: list[Peer] = []
     if peers:
-        found, absent = installed_peers(engine.graph, threads=engine.threads, batch=len(images))
+        found, absent = installed_peers(engine.graph, threads=engine.threads, batch=len(images[0]))
         for error in absent:
             print(f"maqd: {error}", file=sys.stderr)
-    counter, count = Counter(f"batch {len(images)}", sys.stderr), repeats or REPEATS
+    counter, count = Counter(f"batch {len(images[0])}", sys.stderr), repeats or REPEATS
     try:
         return latency(
             engine,
-            np.ascontiguousarray(images),
+            tuple(np.ascontiguousarray(one) for one in images),
             peers=found,
             repeats=count,
             progress=lambda done: counter.show(done, count),

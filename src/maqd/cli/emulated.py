@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from maqd.bench import int8
@@ -17,7 +17,9 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def emulated(graph: Graph, target: Target, strategy: Strategy, images: NDArray[np.uint8], *, json_output: bool) -> int:
+def emulated(
+    graph: Graph, target: Target, strategy: Strategy, images: tuple[NDArray[Any], ...], *, json_output: bool
+) -> int:
     """Measure and print; the exit status."""
     measured = measure(graph, target, strategy, images)
     found = measured.emulation

@@ -151,12 +151,13 @@ def open_against(graph: Graph, path: Path, checkpoint: str = "last", *, allow_im
 
 def samples_of(
     graph: Graph, path: Path, options: list[tuple[str, str]], count: int, *, allow_import: bool = False
-) -> NDArray[Any]:
-    """Test samples of a run for a graph with one input, at most `count` x its shape; arguments as in `inputs_of`."""
+) -> tuple[NDArray[Any], ...]:
+    """Test samples of a run: an array for each input of a graph, at most `count` x its shape; arguments as in
+    `inputs_of`.
+    """
     run = open_against(graph, path, allow_import=allow_import)
-    place = graph.inputs.index(graph.input)
-    batches = inputs_of(run, options, count, allow_import=allow_import)
-    return np.concatenate([batch[place] for batch in batches])
+    batches = list(inputs_of(run, options, count, allow_import=allow_import))
+    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
 
 
 def inputs_of(
