@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from effort import GRAPHS, LONG, long
 from graphs import every_node, images, thresholds, weight
-from programs import Toolchain, run_selftests
+from programs import GCC, Toolchain, run_selftests
 from random_graphs import random_graphs
 
 from maqd.export.c99 import Strategy
@@ -21,7 +21,7 @@ from maqd.runtime.verify import verify
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 TOOLCHAINS = {
     "gcc -O0": Toolchain(compiler="gcc", flags=("-O0",)),
-    "gcc -O1": Toolchain(compiler="gcc", flags=("-O1",)),
+    "gcc -O1": GCC,
     "gcc -O2": Toolchain(compiler="gcc", flags=("-O2",)),
     "gcc -Os": Toolchain(compiler="gcc", flags=("-Os",)),
     "gcc -O3 without clz": Toolchain(compiler="gcc", flags=("-O3", "-DMAQD_NO_CLZ")),
@@ -111,8 +111,7 @@ def test_lanes_are_emptied_in_time(weight_states: int, act_states: int, tmp_path
         for sign in (1, -1)
         if 1 <= channels <= 600
     ]
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests(graphs, [Strategy.BALANCED, Strategy.SIZE], tools, tmp_path) == len(graphs)
+    assert run_selftests(graphs, [Strategy.BALANCED, Strategy.SIZE], GCC, tmp_path) == len(graphs)
 
 
 # ---- the engine -----------------------------------------------------------------------------------------------------

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from graphs import images, thresholds, weight
-from programs import Toolchain, run_selftests
+from programs import GCC, run_selftests
 
 from maqd.export.c99 import Strategy, Target
 from maqd.export.c99.operations import EventConv, FieldConv, PixelConv
@@ -79,8 +78,7 @@ def test_states_outputs_and_geometries(tmp_path: Path) -> None:
     assert [kernel_of(g) is PixelConv for g in graphs] == [one < 2**16 for one in sums]
     assert sum(one < 2**15 for one in sums) >= 10
     assert sum(2**15 <= one < 2**16 for one in sums) >= 4
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests(graphs, [Strategy.FAST, Strategy.BALANCED], tools, tmp_path) == len(graphs)
+    assert run_selftests(graphs, [Strategy.FAST, Strategy.BALANCED], GCC, tmp_path) == len(graphs)
 
 
 def test_sums_at_the_ends_of_their_words(tmp_path: Path) -> None:
@@ -95,8 +93,7 @@ def test_sums_at_the_ends_of_their_words(tmp_path: Path) -> None:
     ]
     found = [kernel_of(graph) for graph in graphs]
     assert found == [PixelConv] * 16
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests(graphs, [Strategy.FAST], tools, tmp_path) == len(graphs)
+    assert run_selftests(graphs, [Strategy.FAST], GCC, tmp_path) == len(graphs)
     beyond = first_layer(4, 15, 9, image=(37, 2, 3), kernel=(1, 1), padding=(0, 0), end=1)
     assert kernel_of(beyond) is EventConv
     assert verify(beyond, [CEngine(beyond, strategy=Strategy.FAST)], [images(beyond, 3)]).ok
@@ -106,11 +103,10 @@ def test_small_programs_keep_small_weights() -> None:
     assert kernel_of(first_layer(4, 15, 16), Strategy.SIZE) is EventConv
 
 
-@pytest.mark.parametrize("acts", [2, 3, 4, 16])
-def test_addends_and_sums_of_fields(acts: int) -> None:
+def fields(acts: int) -> Graph:
     random = np.random.default_rng(acts)
     around = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
-    graph = Graph(
+    return Graph(
         nodes=(
             Input(name="input", inputs=(), shape=(2, 9, 8)),
             Conv(name="stem", inputs=("input",), weight=weight(random, 3, 37, 2, 3, 3), exponent=0, **around),
@@ -122,22 +118,24 @@ def test_addends_and_sums_of_fields(acts: int) -> None:
             Output(name="logits", inputs=("pool",)),
         )
     )
-    program = make_program(graph, Strategy.FAST)
-    codes = [program.stored(one.step.codes) for one in program.operations if isinstance(one, EventConv | PixelConv)]
-    assert [one.packed for one in codes] == [True, True]
-    for strategy in Strategy:
-        assert verify(graph, [CEngine(graph, strategy=strategy)], [images(graph, 4)]).ok
 
 
-@pytest.mark.parametrize("states", [2, 3, 4])
-@pytest.mark.parametrize(("inputs", "end"), [(640, 0), (129, 1), (127, -1), (13, 0)])
-def test_dense_layers_on_the_whole_image(states: int, inputs: int, end: int) -> None:
-    """Also images that are 0 or 255 everywhere, with all weights at one end."""
+def test_addends_and_sums_of_fields(tmp_path: Path) -> None:
+    graphs = [fields(acts) for acts in (2, 3, 4, 16)]
+    for graph in graphs:
+        program = make_program(graph, Strategy.FAST)
+        codes = [program.stored(one.step.codes) for one in program.operations if isinstance(one, EventConv | PixelConv)]
+        assert [one.packed for one in codes] == [True, True]
+    every = [graph for graph in graphs for _ in Strategy]
+    assert run_selftests(every, list(Strategy), GCC, tmp_path) == len(every)
+
+
+def dense(states: int, inputs: int, end: int) -> Graph:
     random, kind = np.random.default_rng(inputs), States(count=states, signed=True)
     inner = weight(random, states, 21, inputs)
     if end:
         inner = PackedCodes.pack(np.full((21, inputs), end * kind.high), kind)
-    graph = Graph(
+    return Graph(
         nodes=(
             Input(name="input", inputs=(), shape=(inputs,)),
             Linear(
@@ -149,9 +147,14 @@ def test_dense_layers_on_the_whole_image(states: int, inputs: int, end: int) -> 
             Output(name="logits", inputs=("last",)),
         )
     )  # fmt: skip
-    assert type(make_program(graph, Strategy.FAST).operations[0]) is FieldConv
-    assert type(make_program(graph, Strategy.FAST, Target.CORTEX_M0PLUS).operations[0]) is not FieldConv
-    samples = images(graph, 4)
-    samples[1], samples[2] = 0, 255
-    for strategy in (Strategy.FAST, Strategy.BALANCED):
-        assert verify(graph, [CEngine(graph, strategy=strategy)], [samples]).ok
+
+
+def test_dense_layers_on_the_whole_image(tmp_path: Path) -> None:
+    """Also images that are 0 or 255 everywhere, with all weights at one end."""
+    ends = ((640, 0), (129, 1), (127, -1), (13, 0))
+    graphs = [dense(states, inputs, end) for states in (2, 3, 4) for inputs, end in ends]
+    for graph in graphs:
+        assert type(make_program(graph, Strategy.FAST).operations[0]) is FieldConv
+        assert type(make_program(graph, Strategy.FAST, Target.CORTEX_M0PLUS).operations[0]) is not FieldConv
+    strategies = [Strategy.FAST, Strategy.BALANCED]
+    assert run_selftests([graph for graph in graphs for _ in strategies], strategies, GCC, tmp_path) == 2 * len(graphs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphs import images, thresholds, weight
-from programs import Toolchain, run_selftests
+from programs import GCC, run_selftests
 
 from maqd.export.c99 import Strategy
 from maqd.export.c99.operations import PlainConv, PlaneConv
@@ -84,8 +84,7 @@ def test_states_channels_and_geometries(tmp_path: Path) -> None:
         for place, (acts, states) in enumerate(cases)
     ]
     assert all(kernel_of(graph) is PlaneConv for graph in graphs)
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests(graphs, list(Strategy), tools, tmp_path) == len(graphs)
+    assert run_selftests(graphs, list(Strategy), GCC, tmp_path) == len(graphs)
 
 
 def test_the_largest_sums(tmp_path: Path) -> None:
@@ -94,8 +93,7 @@ def test_the_largest_sums(tmp_path: Path) -> None:
         for seed, (acts, states) in enumerate(((2, 3), (4, 3), (16, 3), (3, 15), (16, 16)))
         for extreme in (1, -1)
     ]
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests(graphs, [Strategy.FAST], tools, tmp_path) == len(graphs)
+    assert run_selftests(graphs, [Strategy.FAST], GCC, tmp_path) == len(graphs)
 
 
 @pytest.mark.parametrize(("acts", "states"), [(17, 3), (4, 33)])

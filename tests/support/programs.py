@@ -38,6 +38,9 @@ class Toolchain:
     runner: tuple[str, ...] = ()
 
 
+GCC = Toolchain(compiler="gcc", flags=("-O1",))
+"""Compiles faster than without optimization, which keeps functions that are not called."""
+
 NETWORK = "/* ---- the network "
 """Begins what is a network's own in a program's text; in front of it are the kernels."""
 
