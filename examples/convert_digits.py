@@ -38,6 +38,14 @@ def network(width: int = 16) -> nn.Module:
     )
 
 
+def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images N x 1 x 8 x 8 in 0 .. 1 and labels, to train on and to test with."""
+    found = load_digits()
+    images = torch.from_numpy(found.images).float()[:, None] / 16
+    labels = torch.from_numpy(found.target).long()
+    return (images[:1437], labels[:1437]), (images[1437:], labels[1437:])
+
+
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, rate: float) -> None:
     """An ordinary loop: nothing in it knows of maqd."""
     steps = epochs * (len(images) // 64)
@@ -67,10 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     torch.manual_seed(0)
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).float()[:, None] / 16
-    labels = torch.from_numpy(digits.target).long()
-    (train_x, test_x), (train_y, test_y) = images.split((1437, 360)), labels.split((1437, 360))
+    (train_x, train_y), (test_x, test_y) = digits()
 
     model = network(options.width)
     train(model, train_x, train_y, options.epochs, 1e-2)

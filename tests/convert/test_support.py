@@ -80,6 +80,19 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
 
 
+class Functional(nn.Module):
+    """Layers as functions of parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(F.conv2d(x, self.weight, padding=1, groups=4)).mean((2, 3))
+        return F.linear(x, self.head.weight, bias=self.head.bias)
+
+
 ROWS = {
     "Conv1d, Conv2d, Conv3d": Row(
         networks=(
@@ -99,6 +112,7 @@ ROWS = {
         becomes="QuantConvTranspose",
     ),
     "Linear": Row(networks=((linear, IMAGE),), becomes="QuantLinear"),
+    "F.linear, F.conv2d, ... with parameters": Row(networks=((Functional, IMAGE),), becomes="QuantLinear"),
     "BatchNorm1d, BatchNorm2d, BatchNorm3d": Row(
         networks=(
             (linear, IMAGE),

@@ -4,8 +4,9 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from maqd.convert.fitting import filters
 from maqd.convert.inputs import EntryNumbers
@@ -21,9 +22,9 @@ LAYERS = (
 """What has a layer of few states."""
 
 
-def weighted(step: Step, x: Any, module: Any) -> Value:
+def weighted(step: Step, x: Any, module: Any, name: str | None = None) -> Value:
     """A layer of few states; called again, the same layer."""
-    name = str(step.call.target)
+    name = name or str(step.call.target)
     source = step.tensor(x)
     first = source.grade is Grade.INPUT and not source.pending
     # An offset of the input would not be the same sum at every place of a transposed convolution's result.
@@ -113,4 +114,43 @@ def share(step: Step, one: Value, other: Value) -> None:
         step.refuse("its weights are shared by calls whose inputs have different scales", "pool both in the same way")
 
 
-RULES = Rules(modules=dict.fromkeys(LAYERS, Rule(apply=weighted, want=Want.FEW)), functions={})
+def linear(step: Step, x: Any, weight: Any, bias: Any = None) -> Value:
+    """`F.linear` with parameters of the network."""
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        step.refuse("its weight is computed", "use a parameter of the network")
+    return _with(step, x, nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias)
+
+
+def convolution(
+    step: Step, x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Value:  # fmt: skip
+    """`F.conv1d`, `F.conv2d` and `F.conv3d` with parameters of the network."""
+    if not isinstance(weight, Tensor):
+        step.refuse("its weight is computed", "use a parameter of the network")
+    kind = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[weight.ndim]
+    outputs, inputs, *kernel = weight.shape
+    module = kind(inputs * groups, outputs, tuple(kernel), stride, padding, dilation, groups, bias is not None)  # pyright: ignore[reportArgumentType]
+    return _with(step, x, module, weight, bias)
+
+
+def _with(step: Step, x: Any, module: Any, weight: Tensor, bias: Any) -> Value:
+    """The layer of some parameters, named after their module."""
+    module.weight = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+    if bias is not None:
+        module.bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
+    of_weight = step.call.kwargs["weight"] if len(step.call.args) < 2 else step.call.args[1]
+    name = str(getattr(of_weight, "target", "")).rpartition(".")[0] or step.name
+    return weighted(step, x, module, name)
+
+
+RULES = Rules(
+    modules=dict.fromkeys(LAYERS, Rule(apply=weighted, want=Want.FEW)),
+    functions={
+        F.linear: Rule(apply=linear, want=Want.FEW),
+        **dict.fromkeys(
+            (F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d),
+            Rule(apply=convolution, want=Want.FEW),
+        ),
+    },
+)
