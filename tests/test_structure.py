@@ -39,14 +39,17 @@ ALLOWED = {
     "convert": {"lowering", "nn", "settings", "numerics"},
     "training": {"lowering", "language", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},
     "report": {"nn", "settings", "numerics", "io"},
-    "experiment": set(),
+    "experiment": {
+        "training", "report", "lowering", "runtime", "graph", "recipes", "models", "data", "nn", "settings", "numerics",
+        "io",
+    },
     "cli": {
         "bench", "runtime", "export", "plan", "spiking", "language", "graph", "nn", "models", "lowering", "convert",
-        "data", "training", "report", "recipes", "settings", "numerics", "io",
+        "data", "training", "report", "experiment", "recipes", "settings", "numerics", "io",
     },
 }  # fmt: skip
 """The rooms of the package and which others each may import, at any depth of its code."""
-TORCH = {"nn", "models", "data", "lowering", "convert", "training", "report"}
+TORCH = {"nn", "models", "data", "lowering", "convert", "training", "report", "experiment"}
 """Rooms that may load torch when they are imported; every other one must run with NumPy alone."""
 TORCH_MODULES = {"maqd.cli.demo", "maqd.spiking.modules"}
 """What needs torch from its first line in rooms that do not."""

@@ -196,7 +196,7 @@ def test_help_shows_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help-all"]) == 0
     text = capsys.readouterr().out
     leaves = set(dotted_keys(TrainConfig)) - {"model", "data", "optim", "compute", "init"}
-    leaves -= {"model.quant", "model.quant.surrogate", "data.augment"}
+    leaves -= {"model.quant", "model.quant.surrogate", "model.transformer", "data.augment"}
     assert leaves == set(re.findall(r"^  --([a-z_0-9.]+) .*  \(.*\)$", text, re.MULTILINE))
     assert "  --optim.optimizer {sgd,adamw,rmsprop}  (adamw)" in text
     assert "Peak learning rate." in text

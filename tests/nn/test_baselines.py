@@ -43,6 +43,7 @@ from maqd.nn.baselines import (
     LSQWeights,
     N2UQActivations,
     N2UQWeights,
+    PlainWeights,
     TernaryWeights,
 )
 from maqd.numerics.states import States
@@ -79,6 +80,15 @@ def lsq(count: int) -> Callable[[Tensor, Tensor], Tensor]:
         s = (s - s * g).detach() + s * g
         bounded = torch.clamp(w / s, -q, q)
         return straight(levels(bounded, [k - q for k in range(count)]), bounded) * s
+
+    return quantize
+
+
+def plain(count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def quantize(w: Tensor, s: Tensor) -> Tensor:
+        q = (count - 1) / 2
+        bounded = torch.clamp(w / s.detach(), -q, q)
+        return straight(levels(bounded, [k - q for k in range(count)]), bounded) * s.detach()
 
     return quantize
 
@@ -120,6 +130,8 @@ def n2uq(w: Tensor) -> Tensor:
 
 
 WEIGHT_FORMULAS: list[tuple[WeightQuantizer, Callable[..., Tensor]]] = [
+    (PlainWeights(states=THREE), plain(3)),
+    (PlainWeights(states=FOUR), plain(4)),
     (LSQWeights(states=THREE), lsq(3)),
     (LSQWeights(states=FOUR), lsq(4)),
     (DoReFaWeights(states=FIVE), dorefa),

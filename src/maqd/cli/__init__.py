@@ -32,6 +32,7 @@ commands:
   spikes  run it as a spiking network, and count the spikes that are not its integers
   export  write it as ONNX, QONNX, NIR or a C99 program
   report  show what a network does, in one HTML page
+  experiment  repeat an experiment of the papers: results, table, picture
   recipes list the recipes that `maqd train` knows
   bench   measure the native engine, beside other runtimes, or the C program on a microcontroller
 
@@ -55,6 +56,7 @@ class Command(enum.Enum):
     SPIKES = "spikes"
     EXPORT = "export"
     REPORT = "report"
+    EXPERIMENT = "experiment"
     RECIPES = "recipes"
     BENCH = "bench"
 
@@ -73,6 +75,7 @@ _MODULES = {
     Command.SPIKES: "maqd.cli.spikes",
     Command.EXPORT: "maqd.cli.export",
     Command.REPORT: "maqd.cli.report",
+    Command.EXPERIMENT: "maqd.cli.experiment",
     Command.RECIPES: "maqd.cli.recipes",
     Command.BENCH: "maqd.cli.bench",
 }

@@ -1,26 +1,13 @@
-"""Results of training runs as JSON lines: one run a line, only ever added to, safe for many writers.
+"""Results of training runs as JSON lines (`maqd.experiment.lines`): one run a line, with the fields of `Row`."""
 
-A file is UTF-8 text; each line MUST be one JSON object with the fields of `Row` and end in a line feed. A writer that
-was killed may leave a last line without one: a reader passes over it, and the next writer removes it. Anything else
-that is no row is an error. Rows are never changed; a run that was repeated adds a second row.
-"""
-
-import contextlib
 import dataclasses
-import json
-import os
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from maqd.errors import DataError, advice
-
-try:
-    import fcntl
-except ImportError:  # Not on Windows: there, only one process may write at a time.
-    fcntl = None
+from maqd.experiment.lines import append_line, no_row, read_fields, whole_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,18 +148,7 @@ def append(path: Path, row: "Row | Cost") -> None:
     Raises:
         DataError: The file cannot be written.
     """
-    line = json.dumps(dataclasses.asdict(row), sort_keys=True).encode() + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file, _locked(file):
-            _remove_torn_line(file)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; {advice(error, 'pass another file')}"
-        ) from error
+    append_line(path, dataclasses.asdict(row))
 
 
 def read(path: Path) -> list[Row]:
@@ -181,7 +157,7 @@ def read(path: Path) -> list[Row]:
     Raises:
         DataError: A line is no row; the message names it.
     """
-    return [_parse_row(line, where) for where, line in _lines(path)]
+    return [_parse_row(line, where) for where, line in whole_lines(path)]
 
 
 def read_costs(path: Path) -> list[Cost]:
@@ -190,19 +166,7 @@ def read_costs(path: Path) -> list[Cost]:
     Raises:
         DataError: A line is no row of costs; the message names it.
     """
-    return [_parse_cost(line, where) for where, line in _lines(path)]
-
-
-def _lines(path: Path) -> list[tuple[str, bytes]]:
-    """The whole lines of a file, each with its place."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    # What follows the last line feed is empty, or was cut short.
-    return [(f"{path}:{number}", line) for number, line in enumerate(lines[:-1], 1)]
+    return [_parse_cost(line, where) for where, line in whole_lines(path)]
 
 
 def select(rows: Iterable[Row], case: Case, *, images: str = "test") -> list[Row]:
@@ -263,31 +227,6 @@ def best_within(summaries: Iterable[Summary], costs: Iterable[Cost], limit: Limi
     return max(within, key=lambda found: found[0].mean, default=None)
 
 
-@contextlib.contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _remove_torn_line(file: BinaryIO) -> None:
-    # Its writer is gone: it would hold the lock.
-    end = file.seek(0, os.SEEK_END)
-    tail = b""
-    start = end
-    while start and b"\n" not in tail:
-        start = max(0, start - 65536)
-        file.seek(start)
-        tail = file.read(end - start)
-    whole = start + tail.rfind(b"\n") + 1
-    if whole < end:
-        file.truncate(whole)
-
-
 _ROW: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "images": (str,),
@@ -311,35 +250,23 @@ _COST: dict[str, tuple[type, ...]] = {
 }
 
 
-def _no_row(where: str, what: object) -> DataError:
-    return DataError(f"{where} is no row of results: {what}; restore the file, its lines must not be edited")
-
-
 def _fields(line: bytes, where: str, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     """The fields of a line, checked; the case is made."""
-    try:
-        tree = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _no_row(where, error) from error
-    if not isinstance(tree, dict) or tree.keys() != {"case", *types}:
-        raise _no_row(where, f"its fields are {sorted(tree) if isinstance(tree, dict) else tree!r}")
-    for name, allowed in types.items():
-        if type(tree[name]) not in allowed:
-            raise _no_row(where, f"{name} is {tree[name]!r}")
+    tree = read_fields(line, where, {**types, "case": (dict,)})
     try:
         case = Case(**tree["case"])
     except TypeError as error:
-        raise _no_row(where, error) from error
+        raise no_row(where, error) from error
     for name, value in dataclasses.asdict(case).items():
         if type(value) not in ((int, type(None)) if name.endswith("states") else (str,)):
-            raise _no_row(where, f"{name} is {value!r}")
+            raise no_row(where, f"{name} is {value!r}")
     return {**tree, "case": case}
 
 
 def _parse_row(line: bytes, where: str) -> Row:
     fields = _fields(line, where, _ROW)
     if not 0 <= fields["correct"] <= fields["total"] or not fields["total"]:
-        raise _no_row(where, f"{fields['correct']} of {fields['total']} images")
+        raise no_row(where, f"{fields['correct']} of {fields['total']} images")
     return Row(**{**fields, "config": tuple(fields["config"])})
 
 

@@ -46,6 +46,8 @@ class WeightMethod(enum.Enum):
 
     MAQD = "maqd"
     """Standardized per filter, then a scaled round-clip (MaQD)."""
+    PLAIN = "plain"
+    """The scaled round-clip without the standardization."""
     LSQ = "lsq"
     DOREFA = "dorefa"
     TWN = "twn"

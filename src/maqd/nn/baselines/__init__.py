@@ -14,6 +14,7 @@ from maqd.nn.baselines.dorefa import DoReFaWeights
 from maqd.nn.baselines.lsq import LSQActivations, LSQWeights
 from maqd.nn.baselines.n2uq import N2UQActivations, N2UQWeights
 from maqd.nn.baselines.pact import PACT
+from maqd.nn.baselines.plain import PlainWeights
 from maqd.nn.baselines.twn import TernaryWeights
 from maqd.nn.quantizers import ThresholdQuantizer, WeightQuantizer
 from maqd.numerics.states import States
@@ -29,6 +30,7 @@ def _unsigned(method: Callable[..., ThresholdQuantizer]) -> Callable[[int, float
 
 
 WEIGHTS: dict[WeightMethod, Callable[[int], WeightQuantizer]] = {
+    WeightMethod.PLAIN: _signed(PlainWeights),
     WeightMethod.LSQ: _signed(LSQWeights),
     WeightMethod.DOREFA: _signed(DoReFaWeights),
     WeightMethod.TWN: _signed(TernaryWeights),
@@ -60,5 +62,6 @@ __all__ = [
     "LSQWeights",
     "N2UQActivations",
     "N2UQWeights",
+    "PlainWeights",
     "TernaryWeights",
 ]

@@ -1,0 +1,97 @@
+"""The one table of experiments, and the page and pictures that are written from their measurements."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from maqd.errors import ConfigError
+from maqd.experiment.ablation import Ablation
+from maqd.experiment.base import Experiment, Found, found_in
+from maqd.experiment.batch_size import BatchSize
+from maqd.experiment.fixed_point import BatchNormFixedPoint
+from maqd.experiment.functions import Functions
+from maqd.experiment.single_step import SingleStep
+from maqd.experiment.sparsity import Sparsity
+from maqd.experiment.states import StateGrid
+from maqd.io.files import write_atomically
+from maqd.io.outputs import make_directory
+
+EXPERIMENTS: tuple[Experiment[Any], ...] = (
+    Functions(),
+    BatchSize(),
+    StateGrid(),
+    Sparsity(),
+    Ablation(),
+    BatchNormFixedPoint(),
+    SingleStep(),
+)
+"""All experiments."""
+
+FORMATS = ("svg", "png")
+
+
+def find_experiment(name: str) -> Experiment[Any]:
+    """The experiment of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for experiment in EXPERIMENTS:
+        if experiment.name == name:
+            return experiment
+    names = ", ".join(experiment.name for experiment in EXPERIMENTS)
+    raise ConfigError(f"there is no experiment {name!r}; the experiments are {names}")
+
+
+def write_page(experiment: Experiment[Any], results: Path, folder: Path) -> Path:
+    """Write what was measured: NAME.md with tables, NAME.svg and NAME.png.
+
+    Args:
+        experiment: The experiment.
+        results: The file of measurements.
+        folder: Where to; made if it is missing.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: Nothing of the experiment is measured.
+        DataError: The file of measurements cannot be read.
+        OutputError: The directory cannot be made.
+    """
+    found = found_in(results, experiment.name)
+    if not found.findings:
+        raise ConfigError(f"{results} holds no measurement of {experiment.name}; run maqd experiment {experiment.name}")
+    make_directory(folder)
+    for kind in FORMATS:
+        write_atomically(folder / f"{experiment.name}.{kind}", [_picture(experiment, found, kind)])
+    page = folder / f"{experiment.name}.md"
+    write_atomically(page, [("\n".join(_page(experiment, found)) + "\n").encode()])
+    return page
+
+
+def _page(experiment: Experiment[Any], found: Found) -> Iterator[str]:
+    yield f"# {experiment.title}\n"
+    yield f"Written by `maqd experiment {experiment.name}`. It repeats: {experiment.source}.\n"
+    yield experiment.text
+    yield f"\n![{experiment.title}]({experiment.name}.svg)\n"
+    yield from experiment.lines(found)
+    machines = ", ".join(sorted({one.machine for one in found.findings}))
+    seconds = sum(one.seconds for one in found.findings)
+    yield f"\n{len(found.findings)} measurements, {seconds / 60:.1f} minutes in all, on {machines}."
+
+
+def _picture(experiment: Experiment[Any], found: Found, kind: str) -> memoryview:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Text stays text, and nothing depends on the time: the same measurements give the same file.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.name}):
+        figure = Figure(figsize=(10, 4.6) if experiment.name != "batch-size" else (10, 7), layout="constrained")
+        FigureCanvasAgg(figure)
+        experiment.draw(found, figure)
+        data = io.BytesIO()
+        figure.savefig(data, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
+    return data.getbuffer()
