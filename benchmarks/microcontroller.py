@@ -10,8 +10,10 @@ maqd.bench.qemu; flash and RAM are those of the linked network. All of it takes 
 
 Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instructions_ratio, ..._cycles_ratio,
 ..._flash_ratio, ..._ram_ratio; KIND_CORE_aM_ratio, the summed instructions of a kind's layers in ic, kws and vww
-(dense: ad without its first layer); first_NET_CORE_aM_ratio. With --depthwise 7 or 15, depthwise layers have that many
-states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick. Exit status 1 if a bound of
+(dense: ad without its first layer); first_NET_CORE_aM_ratio. icp and icp26 have averages in their shortcuts, as
+maqd.models has them, and are compared with ic. With --depthwise 7 or 15, depthwise layers have that many
+states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick, and so is
+avr (an ATmega1284P in simavr, strategy balanced, networks that fit: its cycles are simavr's). Exit status 1 if a bound of
 `BOUNDS` is missed.
 """
 
@@ -26,14 +28,22 @@ import numpy as np
 
 from harness import options_parser
 from maqd.bench import int8
+from maqd.bench.avr import measure_avr
 from maqd.bench.cmsis import measure_int8
 from maqd.bench.microcontroller import Layer, Measurement, measure
 from maqd.bench.qemu import Tally, cycles
 from maqd.bench.tiny import DENSITIES, tiny_network
 from maqd.cli.emulated import layers_table
+from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.c99 import Strategy, Target
 
 CORES = {"m4": Target.CORTEX_M4, "m3": Target.CORTEX_M3, "m0plus": Target.CORTEX_M0PLUS, "rv32": Target.RV32}
+STICKS = {**{network: network for network in int8.NETWORKS}, "icp": "ic", "icp26": "ic"}
+"""The network in 8 bits that each is compared with: ResNet-8 with averages in its shortcuts with that of width 16."""
+
+ON_AVR = ("kws", "ic")
+"""What an AVR holds: tables below 64 KB, and in RAM the arena and an image."""
+
 NETWORKS = ("ic", "kws", "vww")
 """Whose layers are summed by kind."""
 
@@ -88,12 +98,12 @@ class Yardstick:
 
 def yardstick(network: str, core: str, depthwise: int, sources: Path | None) -> Yardstick | None:
     """The recorded one, or measured with CMSIS-NN's sources."""
-    target, known = CORES[core], int8.NETWORKS[network]
+    target, known = CORES[core], int8.NETWORKS[STICKS[network]]
     if target not in known.instructions:
         return None
     if sources is None:
         return Yardstick(instructions=known.instructions[target], cycles=known.cycles[target], layers={})
-    found = measure_int8(tiny_network(network, activations=2, depthwise=depthwise), target, sources)
+    found = measure_int8(tiny_network(STICKS[network], activations=2, depthwise=depthwise), target, sources)
     return Yardstick(
         instructions=sum(one.instructions for one in found.values()),
         cycles=sum(_cycles(one, target) for one in found.values()),
@@ -115,8 +125,8 @@ def eight(layer: Layer, known: Yardstick) -> float | None:
 def main() -> int:
     """Measures networks, processors and states; the exit status."""
     parser = options_parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=list(int8.NETWORKS), choices=list(int8.NETWORKS))
-    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=list(CORES))
+    parser.add_argument("--networks", nargs="+", default=list(STICKS), choices=list(STICKS))
+    parser.add_argument("--cores", nargs="+", default=[*CORES, "avr"], choices=[*CORES, "avr"])
     parser.add_argument("--states", nargs="+", type=int, default=sorted(DENSITIES, reverse=True), choices=DENSITIES)
     parser.add_argument("--depthwise", type=int, default=3, choices=(3, 7, 15), help="states in depthwise layers")
     parser.add_argument(
@@ -136,12 +146,17 @@ def main() -> int:
         return measure(graph, CORES[core], Strategy.FAST, images, network=network)
 
     jobs = [
-        (network, core, states) for network in options.networks for core in options.cores for states in options.states
+        (network, core, states)
+        for network in options.networks
+        for core in options.cores
+        for states in options.states
+        if core != "avr"
     ]
     known = {
         (network, core): yardstick(network, core, options.depthwise, options.cmsis_nn)
         for network in options.networks
         for core in options.cores
+        if core != "avr"
     }
     with ThreadPoolExecutor(2) as pool:
         for (network, core, states), found in zip(jobs, pool.map(run, jobs), strict=True):
@@ -153,6 +168,8 @@ def main() -> int:
                 drawn[network] = found, other
             if not options.json:
                 show(f"{network}_{core}_a{states}{suffix}", figures, found)
+    if "avr" in options.cores:
+        add_avr(figures, options.networks, options.states, options.depthwise, suffix, show=not options.json)
     for one, count in ours.items():
         figures[f"{one}_ratio"] = count / theirs[one]
     missed = [
@@ -178,7 +195,7 @@ def add_network(
     figures: dict[str, object], key: str, found: Measurement, network: str, other: Yardstick | None
 ) -> None:
     """Figures of a whole network."""
-    emulation, known = found.emulation, int8.NETWORKS[network]
+    emulation, known = found.emulation, int8.NETWORKS[STICKS[network]]
     figures["tools"] = [emulation.compiler, emulation.emulator, " ".join(emulation.flags)]
     figures[f"{key}_instructions"] = found.instructions
     figures[f"{key}_cycles"] = found.cycles
@@ -191,6 +208,27 @@ def add_network(
         figures[f"{key}_cycles_ratio"] = found.cycles / other.cycles
     figures[f"{key}_flash_ratio"] = emulation.flash / known.flash
     figures[f"{key}_ram_ratio"] = emulation.ram / known.ram
+
+
+def add_avr(
+    figures: dict[str, object], networks: list[str], states: list[int], depthwise: int, suffix: str, *, show: bool
+) -> None:
+    """Figures of the networks that an AVR holds."""
+    for network in (one for one in networks if one in ON_AVR):
+        for count in states:
+            graph = tiny_network(network, activations=count, depthwise=depthwise)
+            images = np.random.default_rng(1).integers(0, 256, (1, *graph.input.shape), dtype=np.uint8)
+            key = f"{network}_avr_a{count}{suffix}"
+            try:
+                found = measure_avr(graph, Strategy.BALANCED, images)
+            except (EngineError, MissingDependencyError) as error:
+                figures[f"{key}_missing"] = str(error)
+                continue
+            figures[f"{key}_instructions"], figures[f"{key}_cycles"] = sum(found.instructions), sum(found.cycles)
+            figures[f"{key}_flash"], figures[f"{key}_ram"] = found.flash, found.ram
+            if show:
+                numbers = f"{sum(found.instructions):,} instructions, {sum(found.cycles):,} cycles"
+                print(f"{key}: {numbers}, flash {found.flash:,}, RAM {found.ram:,}", flush=True)
 
 
 def add_layers(

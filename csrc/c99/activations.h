@@ -11,9 +11,9 @@ typedef struct {
 } maqd_steps;
 
 /* #{k: v >= t[k]} for ascending t. */
-MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const void *t, int32_t v) {
+MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const MAQD_FLASH void *t, int32_t v) {
     uint32_t count = 0;
-#define MAQD_AT(k) (s->wide ? ((const int32_t *)t)[k] : (int32_t)((const int16_t *)t)[k])
+#define MAQD_AT(k) (s->wide ? ((const MAQD_FLASH int32_t *)t)[k] : (int32_t)((const MAQD_FLASH int16_t *)t)[k])
     if (s->levels <= 3) {
         if (v < MAQD_AT(0)) return 0;
         count = 1;
@@ -60,7 +60,8 @@ MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, con
  *   bits    8, 16 or 32: of an integer, to whose value `zero` is added
  *   stored  the first of them */
 MAQD_INLINE void maqd_events_raw(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
-                                 const int32_t *y, const int32_t *bias, int32_t bits, int32_t zero, void *stored) {
+                                 const int32_t *y, const MAQD_FLASH int32_t *bias, int32_t bits, int32_t zero,
+                                 void *stored) {
 #define MAQD_RAW(r, l)                                                                              \
     if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                      \
         const int32_t v = (w->lane == 8 ? MAQD_HALF(r, l) : y[MAQD_OUTPUT(r, l)] + s->sum) + zero + \
@@ -91,8 +92,8 @@ typedef struct {
  *   shift       and the bit, of passes that are not whole words: what is in the bits below stays
  *   q, fields   what is added, from the word of the first output on; for lanes of 8 bits */
 MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
-                                   const int32_t *y, const maqd_steps *t, const void *thresholds, maqd_word *codes,
-                                   int32_t shift, const maqd_addend *q, const maqd_word *fields) {
+                                   const int32_t *y, const maqd_steps *t, const MAQD_FLASH void *thresholds,
+                                   maqd_word *codes, int32_t shift, const maqd_addend *q, const maqd_word *fields) {
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
     const uint32_t a0 = q->bits > 0 ? fields[0] : 0u, a1 = outputs * q->bits > 32 ? fields[1] : 0u;
     const uint32_t a2 = outputs * q->bits > 64 ? fields[2] : 0u, a3 = outputs * q->bits > 96 ? fields[3] : 0u;
@@ -105,14 +106,15 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
       (((uint32_t)1 << q->bits) - 1u))     \
      << q->value_shift)
 #define MAQD_WITH(o, v) (q->bits == 0 ? (v) : (int32_t)(((uint32_t)(v) << q->shift) + MAQD_ADDEND(o)))
-#define MAQD_CODE(o, v)                                                                                             \
-    if ((o) < outputs) {                                                                                            \
-        const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                                        \
-        const uint32_t code = maqd_count(t, (const uint8_t *)thresholds + at, v) << (uint32_t)((o) * t->bits % 32); \
-        if ((o) * t->bits / 32 == 0) c0 |= code;                                                                    \
-        if ((o) * t->bits / 32 == 1) c1 |= code;                                                                    \
-        if ((o) * t->bits / 32 == 2) c2 |= code;                                                                    \
-        if ((o) * t->bits / 32 == 3) c3 |= code;                                                                    \
+#define MAQD_CODE(o, v)                                                                     \
+    if ((o) < outputs) {                                                                    \
+        const ptrdiff_t at = (ptrdiff_t)(o) * t->levels * (t->wide ? 4 : 2);                \
+        const uint32_t code = maqd_count(t, (const MAQD_FLASH uint8_t *)thresholds + at, v) \
+                              << (uint32_t)((o) * t->bits % 32);                            \
+        if ((o) * t->bits / 32 == 0) c0 |= code;                                            \
+        if ((o) * t->bits / 32 == 1) c1 |= code;                                            \
+        if ((o) * t->bits / 32 == 2) c2 |= code;                                            \
+        if ((o) * t->bits / 32 == 3) c3 |= code;                                            \
     }
 #define MAQD_LANE_CODE(r, l)     \
     if ((r) < MAQD_REGISTERS)    \
@@ -143,8 +145,8 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
  *   thresholds  uint32_t [registers][2][levels]: those of a pair of outputs, t + (t' << 16)
  *   addend      of the first output */
 MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
-                                   int32_t levels, int32_t bits, const uint32_t *thresholds, maqd_word *codes,
-                                   const maqd_addend *q, const void *addend) {
+                                   int32_t levels, int32_t bits, const MAQD_FLASH uint32_t *thresholds,
+                                   maqd_word *codes, const maqd_addend *q, const void *addend) {
     const uint32_t start = (0x8000u + ((uint32_t)s->sum << q->shift)) * 0x10001u;
     const maqd_word *const fields = (const maqd_word *)addend;
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0; /* pairs of codes of 16 outputs: c0; of 4 bits, c0 and c2 */
@@ -178,7 +180,7 @@ MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, con
         const uint32_t more = q->bits == 0 ? 0u : q->bits < 8 ? MAQD_FIELDS(r, l) : MAQD_INTEGERS(r, l); \
         const uint32_t sums = s->half[2 * (r) + (l)] * (uint32_t)g->spacing << q->shift;                 \
         const uint32_t x = sums + start + (more << q->value_shift);                                      \
-        const uint32_t *const t = thresholds + (2 * (r) + (l)) * levels;                                 \
+        const MAQD_FLASH uint32_t *const t = thresholds + (2 * (r) + (l)) * levels;                      \
         const uint32_t e2 = MAQD_REACHED_AT(2), e4 = MAQD_REACHED_AT(4), e6 = MAQD_REACHED_AT(6);        \
         const uint32_t e1 = MAQD_REACHED_AT(1), e3 = MAQD_REACHED_AT(3), e5 = MAQD_REACHED_AT(5);        \
         const uint32_t even = e2 ^ e4 ^ e6, all = even ^ e1 ^ e3 ^ e5 ^ MAQD_REACHED_AT(7);              \
@@ -222,9 +224,9 @@ MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, con
  *   thresholds  int32_t or int16_t [channels][levels]
  *   signs       int8_t [channels], 1 or -1: compared is sign * sum; NULL if all are 1
  *   y           the pixel */
-MAQD_INLINE void maqd_quantize_pixel(const maqd_steps *s, const int32_t *x, int32_t channels, const void *thresholds,
-                                     const int8_t *signs, void *y) {
-    const uint8_t *t = (const uint8_t *)thresholds;
+MAQD_INLINE void maqd_quantize_pixel(const maqd_steps *s, const int32_t *x, int32_t channels,
+                                     const MAQD_FLASH void *thresholds, const MAQD_FLASH int8_t *signs, void *y) {
+    const MAQD_FLASH uint8_t *t = (const MAQD_FLASH uint8_t *)thresholds;
     const ptrdiff_t step = (ptrdiff_t)s->levels * (s->wide ? 4 : 2);
     maqd_word *words = (maqd_word *)y;
     uint32_t word = 0, at = 0;
@@ -257,22 +259,22 @@ typedef struct {
 /* The same with a multiplication, an addition and a shift.
  *
  *   multipliers, offsets  A and B, [channels] */
-MAQD_INLINE void maqd_affine_pixel(const maqd_affine *f, const int32_t *x, int32_t channels, const void *multipliers,
-                                   const void *offsets, void *y) {
+MAQD_INLINE void maqd_affine_pixel(const maqd_affine *f, const int32_t *x, int32_t channels,
+                                   const MAQD_FLASH void *multipliers, const MAQD_FLASH void *offsets, void *y) {
     maqd_word *words = (maqd_word *)y;
     uint32_t word = 0, at = 0;
     for (int32_t c = 0; c < channels; c++) {
-        const int32_t a =
-            f->multiplier_bits == 16 ? (int32_t)((const int16_t *)multipliers)[c] : ((const int32_t *)multipliers)[c];
+        const int32_t a = f->multiplier_bits == 16 ? (int32_t)((const MAQD_FLASH int16_t *)multipliers)[c]
+                                                   : ((const MAQD_FLASH int32_t *)multipliers)[c];
         uint32_t index; /* negative numbers end at 0, and so are never shifted */
         if (f->wide) {
-            const int64_t b =
-                f->offset_bits == 32 ? (int64_t)((const int32_t *)offsets)[c] : ((const int64_t *)offsets)[c];
+            const int64_t b = f->offset_bits == 32 ? (int64_t)((const MAQD_FLASH int32_t *)offsets)[c]
+                                                   : ((const MAQD_FLASH int64_t *)offsets)[c];
             const int64_t v = (int64_t)a * x[c] + b;
             const int64_t shifted_v = v > 0 ? v >> f->shift : 0;
             index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
         } else {
-            const int32_t v = a * x[c] + ((const int32_t *)offsets)[c];
+            const int32_t v = a * x[c] + ((const MAQD_FLASH int32_t *)offsets)[c];
             const int32_t shifted_v = v > 0 ? v >> f->shift : 0;
             index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
         }

@@ -61,23 +61,24 @@ void MAQD_NAME(add_shifted)(int32_t *y, int32_t shift, const void *x, maqd_eleme
     DISPATCH(element, add_shifted, y, shift, x, zero, x_shift, count)
 }
 
-void MAQD_NAME(conv_row)(const maqd_conv *conv, const void *x, const int8_t *weights, const int32_t *bias, int32_t row,
-                         int32_t *y) {
+void MAQD_NAME(conv_row)(const maqd_conv *conv, const void *x, const MAQD_FLASH int8_t *weights,
+                         const MAQD_FLASH int32_t *bias, int32_t row, int32_t *y) {
     DISPATCH(conv->x.element, conv_row_narrow, conv, x, weights, bias, row, y)
 }
 
-void MAQD_NAME(conv_row_wide)(const maqd_conv *conv, const void *x, const int16_t *weights, const int32_t *bias,
-                              int32_t row, int32_t *y) {
+void MAQD_NAME(conv_row_wide)(const maqd_conv *conv, const void *x, const MAQD_FLASH int16_t *weights,
+                              const MAQD_FLASH int32_t *bias, int32_t row, int32_t *y) {
     DISPATCH(conv->x.element, conv_row_wide, conv, x, weights, bias, row, y)
 }
 
-void MAQD_NAME(quantize)(const int32_t *x, size_t outer, size_t channels, size_t inner, const int32_t *thresholds,
-                         const int8_t *signs, int32_t levels, int32_t spacing, int32_t base, uint8_t *y) {
+void MAQD_NAME(quantize)(const int32_t *x, size_t outer, size_t channels, size_t inner,
+                         const MAQD_FLASH int32_t *thresholds, const MAQD_FLASH int8_t *signs, int32_t levels,
+                         int32_t spacing, int32_t base, uint8_t *y) {
     for (size_t o = 0; o < outer; o++) {
         if (inner == 1) {
             for (size_t c = 0; c < channels; c++) y[c] = (uint8_t)base;
             for (int32_t k = 0; k < levels; k++) {
-                const int32_t *t = thresholds + (size_t)k * channels;
+                const MAQD_FLASH int32_t *t = thresholds + (size_t)k * channels;
                 if (signs == NULL)
                     for (size_t c = 0; c < channels; c++) y[c] = (uint8_t)(y[c] + (x[c] >= t[c] ? spacing : 0));
                 else
@@ -100,8 +101,9 @@ void MAQD_NAME(quantize)(const int32_t *x, size_t outer, size_t channels, size_t
     }
 }
 
-void MAQD_NAME(fixed_point)(const int32_t *x, size_t outer, size_t channels, size_t inner, const int64_t *a,
-                            const int64_t *b, int32_t shift, int32_t last, int32_t spacing, int32_t base, int32_t *y) {
+void MAQD_NAME(fixed_point)(const int32_t *x, size_t outer, size_t channels, size_t inner, const MAQD_FLASH int64_t *a,
+                            const MAQD_FLASH int64_t *b, int32_t shift, int32_t last, int32_t spacing, int32_t base,
+                            int32_t *y) {
     for (size_t o = 0; o < outer; o++)
         for (size_t c = 0; c < channels; c++)
             for (size_t i = 0; i < inner; i++) {

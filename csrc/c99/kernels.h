@@ -14,6 +14,11 @@
 #ifndef MAQD_KERNELS_H
 #define MAQD_KERNELS_H
 
+/* What tables are declared with: packed.h has it for processors whose flash has addresses of its own. */
+#ifndef MAQD_FLASH
+#define MAQD_FLASH
+#endif
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -81,12 +86,12 @@ typedef void maqd_add_shifted_fn(int32_t *y, int32_t shift, const void *x, maqd_
  *   y        int32_t [columns][outputs]
  *
  * Inputs of value 0 are skipped: the time follows the number of others. */
-typedef void maqd_conv_row_fn(const maqd_conv *conv, const void *x, const int8_t *weights, const int32_t *bias,
-                              int32_t row, int32_t *y);
+typedef void maqd_conv_row_fn(const maqd_conv *conv, const void *x, const MAQD_FLASH int8_t *weights,
+                              const MAQD_FLASH int32_t *bias, int32_t row, int32_t *y);
 
 /* The same with weights of int16_t, for codes beyond -128 .. 127. */
-typedef void maqd_conv_row_wide_fn(const maqd_conv *conv, const void *x, const int16_t *weights, const int32_t *bias,
-                                   int32_t row, int32_t *y);
+typedef void maqd_conv_row_wide_fn(const maqd_conv *conv, const void *x, const MAQD_FLASH int16_t *weights,
+                                   const MAQD_FLASH int32_t *bias, int32_t row, int32_t *y);
 
 /* Activation: stores base + spacing * #{k: signs[c] * x >= thresholds[k][c]}.
  *
@@ -96,8 +101,9 @@ typedef void maqd_conv_row_wide_fn(const maqd_conv *conv, const void *x, const i
  *   levels      number of thresholds, 1 .. 255
  *   spacing     1 or 2; every result fits a byte
  *   y           uint8_t [outer][channels][inner] */
-typedef void maqd_quantize_fn(const int32_t *x, size_t outer, size_t channels, size_t inner, const int32_t *thresholds,
-                              const int8_t *signs, int32_t levels, int32_t spacing, int32_t base, uint8_t *y);
+typedef void maqd_quantize_fn(const int32_t *x, size_t outer, size_t channels, size_t inner,
+                              const MAQD_FLASH int32_t *thresholds, const MAQD_FLASH int8_t *signs, int32_t levels,
+                              int32_t spacing, int32_t base, uint8_t *y);
 
 /* Activation of many states as a fixed-point map: base + spacing * clip(floor((a[c] * x + b[c]) / 2^shift), 0, last).
  *
@@ -106,9 +112,9 @@ typedef void maqd_quantize_fn(const int32_t *x, size_t outer, size_t channels, s
  *   shift  0 .. 62
  *   last   1 .. 65535
  *   y      int32_t [outer][channels][inner]; may be x */
-typedef void maqd_fixed_point_fn(const int32_t *x, size_t outer, size_t channels, size_t inner, const int64_t *a,
-                                 const int64_t *b, int32_t shift, int32_t last, int32_t spacing, int32_t base,
-                                 int32_t *y);
+typedef void maqd_fixed_point_fn(const int32_t *x, size_t outer, size_t channels, size_t inner,
+                                 const MAQD_FLASH int64_t *a, const MAQD_FLASH int64_t *b, int32_t shift, int32_t last,
+                                 int32_t spacing, int32_t base, int32_t *y);
 
 /* One row of maxima over windows; padded positions never win, and no window may consist of them alone.
  *

@@ -23,42 +23,42 @@ static void TYPED(add_shifted)(int32_t *y, int32_t shift, const void *x, int32_t
 }
 
 /* Both widths of weights: the same loops. */
-#define MAQD_CONV_ROW(name, weight_type)                                                                           \
-    static void TYPED(name)(const maqd_conv *conv, const void *x, const weight_type *weights, const int32_t *bias, \
-                            int32_t row, int32_t *y) {                                                             \
-        const maqd_window *w = &conv->window;                                                                      \
-        const size_t inputs = (size_t)(conv->x.channels / conv->groups);                                           \
-        const size_t outputs = (size_t)(conv->outputs / conv->groups);                                             \
-        const int32_t top = row * w->stride_rows - w->padding_rows;                                                \
-        int32_t first_row, last_row;                                                                               \
-        overlap(top, w->kernel_rows, w->dilation_rows, conv->x.rows, &first_row, &last_row);                       \
-        for (int32_t column = 0; column < conv->columns; column++) {                                               \
-            const int32_t left = column * w->stride_columns - w->padding_columns;                                  \
-            int32_t first_column, last_column;                                                                     \
-            overlap(left, w->kernel_columns, w->dilation_columns, conv->x.columns, &first_column, &last_column);   \
-            for (int32_t o = 0; o < conv->outputs; o++) y[o] = bias == NULL ? 0 : bias[o];                         \
-            for (int32_t i = first_row; i < last_row; i++)                                                         \
-                for (int32_t j = first_column; j < last_column; j++) {                                             \
-                    const int32_t at =                                                                             \
-                        (top + i * w->dilation_rows) * conv->x.columns + left + j * w->dilation_columns;           \
-                    const MAQD_TYPE *in = (const MAQD_TYPE *)x + (size_t)at * (size_t)conv->x.channels;            \
-                    const weight_type *from =                                                                      \
-                        weights + (size_t)(i * w->kernel_columns + j) * inputs * (size_t)conv->outputs;            \
-                    if (inputs == 1 && outputs == 1) {                                                             \
-                        for (int32_t g = 0; g < conv->groups; g++) y[g] += (in[g] - conv->x.zero) * from[g];       \
-                        continue;                                                                                  \
-                    }                                                                                              \
-                    for (int32_t g = 0; g < conv->groups; g++) {                                                   \
-                        int32_t *MAQD_RESTRICT to = y + (size_t)g * outputs;                                       \
-                        for (size_t c = 0; c < inputs; c++, from += outputs) {                                     \
-                            const int32_t value = in[(size_t)g * inputs + c] - conv->x.zero;                       \
-                            if (value == 0) continue;                                                              \
-                            for (size_t o = 0; o < outputs; o++) to[o] += value * from[o];                         \
-                        }                                                                                          \
-                    }                                                                                              \
-                }                                                                                                  \
-            y += conv->outputs;                                                                                    \
-        }                                                                                                          \
+#define MAQD_CONV_ROW(name, weight_type)                                                                         \
+    static void TYPED(name)(const maqd_conv *conv, const void *x, const MAQD_FLASH weight_type *weights,         \
+                            const MAQD_FLASH int32_t *bias, int32_t row, int32_t *y) {                           \
+        const maqd_window *w = &conv->window;                                                                    \
+        const size_t inputs = (size_t)(conv->x.channels / conv->groups);                                         \
+        const size_t outputs = (size_t)(conv->outputs / conv->groups);                                           \
+        const int32_t top = row * w->stride_rows - w->padding_rows;                                              \
+        int32_t first_row, last_row;                                                                             \
+        overlap(top, w->kernel_rows, w->dilation_rows, conv->x.rows, &first_row, &last_row);                     \
+        for (int32_t column = 0; column < conv->columns; column++) {                                             \
+            const int32_t left = column * w->stride_columns - w->padding_columns;                                \
+            int32_t first_column, last_column;                                                                   \
+            overlap(left, w->kernel_columns, w->dilation_columns, conv->x.columns, &first_column, &last_column); \
+            for (int32_t o = 0; o < conv->outputs; o++) y[o] = bias == NULL ? 0 : bias[o];                       \
+            for (int32_t i = first_row; i < last_row; i++)                                                       \
+                for (int32_t j = first_column; j < last_column; j++) {                                           \
+                    const int32_t at =                                                                           \
+                        (top + i * w->dilation_rows) * conv->x.columns + left + j * w->dilation_columns;         \
+                    const MAQD_TYPE *in = (const MAQD_TYPE *)x + (size_t)at * (size_t)conv->x.channels;          \
+                    const MAQD_FLASH weight_type *from =                                                         \
+                        weights + (size_t)(i * w->kernel_columns + j) * inputs * (size_t)conv->outputs;          \
+                    if (inputs == 1 && outputs == 1) {                                                           \
+                        for (int32_t g = 0; g < conv->groups; g++) y[g] += (in[g] - conv->x.zero) * from[g];     \
+                        continue;                                                                                \
+                    }                                                                                            \
+                    for (int32_t g = 0; g < conv->groups; g++) {                                                 \
+                        int32_t *MAQD_RESTRICT to = y + (size_t)g * outputs;                                     \
+                        for (size_t c = 0; c < inputs; c++, from += outputs) {                                   \
+                            const int32_t value = in[(size_t)g * inputs + c] - conv->x.zero;                     \
+                            if (value == 0) continue;                                                            \
+                            for (size_t o = 0; o < outputs; o++) to[o] += value * from[o];                       \
+                        }                                                                                        \
+                    }                                                                                            \
+                }                                                                                                \
+            y += conv->outputs;                                                                                  \
+        }                                                                                                        \
     }
 MAQD_CONV_ROW(conv_row_narrow, int8_t)
 MAQD_CONV_ROW(conv_row_wide, int16_t)

@@ -22,7 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if ((defined(__riscv) && !defined(__riscv_mul)) || (defined(__AVR__) && !defined(__AVR_HAVE_MUL__))) && \
+#if ((defined(__riscv) && !defined(__riscv_mul)) ||                              \
+     (defined(__AVR__) && !defined(__AVR_HAVE_MUL__) && !defined(__clang__))) && \
     !defined(MAQD_SOFTWARE_MULTIPLY)
 #error \
     "this processor cannot multiply: take one that can, or define MAQD_SOFTWARE_MULTIPLY to call the compiler's routine"
@@ -38,8 +39,17 @@ typedef uint32_t __attribute__((may_alias)) maqd_word;
 typedef uint32_t maqd_word;
 #endif
 
+/* What tables are declared with: on an AVR they stay in flash, whose addresses are others than those of memory. They
+ * must lie in its first 64 KB. Only GCC has a name for this, in C (not in C++) and without -std=c99; elsewhere tables
+ * are copied to memory at the start. */
+#if defined(__AVR__) && defined(__FLASH) && !defined(__cplusplus) && !defined(__STRICT_ANSI__)
+#define MAQD_FLASH __flash
+#else
+#define MAQD_FLASH
+#endif
+
 /* Keeps a constant in a register: as an immediate it could not be combined with a shift on Arm. */
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__AVR__)
 #define MAQD_REGISTER(x) __asm__("" : "+r"(x))
 #else
 #define MAQD_REGISTER(x) (void)(x)
@@ -88,7 +98,7 @@ typedef struct {
     int32_t unit; /* bytes of a row as events count them; a multiple of a pass's, or 1 */
     /* NULL, or for three states: rows are bytes of five weights in base 3, the first one lowest, and this holds the
      * five fields of each of the 243 bytes. */
-    const uint16_t *trits;
+    const MAQD_FLASH uint16_t *trits;
 } maqd_rows;
 
 /* Words of a pixel. */
@@ -184,12 +194,12 @@ MAQD_INLINE void maqd_gather(const maqd_events *g, const maqd_rows *w, const voi
 }
 
 /* Word `i` of the fields of a row of weights of `bytes` bytes; rows that are no whole words are read byte by byte. */
-MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const void *row, int32_t bytes, int32_t i) {
+MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const MAQD_FLASH void *row, int32_t bytes, int32_t i) {
     uint32_t v = 0;
     if (w->trits != NULL) {
 #define MAQD_TRITS(b)                                                                       \
     if ((b) < bytes && 10 * (b) > 32 * i - 10 && 10 * (b) < 32 * i + 32) {                  \
-        const uint32_t five = w->trits[((const uint8_t *)row)[b]];                          \
+        const uint32_t five = w->trits[((const MAQD_FLASH uint8_t *)row)[b]];               \
         v |= 10 * (b) < 32 * i ? five >> (32 * i - 10 * (b)) : five << (10 * (b) - 32 * i); \
     }
         MAQD_TRITS(0)
@@ -203,11 +213,11 @@ MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const void *row, int32_t b
         return v;
     }
     if (4 * i >= bytes) return 0;
-    if (bytes % 4 == 0) return ((const uint32_t *)row)[i];
-    v = ((const uint8_t *)row)[4 * i];
-    if (4 * i + 1 < bytes) v |= (uint32_t)((const uint8_t *)row)[4 * i + 1] << 8;
-    if (4 * i + 2 < bytes) v |= (uint32_t)((const uint8_t *)row)[4 * i + 2] << 16;
-    if (4 * i + 3 < bytes) v |= (uint32_t)((const uint8_t *)row)[4 * i + 3] << 24;
+    if (bytes % 4 == 0) return ((const MAQD_FLASH uint32_t *)row)[i];
+    v = ((const MAQD_FLASH uint8_t *)row)[4 * i];
+    if (4 * i + 1 < bytes) v |= (uint32_t)((const MAQD_FLASH uint8_t *)row)[4 * i + 1] << 8;
+    if (4 * i + 2 < bytes) v |= (uint32_t)((const MAQD_FLASH uint8_t *)row)[4 * i + 2] << 16;
+    if (4 * i + 3 < bytes) v |= (uint32_t)((const MAQD_FLASH uint8_t *)row)[4 * i + 3] << 24;
     return v;
 }
 
@@ -238,13 +248,13 @@ typedef struct {
  *   outputs     how many
  *   y           int32_t [outputs], with lanes of 16 bits only: spacing * (sum of s a) is added to it */
 MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, const maqd_list *lists, int32_t slot,
-                                  int32_t columns, const void *weights, int32_t bytes, ptrdiff_t column_bytes,
-                                  int32_t outputs, int32_t *y, maqd_sums *s) {
+                                  int32_t columns, const MAQD_FLASH void *weights, int32_t bytes,
+                                  ptrdiff_t column_bytes, int32_t outputs, int32_t *y, maqd_sums *s) {
     const uint32_t start = w->lane == 8 ? 0u : 0x80008000u;
     const int32_t open = g->x.channels * g->kernel_rows * columns >= MAQD_OPEN;
     uint32_t mask = (((uint32_t)1 << w->bits) - 1u) * (w->lane == 8 ? 0x01010101u : 0x00010001u);
     uint32_t f0 = start, f1 = start, f2 = start, f3 = start, f4 = start, f5 = start, f6 = start, f7 = start;
-    const uint8_t *column = (const uint8_t *)weights;
+    const MAQD_FLASH uint8_t *column = (const MAQD_FLASH uint8_t *)weights;
     int32_t room = g->capacity, sum = 0;
 #define MAQD_ZERO(r) \
     if (w->lane == 8 && (r) < MAQD_REGISTERS) s->half[2 * (r)] = s->half[2 * (r) + 1] = 0;
@@ -317,8 +327,9 @@ MAQD_INLINE void maqd_events_pass(const maqd_events *g, const maqd_rows *w, cons
             while (e != to) {
                 const uint32_t event = w->ones ? (uint32_t)*e << 16 : *(const maqd_word *)(const void *)e;
                 const uint32_t a = w->ones ? 1u : w->lane == 8 ? event & 0xffffu : (uint32_t)(int16_t)(event & 0xffffu);
-                const uint8_t *q = column + (w->unit == 1 ? (size_t)(event >> 16) * (size_t)bytes
-                                                          : (size_t)(event >> 16) / (size_t)(w->unit / bytes));
+                const MAQD_FLASH uint8_t *q =
+                    column + (w->unit == 1 ? (size_t)(event >> 16) * (size_t)bytes
+                                           : (size_t)(event >> 16) / (size_t)(w->unit / bytes));
                 const uint32_t u0 = maqd_weights(w, q, bytes, 0), u1 = maqd_weights(w, q, bytes, 1),
                                u2 = maqd_weights(w, q, bytes, 2), u3 = maqd_weights(w, q, bytes, 3);
                 MAQD_EACH(MAQD_TERM)

@@ -34,7 +34,7 @@ MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *row, int32_
  *   weights  uint32_t [inputs]; field r is output r
  *   chunk    inputs whose sums stay below 2^16
  *   y        int32_t [8] */
-MAQD_INLINE void maqd_fields_pass(const uint8_t *x, int32_t inputs, int32_t chunk, const uint32_t *weights,
+MAQD_INLINE void maqd_fields_pass(const uint8_t *x, int32_t inputs, int32_t chunk, const MAQD_FLASH uint32_t *weights,
                                   int32_t *y) {
     uint32_t mask = 0x000f000fu;
     for (int32_t o = 0; o < 8; o++) y[o] = 0;

@@ -55,8 +55,8 @@ def pixel_activation(w: Writer, index: int, how: PixelActivation, codes: Codes, 
         shared = f"steps_{'_'.join(str(value).replace('-', 'm') for value in settings)}"
         shared = w.share(
             shared,
-            f"MAQD_SHARED void {shared}(const int32_t *x, int32_t channels, const void *thresholds,\n"
-            f"        const int8_t *signs, void *y) {{\n"
+            f"MAQD_SHARED void {shared}(const int32_t *x, int32_t channels, const MAQD_FLASH void *thresholds,\n"
+            f"        const MAQD_FLASH int8_t *signs, void *y) {{\n"
             f"    static const maqd_steps s = {brackets(settings)};\n"
             "    maqd_quantize_pixel(&s, x, channels, thresholds, signs, y);\n}",
         )

@@ -248,7 +248,7 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
     more, lines, y = "", [], "int32_t *y"
     if raw is not None:
-        y, more = "void *stored", ", const int32_t *bias"
+        y, more = "void *stored", ", const MAQD_FLASH int32_t *bias"
         lines.append(f"int32_t y[{part.outputs if rows.lane == 16 else 1}];")
         store = f"maqd_events_raw({g}, &w, &s, {part.outputs}, y, bias, {raw.bits}, {raw.zero}, stored);"
     if rows.lane == 16 and not accumulate:
@@ -260,7 +260,7 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     if fused is None:
         lines.append(store)
     else:
-        table = "const uint32_t *thresholds" if fused.paired else "const void *thresholds"
+        table = "const MAQD_FLASH uint32_t *thresholds" if fused.paired else "const MAQD_FLASH void *thresholds"
         more = f",\n        {table}, maqd_word *codes{'' if fused.paired else ', int32_t shift'}"
         added, addend, x = (0, 0, 0, 0), "NULL", fused.addend
         if x is not None:
@@ -282,7 +282,7 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     name = w.share(
         name,
         f"MAQD_SHARED void {name}({variables}const maqd_list *lists, int32_t slot,\n"
-        f"        const void *weights, {y}{more}) {{\n"
+        f"        const MAQD_FLASH void *weights, {y}{more}) {{\n"
         f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
     )
     return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, " if w.sharing else f"{name}("

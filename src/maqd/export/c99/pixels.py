@@ -110,8 +110,8 @@ def sums(w: Writer, index: int, conv: PixelSums) -> Body:
     body = "\n".join(text)
     name = w.share(
         f"pixels{index}",
-        f"MAQD_SHARED void pixels{index}(const uint8_t *const *rows, int32_t at, const uint32_t *w,\n"
-        f"        const int{width}_t *added, int32_t *y) {{\n{body}\n}}",
+        f"MAQD_SHARED void pixels{index}(const uint8_t *const *rows, int32_t at, const MAQD_FLASH uint32_t *w,\n"
+        f"        const MAQD_FLASH int{width}_t *added, int32_t *y) {{\n{body}\n}}",
     )
     start, lines = _window(w, index, conv)
     start.append(f"    int32_t *const sums = (int32_t *)(void *)(ring + {conv.kept});")
@@ -192,7 +192,10 @@ def _declare(
         table = w.tables.add(
             f"thresholds{index}", "uint32_t", (chosen[:, :, 0] | chosen[:, :, 1] << 16).astype(np.uint32)
         )
-        lines += [f"    const uint32_t *const t = {table} + part * {pairs * levels};", "    uint32_t codes = 0;"]
+        lines += [
+            f"    const MAQD_FLASH uint32_t *const t = {table} + part * {pairs * levels};",
+            "    uint32_t codes = 0;",
+        ]
         for k in range(pairs):
             lines.append(f"    f{k} |= 0x80008000u;")
             names = [f"e{k}_{level}" for level in range(levels)]
@@ -210,7 +213,10 @@ def _declare(
         flat, width = w.tables.narrowest(f"thresholds{index}", np.swapaxes(chosen, 1, 2).copy(), (16, 32))
         kind = f"int{width}_t"
         w.tables.declare(f"static const maqd_steps s{index} = {{{levels}, {int(width == 32)}, {out.bits}, 1, 0}};")
-        lines += [f"    const {kind} *const t = {flat} + part * {pairs * 2 * levels};", "    uint32_t codes = 0;"]
+        lines += [
+            f"    const MAQD_FLASH {kind} *const t = {flat} + part * {pairs * 2 * levels};",
+            "    uint32_t codes = 0;",
+        ]
         for half in range(2):
             for k in range(pairs):
                 value = f"(int32_t)(f{k} >> 16)" if half else f"(int32_t)(f{k} & 0xffffu)"
@@ -219,7 +225,7 @@ def _declare(
     text = "\n".join(lines)
     return w.share(
         f"pixels{index}",
-        f"MAQD_SHARED uint32_t pixels{index}(const uint8_t *const *rows, int32_t at, const uint32_t *w,\n"
+        f"MAQD_SHARED uint32_t pixels{index}(const uint8_t *const *rows, int32_t at, const MAQD_FLASH uint32_t *w,\n"
         f"        int32_t part) {{\n"
         f"{text}\n    return codes;\n}}",
     )

@@ -214,7 +214,7 @@ def plane_function(form: PlaneForm) -> str:
     body = "\n".join("        " + line for line in lines)
     following = "\n".join(f"        r{i} += step;" for i in range(form.high))
     return (
-        f"MAQD_SHARED void {form.name}({rows},\n        int32_t step, int32_t columns, const uint32_t *w, "
+        f"MAQD_SHARED void {form.name}({rows},\n        int32_t step, int32_t columns, const MAQD_FLASH uint32_t *w, "
         "int32_t words, int32_t codes_step, maqd_word *codes) {\n"
         f"    for (; columns > 0; columns--) {{\n{body}\n"
         f"        maqd_planes_store({', '.join(codes)}, {form.bits}, words, codes);\n"
@@ -276,8 +276,8 @@ def planes(w: Writer, index: int, conv: PlaneConv) -> Body:
     )
     layer = w.share(  # layers of the same shape are the same but for their weights
         f"planes_layer{index}",
-        f"MAQD_SHARED void planes_layer{index}(const void *x, int32_t row, maqd_word *ring, const uint32_t *w,\n"
-        f"        maqd_word *codes) {{\n"
+        f"MAQD_SHARED void planes_layer{index}(const void *x, int32_t row, maqd_word *ring,\n"
+        f"        const MAQD_FLASH uint32_t *w, maqd_word *codes) {{\n"
         f"{body}\n}}",
     )
     scratch, to = w.program.memory.scratch[index] // 4, f"{out.at('row')} * {out.columns * pixel}"

@@ -28,7 +28,7 @@ class Tables:
                 line = "   "
             line += f" {word},"
         lines.append(line)
-        self.declare(f"static const {kind} {name}[{flat.size}] = {{\n" + "\n".join(lines) + "\n};")
+        self.declare(f"static const MAQD_FLASH {kind} {name}[{flat.size}] = {{\n" + "\n".join(lines) + "\n};")
         self.sizes.append(f"sizeof({name})")
         self.bytes += flat.size * int(kind.strip("uint_")) // 8
         return name
