@@ -13,8 +13,8 @@ Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instruction
 (dense: ad without its first layer); first_NET_CORE_aM_ratio. icp and icp26 have averages in their shortcuts, as
 maqd.models has them, and are compared with ic. With --depthwise 7 or 15, depthwise layers have that many
 states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick, and so is
-avr (an ATmega1284P in simavr, strategy balanced, networks that fit: its cycles are simavr's). Exit status 1 if a bound of
-`BOUNDS` is missed.
+avr (an ATmega1284P in simavr, strategy balanced, networks that fit: its cycles are simavr's). Exit status 1 if a bound
+of `BOUNDS` is missed.
 """
 
 import json

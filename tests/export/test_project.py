@@ -103,7 +103,7 @@ def test_the_stack_is_small_and_nothing_is_called_from_a_library(tmp_path: Path)
     undefined = {line.split()[-1] for line in symbols.splitlines() if " U " in line}
     assert undefined <= {"memcpy", "memset"}, "only what every freestanding compiler may call"
     visible = {line.split()[-1] for line in symbols.splitlines() if re.search(r" [TDBRC] ", line)}
-    assert visible == {f"maqd_{name}" for name in ("run", "run_arena", "begin", "push_row", "finish")}
+    assert visible == {f"maqd_{name}" for name in ("run", "run_arena", "run_sized", "begin", "push_row", "finish")}
 
 
 def test_a_caller_may_own_the_memory_and_several_models_share_a_program(tmp_path: Path) -> None:
@@ -123,6 +123,9 @@ int main(void) {{
     for (unsigned i = 0; i < sizeof memory / 4; i++) memory[i] = 0xdeadbeefu;
     if (cat_run_arena(image, a, memory) || dog_run_arena(image, b, memory)) return 1;
     if (!cat_run_arena(NULL, a, memory) || !cat_run(image, NULL)) return 1;
+    if (cat_run_sized(image, sizeof image, a, sizeof a) != 0) return 1;
+    if (cat_run_sized(image, sizeof image - 1, a, sizeof a) != 2) return 1;
+    if (cat_run_sized(image, sizeof image, a, sizeof a + 4) != 2) return 1;
     for (int i = 0; i < 5; i++) printf("%d %d\\n", (int)a[i], (int)b[i]);
     return 0;
 }}

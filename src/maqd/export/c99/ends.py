@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,18 @@ class Ends:
         """The head of a function of all arguments, and more parameters."""
         parameters = (*(end.declaration for end in (*self.inputs, *self.outputs)), *more)
         return f"int {name}({(', ' if self.plain else f',{chr(10)}        ').join(parameters)})"
+
+    def sized(self, name: str) -> str:
+        """The head of a function of all arguments, each with its bytes."""
+        parameters = (f"{end.declaration}, uint32_t {end.argument}_bytes" for end in (*self.inputs, *self.outputs))
+        return f"int {name}({(', ' if self.plain else f',{chr(10)}        ').join(parameters)})"
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """The bytes that each argument must have, by its name."""
+        return [
+            *((end.argument, prod(end.node.shape) * end.dtype.itemsize) for end in self.inputs),
+            *((end.argument, end.buffer.size * 4) for end in self.outputs),
+        ]
 
     @property
     def arguments(self) -> str:

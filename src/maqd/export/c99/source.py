@@ -98,6 +98,9 @@ extern "C" {{
  * Returns 0, or 1 if a pointer is null. */
 {ends.function(f"{name}_run")};
 
+/* The same for arrays whose bytes are known when the program runs: 2 if any has other bytes than the network's. */
+{ends.sized(f"{name}_run_sized")};
+
 /* The same in the caller's memory: {upper}_ARENA_BYTES bytes, aligned to 4. May be called by several threads, each
  * with memory of its own. Nothing needs to be kept or cleared between calls. */
 {ends.function(f"{name}_run_arena", "uint32_t *arena")};
@@ -173,6 +176,7 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
     plain = plain.replace('#include "kernels_element.h"\n', kernels("c99/kernels_element.h"))
     handed = [end.argument for end in program.handed]
     separator = " " if ends.plain else "\n        "
+    sizes = f" ||{separator}".join(f"{argument}_bytes != {count}u" for argument, count in ends.sizes())
     checks = f" ||{separator}".join(f"{end.argument} == NULL" for end in (*ends.inputs, *ends.outputs))
     calls = "\n".join(
         f"    MAQD_LAYER({index})\n    layer{index}({', '.join((*handed, 'arena'))});"
@@ -211,6 +215,11 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
         f"""{ends.function(f"{name}_run")} {{
     static uint32_t arena[{upper}_ARENA_BYTES / 4];
     return {name}_run_arena({ends.arguments}, arena);
+}}
+
+{ends.sized(f"{name}_run_sized")} {{
+    if ({sizes}) return 2;
+    return {name}_run({ends.arguments});
 }}
 """,
     ]
