@@ -322,7 +322,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "PyTorch's linear": (lambda: sequence(nn.Flatten(), nn.Linear(256, 2)), "^4: Linear has float weights"),
     "float activation": (lambda: sequence(QuantActivation(None)), "^3: it is a ReLU in float; give it a quantizer"),
     "float norm activation": (lambda: sequence(NormActivation(BatchNorm(4), None)), "^3: it is a ReLU in float"),
-    "Tanh": (lambda: sequence(nn.Tanh()), "^3: Tanh has no integer form; use the layers of maqd.nn"),
+    "Tanh": (lambda: sequence(nn.Tanh()), "^3: Tanh has no integer form; use NormActivation after a layer"),
     "a subclass": (lambda: sequence(Doubled(4, 4, 1, input_grid=FOUR.grid)), "^3: Doubled is a subclass"),
     "average without padding": (
         lambda: sequence(nn.AvgPool2d(2, padding=1, count_include_pad=False)),

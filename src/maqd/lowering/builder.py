@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 from maqd.errors import MaqdError
 from maqd.graph import Gather, Graph, Input, Labels, Metadata, Node, Output, Reshape, TensorType
 from maqd.graph.proof import Candidate
-from maqd.lowering.refusals import OPERATIONS, Refusal, RefusedCall, why_not
+from maqd.lowering.refusals import OPERATIONS, REMEDIES, Refusal, RefusedCall, why_not
 from maqd.nn.tracing import BATCH, Traced, changes_its_input, samples
 from maqd.numerics.bounds import Interval
 from maqd.numerics.fixedpoint import AffineForm
@@ -199,7 +199,10 @@ class Builder:
         rule = self.rules.functions.get(call.target)
         what = call.target if isinstance(call.target, str) else getattr(call.target, "__name__", call.target)
         if rule is None:
-            step.refuse(f"{what} with {len(args)} arguments is no operation of the integer graph", OPERATIONS)
+            step.refuse(
+                f"{what} with {len(args)} arguments is no operation of the integer graph",
+                REMEDIES.get(str(what), OPERATIONS),
+            )
         if "input" in kwargs:
             args.insert(0, kwargs.pop("input"))
         if call.target is not operator.getitem:

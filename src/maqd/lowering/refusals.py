@@ -12,6 +12,25 @@ OPERATIONS = "use the layers of maqd.nn, pooling layers, x + y, torch.cat, resha
 """A remedy where there is none in particular."""
 
 
+_SMOOTH = "use NormActivation after a layer, or QuantActivation on sums of codes"
+_LATER = "return the scores, and take it outside of the network"
+_GATE = "multiply by a gate of few states: maqd.nn.hard_sigmoid(norm)"
+_CONSTANT = "pad with F.pad(x, sizes, value=number), or add the number itself"
+_MATRIX = "multiply element by element, x * y, or by weights: QuantLinear"
+
+REMEDIES = {
+    **dict.fromkeys(("sigmoid", "hardsigmoid", "where", "gt", "ge", "lt", "le", "eq"), _GATE),
+    **dict.fromkeys(
+        ("tanh", "gelu", "silu", "hardswish", "leaky_relu", "elu", "selu", "celu", "softplus", "mish", "prelu"), _SMOOTH
+    ),
+    **dict.fromkeys(("normalize", "layer_norm", "batch_norm", "group_norm", "rms_norm"), "use NormActivation"),
+    **dict.fromkeys(("softmax", "log_softmax", "argmax", "topk", "sort"), _LATER),
+    **dict.fromkeys(("matmul", "bmm", "einsum", "mm", "baddbmm", "scaled_dot_product_attention"), _MATRIX),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"), _CONSTANT),
+}
+"""Remedies for functions that people reach for, by name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
     """A call of a network that cannot be lowered.
@@ -80,4 +99,4 @@ def why_not(module: nn.Module) -> tuple[str, str]:
             f"{kind} has float weights",
             "use QuantConv1d, QuantConv2d or QuantLinear",
         )
-    return f"{kind} has no integer form", OPERATIONS
+    return f"{kind} has no integer form", REMEDIES.get(kind.lower(), OPERATIONS)

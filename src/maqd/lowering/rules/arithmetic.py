@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maqd.graph import Add, Conv, Multiply, SumPool
+from maqd.graph import Add, Concat, Conv, MaxPool, Multiply, SumPool
 from maqd.lowering.builder import Codes, Raw, Rules, Step
 from maqd.lowering.rules.merging import aligned
 from maqd.lowering.rules.shape import reshaped
@@ -58,6 +58,65 @@ def multiply(step: Step, x: Any, other: Any, *, out: None = None) -> Codes:
     sources = (step.codes(x), step.codes(other))
     names = tuple(source.source for source in sources)
     return step.put(Multiply(name=step.name, inputs=names), *sources)
+
+
+def power(step: Step, x: Any, exponent: Any) -> Codes:
+    """`x ** 2`, and small whole exponents: products of the tensor with itself."""
+    source = step.codes(x)
+    if isinstance(exponent, bool) or exponent not in range(1, MOST_POWER + 1):
+        step.refuse(f"it raises to the power {exponent}", f"use one of 1 .. {MOST_POWER}")
+    found = source
+    for place in range(2, int(exponent) + 1):
+        name = step.name if place == exponent else step.builder.free(f"{step.name}.power{place}")
+        found = step.put(Multiply(name=name, inputs=(found.source, source.source)), found, source)
+    return found
+
+
+def square(step: Step, x: Codes | Raw) -> Codes:
+    """`x.square()`."""
+    return power(step, x, 2)
+
+
+def maximum(step: Step, x: Any, other: Any) -> Codes:
+    """The larger of two tensors' elements."""
+    return _larger(step, step.codes(x), step.codes(other), step.name)
+
+
+def minimum(step: Step, x: Any, other: Any) -> Codes:
+    """The smaller of two tensors' elements: of the negated ones the larger, negated."""
+    free = step.builder.free
+    first, second = (
+        scaled(step, step.codes(value), -1, 0, free(f"{step.name}.negated{place}"))
+        for place, value in enumerate((x, other))
+    )
+    return scaled(step, _larger(step, first, second, free(f"{step.name}.larger")), -1, 0, step.name)
+
+
+def magnitude(step: Step, x: Any) -> Codes:
+    """`x.abs()`: the larger of the tensor and its negative."""
+    source = step.codes(x)
+    return _larger(step, source, scaled(step, source, -1, 0, step.builder.free(f"{step.name}.negated")), step.name)
+
+
+def _larger(step: Step, first: Codes, second: Codes, name: str) -> Codes:
+    """Maxima over two tensors of one shape that lie above each other."""
+    shape, free = first.type.shape, step.builder.free
+    if second.type.shape != shape:
+        step.refuse(f"its tensors have the shapes {shape} and {second.type.shape}", "give them one shape")
+    lifted = [
+        reshaped(step, source, (shape[0], 1, math.prod(shape[1:])), free(f"{name}.row{place}"))
+        for place, source in enumerate((first, second))
+    ]
+    names = tuple(source.source for source in lifted)
+    both = Concat(name=free(f"{name}.both"), inputs=names, axis=1, shifts=aligned(step, lifted))
+    joined = step.put(both, *lifted)
+    window = {"kernel": (2, 1), "stride": (2, 1), "padding": (0, 0)}
+    pooled = step.put(MaxPool(name=free(f"{name}.pooled"), inputs=(joined.source,), **window), joined)
+    return reshaped(step, pooled, shape, name)
+
+
+MOST_POWER = 4
+"""The largest exponent that is written out."""
 
 
 def divide(step: Step, x: Any, other: Any, *, rounding_mode: None = None) -> Codes:
@@ -130,5 +189,10 @@ RULES = Rules(
             (operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "div_", "divide"),
             divide,
         ),
+        **dict.fromkeys((operator.pow, torch.pow, "pow"), power),
+        **dict.fromkeys((torch.square, "square"), square),
+        **dict.fromkeys((torch.maximum, "maximum"), maximum),
+        **dict.fromkeys((torch.minimum, "minimum"), minimum),
+        **dict.fromkeys((torch.abs, torch.absolute, abs, operator.abs, "abs", "absolute"), magnitude),
     },
 )

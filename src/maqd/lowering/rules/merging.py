@@ -30,6 +30,11 @@ def hstack(step: Step, tensors: Sequence[Codes | Raw]) -> Codes:
     return concat(step, tensors, 1)
 
 
+def dstack(step: Step, tensors: Sequence[Codes | Raw]) -> Codes:
+    """Tensors side by side along the second dimension of a sample."""
+    return concat(step, tensors, 2)
+
+
 def _join(step: Step, parts: list[Codes], axis: int, name: str) -> Codes:
     if len(parts) == 1:
         return parts[0]
@@ -50,5 +55,9 @@ def aligned(step: Step, sources: Sequence[Codes]) -> tuple[int, ...]:
 
 RULES = Rules(
     modules={},
-    functions={**dict.fromkeys((torch.cat, torch.concat, torch.concatenate), concat), torch.hstack: hstack},
+    functions={
+        **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), concat),
+        torch.hstack: hstack,
+        torch.dstack: dstack,
+    },
 )

@@ -99,6 +99,20 @@ def adaptive_maximum(step: Step, x: Codes | Raw, output_size: Any, return_indice
     return step.move(MaxPool(name=step.name, inputs=(source.source,), **_apart(tuple(longest))), source)
 
 
+def largest(step: Step, x: Codes | Raw, dim: Any = (), keepdim: bool = False) -> Codes:
+    """`x.amax((2, 3))`: maxima over all positions of each channel."""
+    source = step.codes(x, divided=True)
+    rank = len(source.type.shape) + 1
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    if not 3 <= rank <= 5 or sorted(d % rank for d in dims) != list(range(2, rank)):
+        step.refuse(
+            f"it takes maxima over the dimensions {dims} of {rank}", "take them over all positions of a channel"
+        )
+    name = step.name if keepdim else step.builder.free(f"{step.name}.kept")
+    pooled = step.move(MaxPool(name=name, inputs=(source.source,), **_apart(source.type.shape[1:])), source)
+    return pooled if keepdim else reshaped(step, pooled, step.shape, step.name)
+
+
 def _adaptive(size: int, count: int) -> list[list[int]]:
     """The positions of PyTorch's adaptive windows along a dimension."""
     return [list(range(at * size // count, -(-(at + 1) * size // count))) for at in range(count)]
@@ -222,6 +236,7 @@ RULES = Rules(
         **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), average_pool),
         **dict.fromkeys((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), adaptive_average),
         **dict.fromkeys((F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d), adaptive_maximum),
+        **dict.fromkeys((torch.amax, "amax"), largest),
         **dict.fromkeys((torch.sum, "sum"), total),
         **dict.fromkeys((torch.mean, "mean"), mean),
     },

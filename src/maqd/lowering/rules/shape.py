@@ -304,6 +304,16 @@ def to_float(step: Step, x: Any) -> Any:
     return source
 
 
+def to_type(step: Step, x: Any, *arguments: Any, **options: Any) -> Any:
+    """`x.to(..)`: nothing, where the result is a float32 again, or the float64 that it was."""
+    source, result = step.codes(x, divided=True), step.call.meta["value"].dtype
+    if result is torch.float64:  # traced in float32: the call asks for it
+        step.refuse("it asks for float64, which decides how sums are rounded", "leave the call out")
+    if not result.is_floating_point or result.itemsize < 4:
+        step.refuse(f"it turns integers of the network into {result}", "leave the call out")
+    return to_float(step, source) if torch.float32 in (*arguments, *options.values()) else source
+
+
 def _layer(rule: Callable[..., Codes], *names: str) -> Callable[..., Codes]:
     """The rule of a layer whose attributes are the arguments of a function."""
 
@@ -368,5 +378,6 @@ RULES = Rules(
         **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), unchanged),
         **dict.fromkeys(("contiguous", "clone", "detach", "requires_grad_"), unchanged),
         "float": to_float,
+        **dict.fromkeys(("to", "type_as"), to_type),
     },
 )
