@@ -1,6 +1,6 @@
 """The integer graph, its nodes, its file, its interpreter and its proof."""
 
-from maqd.graph.graph import Graph, Labels, Metadata
+from maqd.graph.graph import Graph, Labels, Memory, Metadata
 from maqd.graph.nodes import (
     NODES,
     Activation,
@@ -49,6 +49,7 @@ __all__ = [
     "Labels",
     "Linear",
     "MaxPool",
+    "Memory",
     "Metadata",
     "Multiply",
     "Node",

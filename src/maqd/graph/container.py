@@ -17,6 +17,7 @@ from maqd.graph import (
     Graph,
     Input,
     Labels,
+    Memory,
     Metadata,
     Node,
     Storage,
@@ -125,6 +126,7 @@ def _known(metadata: Metadata) -> dict[str, Any]:
         "float_accuracy": metadata.float_accuracy,
         "licence": metadata.licence,
         "provenance": metadata.provenance,
+        "memories": [[one.input, one.output, one.initial] for one in metadata.memories],
     }
     return {key: value for key, value in found.items() if value not in ({}, [], "", None)}
 
@@ -253,7 +255,7 @@ class _GraphReader(Reader):
         return kind(**values)
 
     def metadata(self, value: object) -> Metadata:
-        known = {"labels", "image_size", "channel_order", "float_accuracy", "licence", "provenance"}
+        known = {"labels", "image_size", "channel_order", "float_accuracy", "licence", "provenance", "memories"}
         if not isinstance(value, dict) or not value.keys() <= known:
             self.fail(f'"metadata" must be an object with keys of {sorted(known)}, got {short(value)}')
         labels, accuracy = value.get("labels", {}), value.get("float_accuracy")
@@ -270,6 +272,19 @@ class _GraphReader(Reader):
             float_accuracy=accuracy,
             licence=self.text(value.get("licence", ""), '"licence"'),
             provenance=self.text(value.get("provenance", ""), '"provenance"'),
+            memories=self.memories(value.get("memories", [])),
+        )
+
+    def memories(self, value: object) -> tuple[Memory, ...]:
+        if not isinstance(value, list) or not all(isinstance(one, list) and len(one) == 3 for one in value):
+            self.fail(f'"memories" must be a list of lists of input, output and first code, got {short(value)}')
+        return tuple(
+            Memory(
+                input=self.text(one[0], '"memories"'),
+                output=self.text(one[1], '"memories"'),
+                initial=self.integers([one[2]], '"memories"')[0],
+            )
+            for one in value
         )
 
     def grid(self, value: object, what: str) -> Grid:

@@ -28,6 +28,21 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Memory:
+    """An output that is an input of the next frame.
+
+    Args:
+        input: Key of the input.
+        output: Key of the output; its codes are the input's codes in the next frame.
+        initial: The input's code in the first frame.
+    """
+
+    input: str
+    output: str
+    initial: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metadata:
     """What is known of a network beside its integers; nothing here changes them.
 
@@ -38,6 +53,7 @@ class Metadata:
         float_accuracy: Share of right answers of the float network, 0 .. 1, or None.
         licence: Of the weights.
         provenance: Where they come from: a configuration, a revision.
+        memories: What goes from a frame into the next one; a graph itself computes one frame and keeps nothing.
     """
 
     labels: tuple[Labels, ...] = ()
@@ -46,6 +62,7 @@ class Metadata:
     float_accuracy: float | None = None
     licence: str = ""
     provenance: str = ""
+    memories: tuple[Memory, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,6 +120,27 @@ class Graph:
             shape = shapes.get(labels.output)
             if shape is None or len(shape) != 1 or shape[0] != len(labels.names):
                 raise GraphError(f"{len(labels.names)} labels do not fit output {labels.output!r} of shape {shape}")
+        self._check_memories()
+
+    def _check_memories(self) -> None:
+        """Every memory is an output that fits an input of integers, and no input has two."""
+        inputs, outputs = {node.key: node for node in self.inputs}, {node.key: node for node in self.outputs}
+        for memory in self.metadata.memories:
+            into, out = inputs.get(memory.input), outputs.get(memory.output)
+            what = f"memory from output {memory.output!r} to input {memory.input!r}"
+            if into is None or out is None:
+                raise GraphError(f"{what}: the graph has the inputs {sorted(inputs)} and outputs {sorted(outputs)}")
+            given, taken = self.types[out.name].grid, into.grid
+            fits = taken.low <= given.low and given.high <= taken.high and given.exponent == taken.exponent
+            if not fits or self.types[out.name].shape != into.shape or out.divisor != 1 or into.border is not None:
+                raise GraphError(
+                    f"{what}: {self.types[out.name]} does not fit {into.storage.value} {list(into.shape)} of codes "
+                    f"{taken.low} .. {taken.high} * 2^{taken.exponent}"
+                )
+            if not taken.low <= memory.initial <= taken.high:
+                raise GraphError(f"{what} begins with {memory.initial}, which is not in {taken.low} .. {taken.high}")
+        if len({memory.input for memory in self.metadata.memories}) != len(self.metadata.memories):
+            raise GraphError("an input has several memories; each input takes one output of the frame before")
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:

@@ -10,6 +10,7 @@ from maqd.runtime.engine import ENGINES, BaseEngine, Class, Engine, Entry, check
 from maqd.runtime.language import LanguageEngine
 from maqd.runtime.native import NativeEngine, native_module
 from maqd.runtime.numpy import NumpyEngine
+from maqd.runtime.session import Session
 
 __all__ = [
     "ENGINES",
@@ -19,6 +20,7 @@ __all__ = [
     "LanguageEngine",
     "NativeEngine",
     "NumpyEngine",
+    "Session",
     "default_engine",
     "find_engine",
     "load",

@@ -121,6 +121,12 @@ class SpikingNetwork:
 
     def __init__(self, graph: Graph) -> None:
         graph.validate()
+        if graph.metadata.memories:
+            keys = ", ".join(memory.input for memory in graph.metadata.memories)
+            raise SpikingError(
+                f"the graph remembers {keys} from frame to frame: its neurons have potentials of their own, and states "
+                "are not windows of spikes; run it frame by frame with maqd.runtime.Session"
+            )
         self.graph = graph
         self.populations: dict[str, Population] = {}
         self.flows: dict[str, Flow] = {}

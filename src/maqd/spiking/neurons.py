@@ -1,23 +1,14 @@
 """Integrate-and-fire neurons with integer potentials."""
 
-import enum
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import ConfigError
+from maqd.graph.memory import Reset
 
 Integers = NDArray[np.int64]
-
-
-class Reset(enum.Enum):
-    """What a spike does to the potential."""
-
-    SOFT = "soft"
-    """It subtracts the threshold."""
-    HARD = "hard"
-    """It sets the potential to zero."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from maqd.export.c99.layers import write_layers
 from maqd.export.c99.operations import FieldConv, Pixels, PlaneConv
 from maqd.export.c99.program import Program
 from maqd.export.c99.quantize import quantizer
+from maqd.export.c99.states import declare_states, write_states
 from maqd.export.c99.streaming import declare_rows, write_rows
 from maqd.export.c99.text import TYPES, Traced, Writer, comment, element
 from maqd.graph import Graph, container
@@ -73,6 +74,7 @@ def write_source(program: Program, prefix: str) -> Source:
 
 def _header(program: Program, name: str, table_bytes: int) -> str:
     upper, ends = name.upper(), program.ends
+    stateful = bool(program.graph.metadata.memories)
     return f"""/* A network in integers, written by maqd {__version__}. See README.md. */
 #ifndef {upper}_MODEL_H
 #define {upper}_MODEL_H
@@ -104,7 +106,7 @@ extern "C" {{
 /* The same in the caller's memory: {upper}_ARENA_BYTES bytes, aligned to 4. May be called by several threads, each
  * with memory of its own. Nothing needs to be kept or cleared between calls. */
 {ends.function(f"{name}_run_arena", "uint32_t *arena")};
-{declare_rows(program, name) if program.by_rows else ""}
+{declare_rows(program, name) if program.by_rows else ""}{declare_states(program, name) if stateful else ""}
 #ifdef MAQD_TRACE
 /* Called with every tensor that is computed, a part at a time, in the order of memory (channels innermost). Yours. */
 void {name}_trace(int32_t tensor, const int32_t *values, int32_t count);
@@ -222,6 +224,7 @@ def _code(program: Program, name: str, writer: Writer, functions: list[str]) -> 
     return {name}_run({ends.arguments});
 }}
 """,
+        write_states(program, name) if program.graph.metadata.memories else "",
     ]
     return "\n\n".join(part for part in parts if part)
 

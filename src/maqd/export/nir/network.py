@@ -227,6 +227,12 @@ def build(graph: Graph) -> Network:
         ExportError: The graph has several inputs or outputs, or a node that cannot be expressed; the message names it.
     """
     graph.validate()
+    if graph.metadata.memories:
+        keys = ", ".join(memory.input for memory in graph.metadata.memories)
+        raise ExportError(
+            f"the graph remembers {keys} from frame to frame, and neurons of NIR do not clip potentials; export it to "
+            "C99 or ONNX, where potentials are inputs and outputs"
+        )
     for what, found in (("input", graph.inputs), ("output", graph.outputs)):
         if len(found) != 1:
             keys = ", ".join(node.key for node in found)
