@@ -1,9 +1,10 @@
 """A training step of a narrow VGG at M_w=3, M_a=4 against the same float network with BatchNorm2d and ReLU.
 
-    python benchmarks/train_step.py [--device cuda] [--compile] [--repeats 15] [--json]
+    python benchmarks/train_step.py [--device cuda] [--compile] [--converted] [--repeats 15] [--json]
 
 Both networks take the same uint8 batch through convolutions of the same shape; a step is forward, backward and
-optimizer. Prints seconds, the ratio of alternating steps, and the ratio of the peaks of memory in use.
+optimizer. Prints seconds, the ratio of alternating steps, and the ratio of the peaks of memory in use. With --converted
+ours is what `maqd.convert` makes of that float network, on normalized float images.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness import alternate, machine, options_parser, print_json, print_machine
+from maqd.convert import convert
 from maqd.models import Architecture, ModelConfig, VGGPlan, build_model
 from maqd.nn import IntegerInput, Override, QuantConfig
 
@@ -36,6 +38,12 @@ def quantized_vgg() -> nn.Module:
     quant = QuantConfig(weight_states=3, act_states=4, overrides=[Override(pattern="stem.*", weight_states=15)])
     config = ModelConfig(architecture=Architecture.VGG_NARROW, quant=quant)
     return build_model(config, in_channels=3, num_classes=10, image_size=32)
+
+
+def converted_pair(images: Tensor) -> tuple[nn.Module, nn.Module]:
+    """What `maqd.convert` makes of the float network, and that network, both on float images."""
+    peer = float_vgg()[1:]
+    return convert(peer.eval(), images[:32], weights=3, activations=4).model.train(), peer.train()
 
 
 def make_step(model: nn.Module, images: Tensor, labels: Tensor, *, bf16: bool, compiled: bool) -> Callable[[], None]:
@@ -82,6 +90,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="both networks through torch.compile")
+    parser.add_argument("--converted", action="store_true", help="the float network, converted, against itself")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -89,14 +98,16 @@ def main() -> None:
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8, generator=generator).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (BATCH,), generator=generator).to(device)
+    if options.converted:
+        images = (images.float() - 128) / 64
 
     where = machine(device)
-    figures: dict[str, object] = {"batch": BATCH, "compiled": options.compile}
+    figures: dict[str, object] = {"batch": BATCH, "compiled": options.compile, "converted": options.converted}
     for name, bf16 in (("fp32", False), ("bf16", True)):
         torch.manual_seed(0)
         steps = [
             make_step(model, images, labels, bf16=bf16, compiled=options.compile)
-            for model in (quantized_vgg(), float_vgg())
+            for model in (converted_pair(images.cpu()) if options.converted else (quantized_vgg(), float_vgg()))
         ]
         ours, peer, ratio = alternate(*steps, repeats=options.repeats, device=device)
         memory = [peak_bytes(step, device) for step in steps]
