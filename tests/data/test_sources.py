@@ -348,10 +348,32 @@ def test_image_size_resizes_the_middle_square(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "set" / split / "a").mkdir(parents=True)
         (tmp_path / "set" / split / "a" / "0.png").write_bytes(png(pixels))
-    with pytest.raises(DataError, match=r"0\.png: images must be square, got 20 x 10; set image_size"):
-        open_data(folder_config(tmp_path), seed=0)
     images, _ = all_images(open_data(folder_config(tmp_path, image_size=5, classes=2), seed=0).test_loader())
     np.testing.assert_array_equal(images, np.full((1, 5, 5, 3), 200))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_need_not_be_square(tmp_path, stream: bool):
+    pixels = random_pixels(4, 6)[:, :4]  # 4 rows of 6
+    for split in ("train", "test"):
+        (tmp_path / "set" / split / "a").mkdir(parents=True)
+        for number, one in enumerate(pixels):
+            (tmp_path / "set" / split / "a" / f"{number}.png").write_bytes(png(one))
+    options = {"classes": 2, "stream": stream}
+    data = open_data(folder_config(tmp_path, **options), seed=0)
+    assert data.info.shape == (3, 4, 6)
+    images, _ = all_images(data.test_loader())
+    np.testing.assert_array_equal(images, pixels)
+    with pytest.raises(DataError, match=r"takes square uint8 images, and the data has image uint8\[3,4,6\]"):
+        _ = data.info.image_size
+    changes = AugmentConfig(crop_padding=2, flip=True, cutout=3)
+    train = open_data(folder_config(tmp_path, augment=changes, **options), seed=0).train_loader()
+    assert all_images(train)[0].shape == (4, 4, 6, 3)
+    resized = open_data(folder_config(tmp_path, image_size=2, image_width=3, **options), seed=0)
+    assert resized.info.shape == (3, 2, 3)
+    images, _ = all_images(resized.test_loader())
+    wanted = [np.asarray(Image.fromarray(one).resize((3, 2), Image.Resampling.BILINEAR)) for one in pixels]
+    np.testing.assert_array_equal(images, wanted)
 
 
 def test_exif_orientation_is_obeyed(tmp_path):

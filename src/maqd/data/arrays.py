@@ -107,7 +107,7 @@ class ImageArrays:
     """One split of a data set, decoded.
 
     Args:
-        images: uint8, N x H x W x C with N >= 1, H == W >= 1 and C 1 or 3. May be read-only.
+        images: uint8, N x H x W x C with N >= 1, H and W >= 1 and C 1 or 3. May be read-only.
         labels: int64, N, in 0 .. len(class_names) - 1.
         class_names: Names of the classes.
 
@@ -121,8 +121,8 @@ class ImageArrays:
 
     def __post_init__(self) -> None:
         shape = self.images.shape
-        if self.images.dtype != np.uint8 or len(shape) != 4 or min(shape) < 1 or shape[1] != shape[2]:
-            raise DataError(f"images must be square uint8 N x H x W x C with N >= 1, got {self.images.dtype} {shape}")
+        if self.images.dtype != np.uint8 or len(shape) != 4 or min(shape) < 1:
+            raise DataError(f"images must be uint8 N x H x W x C with N >= 1, got {self.images.dtype} {shape}")
         if shape[3] not in (1, 3):
             raise DataError(f"images must have 1 or 3 channels, got {shape[3]}")
         if self.labels.dtype != np.int64 or self.labels.shape != shape[:1]:

@@ -28,8 +28,8 @@ class Draw:
     cutout: NDArray[np.int64] | None
 
 
-def draw(config: AugmentConfig, rng: np.random.Generator, *, count: int, size: int) -> Draw:
-    """Draws what happens to `count` images of size x size pixels.
+def draw(config: AugmentConfig, rng: np.random.Generator, *, count: int, size: int, width: int | None = None) -> Draw:
+    """Draws what happens to `count` images of `size` rows and `width` columns, as many as rows if it is None.
 
     The square of a cutout has its centre at any pixel with the same probability, as in DeVries & Taylor
     (arXiv 1708.04552), so it can be cut by the border.
@@ -37,7 +37,11 @@ def draw(config: AugmentConfig, rng: np.random.Generator, *, count: int, size: i
     # All are drawn whether on or off: switching one on leaves the others as they were.
     crop = rng.integers(0, 2 * config.crop_padding + 1, (count, 2))
     flip = rng.integers(0, 2, count).astype(bool)
-    cutout = rng.integers(0, size, (count, 2)) - config.cutout // 2
+    if width in (None, size):
+        centres = rng.integers(0, size, (count, 2))
+    else:
+        centres = np.stack([rng.integers(0, side, count) for side in (size, width)], axis=1)
+    cutout = centres - config.cutout // 2
     return Draw(
         crop=crop if config.crop_padding else None,
         flip=flip if config.flip else None,

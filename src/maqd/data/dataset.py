@@ -103,21 +103,22 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
         return _open_text(config, seed=seed, rank=rank, world_size=world_size)
     opened = _digits(config.image_size) if config.source is Source.DIGITS else _open(config)
     train, test = (opened.train, opened.test) if isinstance(opened, _Streams) else opened
-    size, channels = (
-        (opened.geometry.size, opened.geometry.channels) if isinstance(opened, _Streams) else opened[0].images.shape[2:]
-    )
+    if isinstance(opened, _Streams):
+        height, width, channels = opened.geometry.height, opened.geometry.width, opened.geometry.channels
+    else:
+        height, width, channels = opened[0].images.shape[1:]
     names = class_names(config, train.class_names, train.labels)
     count = held_out_count(config.validation, len(train.labels))
     rows, held = hold_out(train.labels, count, config.validation_seed)
     info = DataInfo(
-        inputs=(ArrayInfo(name="image", shape=(channels, size, size), dtype="uint8"),),
+        inputs=(ArrayInfo(name="image", shape=(channels, height, width), dtype="uint8"),),
         num_classes=len(names),
         class_names=names,
         train_size=len(rows),
         test_size=len(test.labels),
         validation_size=len(held),
     )
-    _check_augment(config, size)
+    _check_augment(config, min(height, width))
     plan = _plan(config, info, rows, seed=seed, rank=rank, world_size=world_size)
     indices = loaders.test_indices(info.test_size, config.eval_batch_size, rank, world_size)
     held_indices = [held[i] for i in loaders.test_indices(len(held), config.eval_batch_size, rank, world_size)]
@@ -290,7 +291,7 @@ def _open(config: DataConfig) -> cache.Splits | _Streams:
         if found is not None:
             return found
     train, test = located.open()
-    geometry = probe(train, config.image_size)
+    geometry = probe(train, config.image_size, config.image_width)
     decoded_bytes = (len(train) + len(test)) * geometry.bytes_per_image
     if config.stream or (config.stream is None and decoded_bytes > STREAMED_BYTES):
         return _Streams(train=train, test=test, geometry=geometry)
@@ -311,7 +312,7 @@ def _digits(image_size: int | None) -> cache.Splits:
     images = (digits.images.astype(np.int64) * 255 // DIGITS_WHITE).astype(np.uint8)[..., None]
     if image_size is not None and image_size != images.shape[1]:
         pillow = require("PIL.Image", "resizing images")
-        images = np.stack([to_array(fit(pillow.fromarray(image[..., 0]), image_size)) for image in images])
+        images = np.stack([to_array(fit(pillow.fromarray(image[..., 0]), image_size, image_size)) for image in images])
     labels, names = digits.target.astype(np.int64), tuple(map(str, digits.target_names))
     # The same split whatever the run's seed, so that accuracies can be compared.
     train, test = split(

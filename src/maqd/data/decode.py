@@ -26,30 +26,32 @@ class Geometry:
     """What every image of a set is decoded to.
 
     Args:
-        size: Height and width in pixels.
+        height, width: In pixels.
         channels: 1 (grey) or 3 (RGB).
         resize: Whether images of another size are resized; otherwise they are an error.
     """
 
-    size: int
+    height: int
+    width: int
     channels: int
     resize: bool
 
     @property
     def bytes_per_image(self) -> int:
         """Size of a decoded image in memory."""
-        return self.size * self.size * self.channels
+        return self.height * self.width * self.channels
 
 
-def probe(images: EncodedImages, image_size: int | None) -> Geometry:
+def probe(images: EncodedImages, image_size: int | None, image_width: int | None = None) -> Geometry:
     """Finds size and channels from a few images spread over a split.
 
     Args:
         images: At least one image.
-        image_size: Wanted size; None takes the first image's.
+        image_size: Wanted height, and width unless `image_width` says otherwise; None takes the first image's.
+        image_width: Wanted width.
 
     Raises:
-        DataError: An image is damaged, or the first one is not square and no size is given.
+        DataError: An image is damaged.
     """
     chosen = sorted({int(i) for i in np.linspace(0, len(images) - 1, PROBED_IMAGES)})
     opened = [open_image(images, i) for i in chosen]
@@ -59,13 +61,9 @@ def probe(images: EncodedImages, image_size: int | None) -> Geometry:
             log.warning("%s: %s (said of the first such image only)", images.where(index), ", ".join(lost))
             break
     if image_size is not None:
-        return Geometry(size=image_size, channels=channels, resize=True)
+        return Geometry(height=image_size, width=image_width or image_size, channels=channels, resize=True)
     width, height = open_image(images, 0).size
-    if width != height:
-        raise DataError(
-            f"{images.where(0)}: images must be square, got {width} x {height}; set image_size to resize all images"
-        )
-    return Geometry(size=width, channels=channels, resize=False)
+    return Geometry(height=height, width=width, channels=channels, resize=False)
 
 
 def open_image(images: EncodedImages, index: int) -> "Image.Image":
@@ -90,22 +88,22 @@ def pixels(images: EncodedImages, index: int, image: "Image.Image", geometry: Ge
 def decode(images: EncodedImages, index: int, geometry: Geometry) -> NDArray[np.uint8]:
     """Decodes one image.
 
-    With `geometry.resize` the middle square is resized to the wanted size, antialiased.
+    With `geometry.resize` the middle part of the wanted proportions is resized to the wanted size, antialiased.
 
     Returns:
-        uint8, size x size x channels.
+        uint8, height x width x channels.
 
     Raises:
         DataError: The image is damaged or has the wrong size.
     """
     image = open_image(images, index)
-    if image.size != (geometry.size, geometry.size):
+    if image.size != (geometry.width, geometry.height):
         if not geometry.resize:
             raise DataError(
-                f"{images.where(index)}: images must all be {geometry.size} x {geometry.size} like the first one, "
+                f"{images.where(index)}: images must all be {geometry.width} x {geometry.height} like the first one, "
                 f"got {image.size[0]} x {image.size[1]}; set image_size to resize all images"
             )
-        image = fit(pixels(images, index, image, geometry), geometry.size)
+        image = fit(pixels(images, index, image, geometry), geometry.width, geometry.height)
     else:
         image = pixels(images, index, image, geometry)
     return to_array(image)
@@ -117,7 +115,7 @@ def decode_all(images: EncodedImages, geometry: Geometry, advance: Callable[[], 
     Raises:
         DataError: An image is damaged or has the wrong size.
     """
-    array = np.empty((len(images), geometry.size, geometry.size, geometry.channels), np.uint8)
+    array = np.empty((len(images), geometry.height, geometry.width, geometry.channels), np.uint8)
     for index in range(len(images)):
         array[index] = decode(images, index, geometry)
         advance()

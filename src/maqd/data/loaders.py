@@ -107,7 +107,8 @@ def train_batches(arrays: ImageArrays, plan: Plan, augment: AugmentConfig, epoch
     """Batches of an epoch of decoded images, from batch `start` on."""
     for batch, indices in enumerate(plan.epoch(epoch)[start:], start):
         images = arrays.images[indices]
-        drawn = draw(augment, plan.augmentation(epoch, batch), count=len(images), size=images.shape[1])
+        sides = {"size": images.shape[1], "width": images.shape[2]}
+        drawn = draw(augment, plan.augmentation(epoch, batch), count=len(images), **sides)
         yield to_batch(apply(images, augment, drawn), arrays.labels[indices])
 
 

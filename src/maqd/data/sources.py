@@ -87,7 +87,7 @@ def _located(
     identity = [
         config.source.value,
         root,
-        config.image_size,
+        config.image_size if config.image_width is None else [config.image_size, config.image_width],
         config.image_column,
         config.label_column,
         config.train_split,

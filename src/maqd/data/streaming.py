@@ -78,7 +78,7 @@ class _TrainBatches(Dataset[Batch]):
         numbers = rng.random((len(indices), 4))
         decoded = [self._decode(int(i), own) for i, own in zip(indices, numbers, strict=True)]
         arrays = np.stack([array for array, _ in decoded])
-        drawn = draw(self.augment, rng, count=len(indices), size=self.geometry.size)
+        drawn = draw(self.augment, rng, count=len(indices), size=self.geometry.height, width=self.geometry.width)
         if drawn.crop is not None:
             # Offsets equal to the padding leave an image as it is: these have had their crop.
             drawn.crop[[done for _, done in decoded]] = self.augment.crop_padding
@@ -86,13 +86,13 @@ class _TrainBatches(Dataset[Batch]):
 
     def _decode(self, index: int, numbers: NDArray[np.float64]) -> tuple[NDArray[np.uint8], bool]:
         # The second value: whether the image was cropped at random.
-        size = self.geometry.size
+        size = (self.geometry.width, self.geometry.height)
         if self.augment.crop_padding and self.geometry.resize:
             image = open_image(self.images, index)
-            if min(image.size) > size:
+            if image.size[0] > size[0] and image.size[1] > size[1]:
                 bilinear = require("PIL.Image", "decoding images").Resampling.BILINEAR
                 image = pixels(self.images, index, image, self.geometry)
-                return to_array(image.resize((size, size), bilinear, box=random_box(*image.size, numbers))), True
+                return to_array(image.resize(size, bilinear, box=random_box(*image.size, numbers))), True
         return decode(self.images, index, self.geometry), False
 
 

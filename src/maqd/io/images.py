@@ -132,13 +132,12 @@ def read_image(
     channels, height, width = shape
     pixels = decoded(image, channels, str(path))
     if image.size != (width, height):
-        if not resize or height != width:
-            remedy = "pass --resize" if height == width else "resize the image"
+        if not resize:
             raise DataError(
                 f"{path}: the network takes images of {width} x {height} pixels, got {image.size[0]} x "
-                f"{image.size[1]}; {remedy}"
+                f"{image.size[1]}; pass --resize"
             )
-        pixels = fit(pixels, width)
+        pixels = fit(pixels, width, height)
     array = np.asarray(pixels)
     if not 0 <= array.min() <= array.max() < 2**bits:  # 32-bit files have the mode of 16-bit ones
         raise DataError(f"{path}: pixels must fit {dtype}, got {array.min()} .. {array.max()}; convert the image")
@@ -146,12 +145,13 @@ def read_image(
     return np.ascontiguousarray(array.transpose(2, 0, 1), dtype), lost
 
 
-def fit(image: "Image.Image", size: int) -> "Image.Image":
-    """Resizes the middle square of an image to size x size pixels."""
-    side = min(image.size)
-    left, top = (image.size[0] - side) / 2, (image.size[1] - side) / 2
+def fit(image: "Image.Image", width: int, height: int) -> "Image.Image":
+    """Resizes the middle part of an image, of the proportions width : height, to that many pixels."""
+    scale = min(image.size[0] / width, image.size[1] / height)
+    wide, high = (min(image.size), min(image.size)) if width == height else (width * scale, height * scale)
+    left, top = (image.size[0] - wide) / 2, (image.size[1] - high) / 2
     bilinear = require("PIL.Image", "decoding images").Resampling.BILINEAR
-    return image.resize((size, size), bilinear, box=(left, top, left + side, top + side))
+    return image.resize((width, height), bilinear, box=(left, top, left + wide, top + high))
 
 
 def _undecodable(where: str, encoded: bytes, error: Exception) -> DataError:

@@ -69,8 +69,9 @@ class DataConfig:
         y: Names of the target arrays, N x anything: integers such as labels, or floats. With several the loss gets a
             dict. Of source `arrays`.
         context: Bytes that a sample of source `text` has, and most that its network sees.
-        image_size: Side in pixels; images are resized and cropped to it in the middle. None keeps their own size, which
-            must then be square and the same for all.
+        image_size: Height in pixels; images are resized and cropped to it in the middle. None keeps their own size,
+            which must then be the same for all. The networks of this package take square images.
+        image_width: Width in pixels where it is not the height.
         image_column: Column of the images in parquet files; None finds it.
         label_column: Column of the labels in parquet files; None finds it.
         train_split: Name of the training split.
@@ -99,6 +100,7 @@ class DataConfig:
     y: list[str] = field(default_factory=lambda: ["y"])
     context: int = 128
     image_size: int | None = None
+    image_width: int | None = None
     image_column: str | None = None
     label_column: str | None = None
     train_split: str = "train"
@@ -117,7 +119,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_batch_size", "context"):
             _check_integer(name, getattr(self, name), minimum=1)
-        for name in ("image_size", "samples_per_epoch", "classes"):
+        for name in ("image_size", "image_width", "samples_per_epoch", "classes"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), minimum=1)
         _check_integer("workers", self.workers, minimum=0)
@@ -131,6 +133,8 @@ class DataConfig:
                 f"source digits is embedded and takes no path, got path={self.path!r}; "
                 "set source to image_folder or hugging_face to read that path"
             )
+        if self.image_width is not None and (self.image_size is None or self.source is Source.DIGITS):
+            raise ConfigError("image_width goes with image_size, and not with digits; set both, or leave it out")
         if self.source is Source.DIGITS and self.stream:
             raise ConfigError("source digits is embedded and cannot be streamed; leave stream unset")
         if self.source in (Source.IMAGE_FOLDER, Source.HUGGING_FACE, Source.ARRAYS) and not self.path:
