@@ -1,7 +1,11 @@
 """`maqd report`: the page of a run and of a file, with the numbers that other commands give."""
 
+import io
 import json
+import os
 import re
+import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -108,3 +112,13 @@ def test_a_file_alone_gives_a_smaller_page(run: Path, tmp_path: Path, capsys: py
     assert "Training" not in headings
     assert "Answers" not in headings
     assert "Sums and thresholds" in headings
+
+
+def test_names_that_utf8_cannot_hold_do_not_end_a_command(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tmp_path / os.fsdecode(b"\xff.maqd")
+    shutil.copy(run.parent / "digits.maqd", graph)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["report", str(graph), "-o", str(tmp_path / os.fsdecode(b"\xff.html")), "--samples", "2"]) == 0
+    assert main(["info", str(graph)]) == 0

@@ -312,6 +312,14 @@ def folder_config(tmp_path, **options):
     return DataConfig(cache_dir=str(tmp_path / "cache"), **options)
 
 
+def test_class_folders_of_names_that_utf8_cannot_hold(tmp_path):
+    for split in ("train", "test"):
+        write_folder(tmp_path / "set" / split, {os.fsdecode(b"\xff"): 2, "a": 2})
+    names = open_data(folder_config(tmp_path), seed=0).info.class_names
+    assert names == ("a", "\\xff")
+    "".join(names).encode()
+
+
 @pytest.mark.parametrize("test_name", ["test", "val"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_folder(tmp_path, test_name, channels):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_safetensors
 
 from maqd.errors import FormatError, GraphError
-from maqd.graph import Conv, Graph, Output, Thresholds, Weighted, container
+from maqd.graph import Conv, Graph, Labels, Metadata, Output, Thresholds, Weighted, container
 from maqd.runtime.numpy import NumpyEngine
 
 GRAPH = graphs.every_node()
@@ -186,6 +186,34 @@ def test_an_inconsistent_graph_is_not_saved(tmp_path: Path):
 
 
 # ---- what is wrong --------------------------------------------------------------------------------------------------
+
+
+LABELS = ("\udcff", *"bcde")
+UNREADABLE = {
+    "labels": Metadata(labels=(Labels(output="logits", names=LABELS),)),
+    "labels twice": Metadata(labels=(Labels(output="logits", names=tuple("abcde")),) * 2),
+    "licence": Metadata(licence="\ud800"),
+    "integer accuracy": Metadata(float_accuracy=1),
+    "accuracy": Metadata(float_accuracy=float("nan")),
+    "image_size": Metadata(image_size=(3.0, 4.0)),  # pyright: ignore[reportArgumentType]
+}
+
+
+@pytest.mark.parametrize("case", [*UNREADABLE, "name"])
+def test_what_no_reader_would_take_is_not_written(case: str, tmp_path: Path):
+    graph = graphs.every_node()
+    if case == "name":
+        names = {node.name: node.name for node in graph.nodes} | {"stem": "\udcff"}
+        nodes = [
+            replace(node, name=names[node.name], inputs=tuple(names[name] for name in node.inputs))
+            for node in graph.nodes
+        ]
+        graph = replace(graph, nodes=tuple(nodes))
+    else:
+        graph = replace(graph, metadata=UNREADABLE[case])
+    with pytest.raises(GraphError, match=r"; (use another|keep one|pass)"):
+        container.save(graph, tmp_path / "m.maqd")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_truncation_is_refused():

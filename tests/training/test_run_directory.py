@@ -27,6 +27,15 @@ def test_live_runs_are_left_alone(tmp_path: Path, config: TrainConfig, run: Sile
     run(config)
 
 
+def test_a_name_that_logs_cannot_have_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="a name that UTF-8 can hold"),
+        locked(RunDirectory(tmp_path / os.fsdecode(b"\xff"))),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dead_process_holds_no_lock(config: TrainConfig) -> None:
     directory = RunDirectory(Path(str(config.run)))
     script = (

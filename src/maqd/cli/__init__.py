@@ -2,6 +2,7 @@
 
 import enum
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -92,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 after an error, 2 after a wrong option, 128 + the signal that stopped a run.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files and classes may hold what the terminal cannot show; that must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not given or given[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if given else 2

@@ -61,7 +61,7 @@ def command(arguments: list[str]) -> int:
 
     card, sections = _content(graph, seen, run)
     title = source.resolve().name
-    write_atomically(output, [page(title, card, sections).encode()])
+    write_atomically(output, [page(title, card, sections).encode(errors="backslashreplace")])
     size = output.stat().st_size
     if options.json:
         print(json.dumps({"output": str(output), "bytes": size, "samples": seen.samples, **dict(card)}))

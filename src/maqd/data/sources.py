@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -137,7 +138,11 @@ def _split_folder(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
-    classes = {child.name: child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] != "."}
+    classes = {
+        os.fsencode(child.name).decode(errors="backslashreplace"): child  # a file of any name, a text of UTF-8
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and child.name[0] != "."
+    }
     if not classes:
         raise DataError(f"{folder}: there must be a folder per class, got {_contents(folder)}; move images into those")
     found = {

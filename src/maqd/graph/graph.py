@@ -121,6 +121,7 @@ class Graph:
             if shape is None or len(shape) != 1 or shape[0] != len(labels.names):
                 raise GraphError(f"{len(labels.names)} labels do not fit output {labels.output!r} of shape {shape}")
         self._check_memories()
+        self._check_metadata()
 
     def _check_memories(self) -> None:
         """Every memory is an output that fits an input of integers, and no input has two."""
@@ -141,6 +142,25 @@ class Graph:
                 raise GraphError(f"{what} begins with {memory.initial}, which is not in {taken.low} .. {taken.high}")
         if len({memory.input for memory in self.metadata.memories}) != len(self.metadata.memories):
             raise GraphError("an input has several memories; each input takes one output of the frame before")
+
+    def _check_metadata(self) -> None:
+        """Whether a file can hold what is known beside the integers, and every name."""
+        known = self.metadata
+        texts = [(f"labels of {labels.output!a}", name) for labels in known.labels for name in labels.names]
+        texts += [(f"name of a {node.operation} node", node.name) for node in self.nodes]
+        texts += [(f"key of node {node.name!a}", node.key) for node in (*self.inputs, *self.outputs)]
+        texts += [(what, getattr(known, what)) for what in ("channel_order", "licence", "provenance")]
+        for what, text in texts:
+            if not isinstance(text, str) or not _fits_utf8(text):
+                raise GraphError(f"{what} must be a text that UTF-8 can hold, got {text!a}; use another")
+        outputs = [labels.output for labels in known.labels]
+        if len(set(outputs)) != len(outputs):
+            raise GraphError(f"an output has labels once, got them for {', '.join(outputs)}; keep one list of each")
+        if not all(type(size) is int for size in known.image_size):
+            raise GraphError(f"image_size must be integers, got {known.image_size!r}; pass rows and columns")
+        accuracy = known.float_accuracy
+        if accuracy is not None and not (type(accuracy) is float and 0 <= accuracy <= 1):
+            raise GraphError(f"float_accuracy must be a float in 0.0 .. 1.0, got {accuracy!r}; pass a share")
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
@@ -211,6 +231,14 @@ class Graph:
             f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {operation}({inputs})  {details}".rstrip()
             for name, kind, operation, inputs, details in rows
         )
+
+
+def _fits_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a part of a surrogate pair, as names of files have that are not UTF-8
+        return False
+    return True
 
 
 def _checked(node: Node, kind: TensorType) -> TensorType:

@@ -187,6 +187,13 @@ def locked(run: RunDirectory) -> Iterator[None]:
         ConfigError: Another process holds it.
         OutputError: The directory cannot be made or written to.
     """
+    try:
+        os.fspath(run.path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"the directory of a run must have a name that UTF-8 can hold, got {os.fspath(run.path)!a}: logs cannot be "
+            "written there; choose another --run DIR"
+        ) from error
     make_directory(run.path)
     try:
         descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
