@@ -14,6 +14,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace maqd {
+
+void bind_language(nb::module_ &m);  // language_bindings.cpp
+
 namespace {
 
 template <class T>
@@ -106,6 +109,8 @@ NB_MODULE(_native, m) {
         for (const char *const *name = isa_names(); *name; name++) names.emplace_back(*name);
         return names;
     });
+
+    bind_language(m);
 
     nb::class_<Buffer>(m, "Buffer")
         .def(

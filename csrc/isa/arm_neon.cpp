@@ -2,6 +2,7 @@
 #include <arm_neon.h>
 
 #include "isa/arm.h"
+#include "isa/plain.h"
 #include "kernels/dense.h"
 #include "kernels/depthwise.h"
 #include "kernels/epilogue.h"
@@ -119,6 +120,7 @@ Isa make() {
     Isa isa{};
     isa.name = "neon";
     FILL_SCALAR_KERNELS(isa.scalar, neon_);
+    isa.language = plain_language();
     isa.dense.run = dense_blocks<DenseOps>;
     isa.dense.scratch = dense_block_scratch<DenseOps>;
     isa.dense.align = 4;

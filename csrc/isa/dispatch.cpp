@@ -1,6 +1,7 @@
 // The choice of an instruction set at run time.
 #include <cstring>
 
+#include "isa/plain.h"
 #include "kernels/table.h"
 
 #if defined(MAQD_X86)
@@ -52,6 +53,7 @@ const Isa &scalar() {
         Isa made{};
         made.name = "scalar";
         FILL_SCALAR_KERNELS(made.scalar, );
+        made.language = plain_language();
         return made;
     }();
     return isa;

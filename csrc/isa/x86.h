@@ -9,4 +9,7 @@ const Isa &avx2();
 const Isa &avx512();
 const Isa &amx();
 
+LanguageKernels avx2_language();
+LanguageKernels avx512_language();
+
 }  // namespace maqd

@@ -282,6 +282,7 @@ Isa make() {
     isa.events.count_bits = plain_count_bits;
     isa.depthwise.run = depthwise<DepthwiseOps>;
     isa.depthwise.scratch = depthwise_scratch<PlainFinisher>;
+    isa.language = avx2_language();
     isa.costs.product = 0.0085;
     isa.costs.combine = 5;
     isa.costs.row = 0.5;

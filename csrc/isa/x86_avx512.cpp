@@ -522,6 +522,7 @@ Isa make() {
     isa.events.count_bits = count_bits;
     isa.depthwise.run = depthwise<DepthwiseOps>;
     isa.depthwise.scratch = depthwise_scratch<Finisher>;
+    isa.language = avx512_language();
     isa.costs.product = 0.0027;
     isa.costs.combine = 0.9;
     isa.costs.row = 0.42;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/calls.h"
+#include "kernels/language.h"
 
 namespace maqd {
 
@@ -89,6 +90,7 @@ struct Isa {
     WinogradKernel winograd;
     EventsKernel events;
     DepthwiseKernel depthwise;
+    LanguageKernels language;
     Costs costs;
 };
 

@@ -242,6 +242,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd", "--temperature", "x"], "--temperature", 2),
         (["m.maqd", "--top-k", "0"], "top_k must be at least 1", 2),
         (["m.maqd", "--top-p", "0"], "top_p must be in (0, 1]", 2),
+        (["m.maqd", "--threads", "0"], "threads", 2),
         (["m.maqd", "--seed", "-1"], "seed must be 0 or positive", 2),
         (["m.maqd", "--tokens", "-1"], "tokens must be 0 or positive", 2),
         (["m.maqd", "text", "more"], "unexpected argument 'more'", 2),

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "m.maqd"
 
 
-def loaded(path: Path, **options: str) -> LanguageEngine:
+def loaded(path: Path, **options: str | None) -> LanguageEngine:
     engine = maqd.load(path, **options)  # pyright: ignore[reportArgumentType]
     assert isinstance(engine, LanguageEngine)
     return engine
@@ -34,10 +34,11 @@ def test_bytes_are_those_that_pytorch_finds_best(path: Path):
         with torch.no_grad():
             scores = network(torch.frombuffer(text, dtype=torch.uint8)[None])
         text.append(int(scores[0, :, -1].argmax()))
-    engine = loaded(path)
-    found = bytes(engine.generate_bytes("abc", count=9, sampling=Sampling(temperature=0)))
-    assert found == bytes(text[3:])
-    assert np.array_equal(engine.scores(bytes(text[:12])), scores_of(network, text[:12]))
+    for name in ("numpy", None):
+        engine = loaded(path, engine=name)
+        found = bytes(engine.generate_bytes("abc", count=9, sampling=Sampling(temperature=0)))
+        assert found == bytes(text[3:])
+        assert np.array_equal(engine.scores(bytes(text[:12])), scores_of(network, text[:12]))
 
 
 def scores_of(network: torch.nn.Module, text: bytearray) -> np.ndarray:

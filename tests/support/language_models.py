@@ -18,6 +18,7 @@ def language_network(
 ) -> LanguageNetwork:
     """In evaluation mode, on bytes, with norms that are not 1."""
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # such small layers are slower on more
     quant = quant or QuantConfig(weight_states=3, act_states=255)
     model = ModelConfig(architecture=Architecture.LLAMA, transformer=config, quant=quant)
     network = build_language(model, vocabulary=256, context=context)

@@ -6,16 +6,18 @@ import time
 
 from maqd.cli.graphs import open_file
 from maqd.cli.options import Options, UsageError, some_path
-from maqd.errors import ConfigError
+from maqd.errors import ConfigError, EngineError
 from maqd.language.file import model_of
 from maqd.language.sampling import Sampling
+from maqd.runtime.engine import check_threads
 from maqd.runtime.language import LanguageEngine
 
 
 def command(arguments: list[str]) -> int:
     """Run `maqd generate`; the exit status."""
     parser = Options(
-        usage="maqd generate MODEL [TEXT] [--tokens N] [--temperature X] [--top-k K] [--top-p P] [--seed N] [--json]",
+        usage="maqd generate MODEL [TEXT] [--tokens N] [--temperature X] [--top-k K] [--top-p P] [--seed N] "
+        "[--engine NAME] [--threads N] [--json]",
         description="Continue a text with a language model in a .maqd file.",
     )
     parser.add_argument("model", metavar="MODEL", type=some_path, help="a .maqd file of a language model")
@@ -31,7 +33,8 @@ def command(arguments: list[str]) -> int:
         "--top-p", metavar="P", type=float, default=1.0, help="draw from the fewest of probability P (1)"
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the random generator (0)")
-    parser.add_argument("--engine", metavar="NAME", help="numpy")
+    parser.add_argument("--engine", metavar="NAME", help="native or numpy")
+    parser.add_argument("--threads", metavar="N", type=int, default=1, help="of the native engine (1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     options = parser.read(arguments)
     try:
@@ -40,9 +43,10 @@ def command(arguments: list[str]) -> int:
         )
         if options.tokens < 0:
             raise ConfigError(f"tokens must be 0 or positive, got {options.tokens}")
-    except ConfigError as error:
+        check_threads(options.threads)
+    except (ConfigError, EngineError) as error:
         raise UsageError(str(error)) from error
-    engine = LanguageEngine(model_of(open_file(options.model)), engine=options.engine)
+    engine = LanguageEngine(model_of(open_file(options.model)), engine=options.engine, threads=options.threads)
     pieces = engine.generate(options.text, count=options.tokens, sampling=sampling)
     begin, text = time.monotonic(), []
     try:

@@ -43,7 +43,7 @@ def load(path: Path | str, *, threads: int = 1, engine: str | None = None) -> Ba
     check_threads(threads)
     reader = open_reader(path)
     if reader.content() == LANGUAGE:
-        return LanguageEngine(model_of(reader), engine=engine)
+        return LanguageEngine(model_of(reader), engine=engine, threads=threads)
     entry = default_engine() if engine is None else find_engine(engine)
     graph = container.graph_of(reader)
     made = entry.make(graph, threads=threads)

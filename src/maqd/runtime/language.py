@@ -11,6 +11,8 @@ from maqd.errors import ConfigError, EngineError
 from maqd.language.model import LanguageModel
 from maqd.language.reference import NumpyLanguage
 from maqd.language.sampling import Sampling, draw
+from maqd.runtime.language_native import NativeLanguage
+from maqd.runtime.native import native_module
 
 START = b"\n"
 """What an empty text begins with."""
@@ -33,18 +35,24 @@ class LanguageEngine:
 
     Args:
         model: A valid model.
-        engine: `numpy`, the only one so far; None takes the best.
+        engine: `native` or `numpy`; None takes the native one where it was built.
+        threads: Of the native engine.
 
     Raises:
         EngineError: There is no such engine for language models.
+        MissingDependencyError: The native engine is asked for and was not built.
     """
 
-    def __init__(self, model: LanguageModel, *, engine: str | None = None) -> None:
-        if engine not in (None, "numpy"):
-            raise EngineError(f"language models run in the engine numpy, got {engine!r}; leave the engine out")
+    def __init__(self, model: LanguageModel, *, engine: str | None = None, threads: int = 1) -> None:
+        if engine not in (None, "native", "numpy"):
+            raise EngineError(
+                f"language models run in the engines native and numpy, got {engine!r}; leave the engine out"
+            )
         self.model = model
-        self.name = "numpy"
-        self._decoder: Decoder = NumpyLanguage(model=model)
+        self.name = engine or ("native" if native_module() is not None else "numpy")
+        self._decoder: Decoder = (
+            NumpyLanguage(model=model) if self.name == "numpy" else NativeLanguage(model, threads=threads)
+        )
 
     def tokens_of(self, text: str | bytes) -> list[int]:
         """The bytes of a text, UTF-8; an empty one starts with a line break.

@@ -126,7 +126,7 @@ class NativeEngine(BaseEngine):
         self.threads = check_threads(threads)
         self.kernel = kernel
         self._module = module
-        self._isa = _choose_isa(isa)
+        self._isa = choose_isa(isa)
         self._plan = make_plan(graph)
         self._model = self._build(self._plan)
         self._as_given = [
@@ -365,7 +365,12 @@ NATIVE = Rules(
 """How each kind of step is added to a compiled model."""
 
 
-def _choose_isa(isa: str | None) -> str:
+def choose_isa(isa: str | None) -> str:
+    """The instruction set to use: that asked for, that of MAQD_ISA, or the best.
+
+    Raises:
+        EngineError: This processor or build lacks it.
+    """
     wanted, have = isa or os.environ.get(ISA_VARIABLE, ""), isas()
     if not wanted:
         return have[0]

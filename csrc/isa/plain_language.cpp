@@ -1,0 +1,9 @@
+// Language models for any processor.
+#include "isa/plain.h"
+#include "kernels/tokens.h"
+
+namespace maqd {
+
+LanguageKernels plain_language() { return language_kernels(plain_rows); }
+
+}  // namespace maqd

@@ -1,0 +1,167 @@
+// The kernels of language models for any processor: the definition. An instruction set compiles them for itself, and
+// may replace `rows`.
+//
+// Floats are computed in one order, one rounding for each operation and none fused (docs/language.md): files that
+// include this are compiled with -ffp-contract=off.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/language.h"
+
+namespace maqd {
+
+namespace {
+
+constexpr int32_t LEAST_EXPONENT = -60, MOST_EXPONENT = 60;  // maqd.numerics.tokens
+constexpr float LOG2_E = 1.44269502162933349609375f;
+constexpr float LOWEST_POWER = -126.0f;
+constexpr float PROBABILITY = 32768.0f;
+
+inline float power_of_two(int32_t exponent) {
+    const int32_t bits = (exponent + 127) << 23;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// 2^t for -126 <= t <= 126.
+inline float exp2_fixed(float t) {
+    const float whole = std::floor(t + 0.5f), rest = t - whole;
+    float result = 1.535336188319500e-4f;
+    result = result * rest + 1.339887440266574e-3f;
+    result = result * rest + 9.618437357674640e-3f;
+    result = result * rest + 5.550332471162809e-2f;
+    result = result * rest + 2.402264791363012e-1f;
+    result = result * rest + 6.931472028550421e-1f;
+    result = result * rest + 1.0f;
+    return result * power_of_two(static_cast<int32_t>(whole));
+}
+
+[[maybe_unused]] void plain_rows(const RowsCall &call, size_t first, size_t last, uint8_t *) {
+    for (size_t o = first; o < last; o++) {
+        const uint8_t *row = call.weights + o * call.row_bytes;
+        for (size_t t = 0; t < call.tokens; t++) {
+            const int8_t *x = call.x + t * call.digits * call.pitch;
+            int32_t sum = 0;
+            for (size_t j = 0; j < call.row_bytes; j++) {
+                int32_t rest = row[j];
+                if (call.digits == 1)
+                    sum += rest * x[j];
+                else
+                    for (size_t d = 0; d < TRITS; d++, rest /= 3) sum += rest % 3 * x[d * call.pitch + j];
+            }
+            call.sums[t * call.rows + o] = call.spacing * sum + call.low * call.totals[t];
+        }
+    }
+}
+
+void norm(const float *x, const float *weight, size_t channels, double eps, float *y) {
+    double sums[8] = {};
+    size_t c = 0;
+    for (; c + 8 <= channels; c += 8)
+        for (size_t i = 0; i < 8; i++) sums[i] += static_cast<double>(x[c + i]) * static_cast<double>(x[c + i]);
+    for (; c < channels; c++) sums[0] += static_cast<double>(x[c]) * static_cast<double>(x[c]);
+    double sum = 0;
+    for (const double one : sums) sum += one;
+    const auto inverse = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(channels) + eps));
+    for (c = 0; c < channels; c++) y[c] = x[c] * inverse * weight[c];
+}
+
+int32_t quantize(const float *x, size_t channels, int32_t limit, int32_t bits, int8_t *codes) {
+    int32_t largest = 0;  // magnitudes of floats are in the order of their bits
+    for (size_t c = 0; c < channels; c++) {
+        int32_t one;
+        std::memcpy(&one, x + c, 4);
+        one &= 0x7fffffff;
+        largest = one > largest ? one : largest;
+    }
+    float magnitude;
+    std::memcpy(&magnitude, &largest, 4);
+    int exponent;
+    std::frexp(magnitude, &exponent);
+    exponent = exponent < LEAST_EXPONENT ? LEAST_EXPONENT : exponent > MOST_EXPONENT ? MOST_EXPONENT : exponent;
+    const float scale = power_of_two(bits - exponent), most = static_cast<float>(limit);
+    for (size_t c = 0; c < channels; c++) {
+        const float scaled = x[c] * scale, floor = std::floor(scaled);
+        float rounded = floor + (scaled - floor >= 0.5f ? 1.0f : 0.0f);
+        rounded = rounded < -most ? -most : rounded;
+        rounded = rounded > most ? most : rounded;
+        codes[c] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+    }
+    return exponent - bits;
+}
+
+void scale(const int32_t *sums, size_t count, int32_t exponent, float *y) {
+    const double unit = std::ldexp(1.0, exponent);
+    for (size_t i = 0; i < count; i++) y[i] = static_cast<float>(static_cast<double>(sums[i]) * unit);
+}
+
+void rotate(float *x, size_t size, const float *cosine, const float *sine) {
+    for (size_t i = 0; i < size / 2; i++) {
+        const float even = x[2 * i], odd = x[2 * i + 1];
+        x[2 * i] = even * cosine[i] - odd * sine[i];
+        x[2 * i + 1] = even * sine[i] + odd * cosine[i];
+    }
+}
+
+void gate(const float *gates, const float *up, size_t channels, float *y) {
+    if (!gates) {
+        for (size_t c = 0; c < channels; c++) {
+            const float positive = up[c] > 0 ? up[c] : 0.0f;
+            y[c] = positive * positive;
+        }
+        return;
+    }
+    for (size_t c = 0; c < channels; c++) {
+        float power = gates[c] * -LOG2_E;
+        power = power < LOWEST_POWER ? LOWEST_POWER : power;
+        power = power > -LOWEST_POWER ? -LOWEST_POWER : power;
+        y[c] = gates[c] / (exp2_fixed(power) + 1.0f) * up[c];
+    }
+}
+
+void mix(const int8_t *query, float unit, const int8_t *keys, const float *key_units, const int8_t *values,
+         const float *value_units, size_t known, size_t size, float factor, float *scores, double *mixed, float *y) {
+    float most = -INFINITY;
+    for (size_t t = 0; t < known; t++) {
+        const int8_t *key = keys + t * size;
+        int32_t sum = 0;
+        for (size_t i = 0; i < size; i++) sum += query[i] * key[i];
+        scores[t] = static_cast<float>(sum) * unit * key_units[t] * factor;
+        most = scores[t] > most ? scores[t] : most;
+    }
+    for (size_t t = 0; t < known; t++) {
+        float power = scores[t] - most;
+        power = power < LOWEST_POWER ? LOWEST_POWER : power;
+        scores[t] = std::floor(exp2_fixed(power) * PROBABILITY + 0.5f);
+    }
+    std::memset(mixed, 0, size * sizeof *mixed);
+    double total = 0;
+    for (size_t t = 0; t < known; t++) {
+        if (scores[t] == 0) continue;
+        total += static_cast<double>(scores[t]);
+        const double weight = static_cast<double>(scores[t]) * static_cast<double>(value_units[t]);
+        const int8_t *value = values + t * size;
+        for (size_t i = 0; i < size; i++) mixed[i] += weight * static_cast<double>(value[i]);
+    }
+    for (size_t i = 0; i < size; i++) y[i] = static_cast<float>(mixed[i] / total);
+}
+
+// The functions above, compiled for the instruction set of the file.
+[[maybe_unused]] LanguageKernels language_kernels(decltype(LanguageKernels::rows) rows) {
+    LanguageKernels made{};
+    made.rows = rows;
+    made.norm = norm;
+    made.quantize = quantize;
+    made.scale = scale;
+    made.rotate = rotate;
+    made.gate = gate;
+    made.mix = mix;
+    return made;
+}
+
+}  // namespace
+
+}  // namespace maqd
