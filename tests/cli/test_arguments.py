@@ -220,7 +220,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["a:b", "--calibrate", "folder", "-o", "new.maqd", "--std", "nan"], "--std", 2),
         (["a:b", "--calibrate", "text", "-o", "new.maqd", "--mean", "0.5"], "--mean", 2),
         (["a:b", "--calibrate", "text", "-o", "new.maqd", "--weights", "1"], "--weights", 2),
-        (["a:b", "--calibrate", "text", "-o", "new.maqd", "--activations", "257"], "--activations", 2),
+        (["a:b", "--calibrate", "text", "-o", "new.maqd", "--activations", "65537"], "--activations", 2),
         (["a:b", "--calibrate", "text", "-o", "new.maqd", "--weights", "3.5"], "--weights", 2),
         (["a:b", "--calibrate", "", "-o", "new.maqd"], "--calibrate", 2),
         (["maqd.models:nothing", "--calibrate", "text", "-o", "new.maqd"], "nothing", 1),

@@ -24,6 +24,7 @@ from maqd.graph import Graph, Thresholds, container
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, QuantConfig
 from maqd.optional import remedy
+from maqd.runtime import ENGINES
 from maqd.settings.training import ComputeConfig, TrainConfig
 from maqd.training.checkpoint import KEY, read_checkpoint, write_run_file
 from maqd.training.progress import Output
@@ -224,7 +225,7 @@ def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Pat
 
 
 def test_verify_refuses(run: Path, graph: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
-    assert "--engines must be of numpy, native, onnxruntime, c99, got 'cuda'" in fails(
+    assert f"--engines must be of {', '.join(ENGINES)}, got 'cuda'" in fails(
         "verify", graph, "--engines", "cuda", status=2
     )
     assert "--images must be at least 1" in fails("verify", graph, "--images", 0, status=2)
