@@ -2,7 +2,7 @@
 
     python benchmarks/mlperf_tiny.py [--networks ic kws ..] [--states 3,4] [--latency] [--json]
 
-The networks are those of examples/mlperf_tiny, unedited, behind the preparation of uint8 inputs. None is trained: they
+The networks are those of examples/mlperf_tiny, unedited, after the preparation of uint8 inputs. None is trained: they
 have random weights and statistics of random inputs, so that sizes, shapes and equality are those of a trained network
 and the density of activations (printed) is not quite. Each is converted, lowered with its proof, compared tensor by
 tensor in PyTorch, NumPy, the native engine, ONNX Runtime and the C program, and exported to ONNX and QONNX; its
@@ -73,7 +73,7 @@ NETWORKS = {
 
 
 class FromBytes(nn.Module):
-    """A network behind the preparation of its inputs: uint8 to about -2 .. 2."""
+    """A network after the preparation of its inputs: uint8 to about -2 .. 2."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -259,7 +259,7 @@ void ConvStep::plan_dense(const PackedWeights &w) {
     dense_.conv = conv_;
     const size_t row = static_cast<size_t>(conv_.window.kernel_columns) * w.inputs;
     dense_.run = rounded(row, isa_.dense.align);
-    // With few outputs, copying the input costs more than computing pixels of no use.
+    // With few outputs, copying the input costs more than computing unused pixels.
     const int32_t columns = w.outputs <= 64 ? isa_.dense.strip_columns / 2 : isa_.dense.strip_columns;
     const maqd_window &window = conv_.window;
     dense_.direct = isa_.dense.direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&

@@ -66,7 +66,7 @@ class Step {
     virtual size_t scratch() const { return 0; }
     // The weights that it is likely to read first, if prefetching them is worth while.
     virtual Bytes weights() const { return {nullptr, 0}; }
-    // Gives it what the steps after it are likely to read first.
+    // Tells it which weights the steps after it are likely to read first.
     virtual void precede(Bytes) {}
     virtual const char *kernel(int) const { return "scalar"; }
     // The input whose share of non-zero values is of interest, or null.

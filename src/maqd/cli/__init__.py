@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"maqd {given[0]} needs {error.name}, which is not installed; {remedy(str(error.name))}", 1)
     except BrokenPipeError:
-        # The reader of our output has gone; Python would complain when it flushes at exit.
+        # The reader of the output has gone; Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -11,7 +11,7 @@ from maqd.settings.functions import split_name
 from maqd.settings.model import ModelConfig
 
 CLASSES = 10
-"""Of networks that ask for their number: it changes nothing of what can be lowered."""
+"""For networks that take a number of classes, which does not matter here."""
 
 
 def command(arguments: list[str]) -> int:

@@ -76,7 +76,7 @@ CONTESTANTS = (FLOAT, FOUR, TWO)
 
 @dataclass(frozen=True, kw_only=True)
 class Integers:
-    """A network lowered to integers and compared over the whole test set.
+    """A lowered network, compared over the whole test set.
 
     Args:
         graph: Its file.
@@ -202,7 +202,7 @@ def check_run(contestant: Contestant, path: Path) -> None:
 
 
 def train_contestant(contestant: Contestant, directory: Path, *, epochs: int, seed: int, output: Output) -> Row:
-    """Train a network of the demo and look at what it became.
+    """Train a network of the demo and measure it.
 
     Args:
         contestant: The network.

@@ -90,7 +90,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--importer",
         choices=[importer.value for importer in Importer],
-        help="of NIR: who reads it (spec: snnTorch, SpikingJelly, norse)",
+        help="of NIR: which simulators read it (spec: snnTorch, SpikingJelly, norse)",
     )
     parser.add_argument(
         "--type",

@@ -1,4 +1,4 @@
-"""Options of the command line, in plain Python: what commands share that may have nothing else to stand on."""
+"""Options of the command line, in plain Python: some commands have no other package to rely on."""
 
 import argparse
 from collections.abc import Sequence

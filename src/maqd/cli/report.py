@@ -85,7 +85,7 @@ def _random(graph: Graph, count: int) -> Iterator[tuple[tuple[NDArray[np.generic
 
 @dataclass
 class Observation:
-    """What some samples did in a graph.
+    """Counts of the tensors of a graph over some samples.
 
     Args:
         samples: How many there were.

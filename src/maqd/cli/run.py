@@ -136,7 +136,7 @@ def _one_input(
             try:
                 batch = _read(node, file, resize=resize)
             except DataError as error:
-                # The other files are worth their answers.
+                # The other files are still answered.
                 print(f"maqd: error: {' '.join(str(error).split())}", file=sys.stderr)
                 failed = True
                 continue

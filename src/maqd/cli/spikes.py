@@ -55,7 +55,10 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--against", metavar="RUN", type=some_path, help="test images of this run; random samples else")
     parser.add_argument("--images", metavar="N", type=int, default=100, help="at most N images (100)")
     parser.add_argument(
-        "--picture", metavar="PATH", type=some_path, help="draw who fires when, and wrong counts against steps, as PNG"
+        "--picture",
+        metavar="PATH",
+        type=some_path,
+        help="draw which neurons fire when, and wrong counts against steps, as PNG",
     )
     parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")

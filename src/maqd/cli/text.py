@@ -29,7 +29,7 @@ def _cell(value: object) -> str:
 
 
 def note(text: str) -> None:
-    """Print one line on standard error that a result must not hide, such as an input that was taken in part."""
+    """Print a warning on standard error, such as that an input was used in part."""
     print(f"maqd: note: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 

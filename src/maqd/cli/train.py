@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from maqd.training.train import TrainResult
 
 PHASES = "phases.yaml"
-"""In the directory of a training in phases: all of them."""
+"""Name of the file with all phases, in the directory of a training in phases."""
 
 EPILOG = """\
 often used options of a run (--help-all lists every one, with its default):
@@ -199,7 +199,7 @@ def _report(train: "Callable[[Output], TrainResult]", run: str, *, as_json: bool
             output.line(f"stopped and saved; continue with: maqd train --run {run} --resume")
         else:
             output.line("stopped at once; a resumed run starts from its last checkpoint")
-        # A process that Lightning started must not look as if it had failed, or the first one is killed.
+        # If a process that Lightning started ends with another status than 0, Lightning kills the first one.
         return 128 + stop.signum if first else 0
     if not first:
         return 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from maqd.training.runs import Run
 
 DEFAULT_ENGINES = ("numpy", "native", "onnxruntime")
-"""The exported C program, "c99", is compiled first, which takes its time with large networks."""
+"""The exported C program, "c99", is compiled first, which takes long for large networks."""
 
 BATCH = 50
 """Images at a time: every tensor of all of them is in memory, once for each engine."""

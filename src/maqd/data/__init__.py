@@ -1,7 +1,7 @@
 """Images and labels as batches: decoded once into a cache and augmented in vectorized batches, or streamed.
 
-Everything random is a function of the seed and the position (epoch, batch, process), so training can stop anywhere and
-go on with exactly the batches that were left.
+Everything random is a function of the seed and the position (epoch, batch, process). So training can stop anywhere and
+continue with exactly the batches that were left.
 """
 
 from maqd.data.arrays import DataInfo, ImageArrays

@@ -34,7 +34,7 @@ def draw(config: AugmentConfig, rng: np.random.Generator, *, count: int, size: i
     The square of a cutout has its centre at any pixel with the same probability, as in DeVries & Taylor
     (arXiv 1708.04552), so it can be cut by the border.
     """
-    # All are drawn whether on or off: switching one on leaves the others as they were.
+    # All numbers are drawn, also of changes that are off: switching one on does not change the others.
     crop = rng.integers(0, 2 * config.crop_padding + 1, (count, 2))
     flip = rng.integers(0, 2, count).astype(bool)
     if width in (None, size):

@@ -14,7 +14,7 @@ A file holds both splits of a set, all integers little-endian:
             ..       images, uint8 N x H x W x C, in the same order
 
 The file MUST end with the last image. Whatever differs from this, or from the fingerprint asked for, makes the file
-unusable and it is built anew: the source is still there, so nothing is lost. Files are written under another name and
+unusable, and it is built again from the source. Files are written under another name and
 renamed when complete, so a reader never sees half a file, and two processes building the same one do not disturb each
 other. They are read into memory, not mapped: what was checked stays as it is when a file is truncated or written to
 later, and a mapping would end the process then. That takes no more memory than building the file did.

@@ -90,7 +90,7 @@ def open_data(config: DataConfig, *, seed: int, rank: int = 0, world_size: int =
         seed: At least 0; determines shuffling and augmentation.
         rank: This process among those that train together, 0 .. world_size - 1.
         world_size: Number of those processes. Each gets its own share of every epoch and of the test split.
-        classifies: Whether targets must be labels; without, what they are is up to the loss.
+        classifies: Whether targets must be labels; if not, the loss decides what it takes.
 
     Raises:
         ConfigError: An option does not fit the data set.
@@ -170,7 +170,7 @@ def _open_arrays(config: DataConfig, *, seed: int, rank: int, world_size: int, c
     labels, names, classes = train.labels, (), 0
     if classifies:
         names, classes = _classes(config, train, test)
-    # Without labels of whole samples all are of one class, and held out at random.
+    # Without a label for each sample, all count as one class and are held out at random.
     stratified = labels if classifies and labels is not None and labels.ndim == 1 else np.zeros(len(train), np.int64)
     count = held_out_count(config.validation, len(train))
     rows, held = hold_out(stratified, count, config.validation_seed)

@@ -92,7 +92,7 @@ class TableImages(EncodedImages):
         self._starts: NDArray[np.int64] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker process gets: a mapped table travels as the name of its file, the column would as a copy."""
+        """The state for a worker process: a mapped table is sent as the name of its file, a column as a copy."""
         return {**self.__dict__, "_chunks": None, "_starts": None}
 
     def read(self, index: int) -> bytes:

@@ -28,8 +28,8 @@ def held_out_count(size: float, total: int) -> int:
 def hold_out(labels: NDArray[np.int64], count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Splits the training images into those to train on and those held out, each class by the same fraction.
 
-    A class of n of the N images gives floor(n count / N) or one more: one more are those with the largest remainders,
-    among equal ones the first. Within a class the images are drawn at random.
+    A class with n of the N images gives floor(n count / N) of them, or one more: the classes with the largest
+    remainders do, the first ones among equals. Within a class the images are drawn at random.
 
     Args:
         labels: int64, N, in 0 .. classes - 1.

@@ -22,8 +22,8 @@ inputs, and one tensor or a dict of targets."""
 class TrainLoader:
     """Shuffled, augmented batches, epoch by epoch.
 
-    The position is the epoch and how many of its batches have been handed out. A loader that has loaded the state of
-    another goes on with exactly the batches that the other one had left. `set_epoch` before each pass selects its
+    The position is the epoch and the number of batches that it has returned. A loader with the saved state of another
+    one continues with exactly the batches that the other one had left. `set_epoch` before each pass selects its
     shuffle; it may come after `iter`, as Lightning's Trainer does it, since a pass begins with its first batch.
 
     Args:

@@ -83,8 +83,8 @@ def _located(
     files: list[Path],
     open_splits: Callable[[], tuple[EncodedImages, EncodedImages]],
 ) -> Located:
-    # The name says which set and options, the fingerprint also in which state the files are: what is built from
-    # changed files takes the place of what was built before.
+    # The name depends on the set and the options, the fingerprint on the state of the files as well: a cache that is
+    # built from changed files replaces the one before.
     identity = [
         config.source.value,
         root,
@@ -146,7 +146,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     if not classes:
         raise DataError(f"{folder}: there must be a folder per class, got {_contents(folder)}; move images into those")
     found = {
-        # A link to nowhere stays in, to be complained about.
+        # A broken link stays in the list, so that reading it is an error.
         name: sorted(f for f in child.rglob("*") if not f.is_dir() and not _is_hidden(f.relative_to(folder)))
         for name, child in classes.items()
     }
@@ -232,7 +232,7 @@ def _hugging_face(datasets: Any, what: str, path: str, cache_dir: Path, **option
         if quiet:
             datasets.disable_progress_bars()
         return datasets.load_dataset(path, cache_dir=str(cache_dir / "hugging_face"), **options)
-    # Anything can be raised between a name and a downloaded, converted table: by the network, the hub, the builder.
+    # Network, hub and builder may raise anything.
     except Exception as error:
         raise DataError(
             f"{what}: must be a local folder or a data set that `datasets` can load, "

@@ -111,5 +111,5 @@ class _TestBatches(Dataset[Batch]):
 
 
 def _in_workers(batches: Dataset[Batch], order: range, workers: int) -> Iterator[Batch]:
-    # A generator of its own: a DataLoader draws a seed for its workers, which would move the global one.
+    # With a generator of its own: a DataLoader draws a seed for its workers, which would advance the global generator.
     return iter(DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, generator=Generator()))

@@ -30,7 +30,7 @@ def open_table(files: list[Path]) -> Any:
     tables = []
     for file in files:
         try:
-            # Not `read_table`: it takes a folder's name in the path for a column.
+            # Not `read_table`: it reads names of folders in the path as columns.
             with parquet.ParquetFile(file) as opened:
                 tables.append(opened.read())
         except (OSError, arrow.ArrowException) as error:
@@ -193,7 +193,7 @@ def _row_counts(table: Any, files: list[Path]) -> list[tuple[str, int]]:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    # What `datasets` writes beside its tables; anything else there is none of our business.
+    # What `datasets` writes beside its tables; everything else there is ignored.
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     except (TypeError, KeyError, ValueError):

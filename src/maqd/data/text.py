@@ -1,4 +1,4 @@
-"""A text file as windows of bytes: what comes next is the target."""
+"""A text file as windows of bytes; the target of each byte is the next one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

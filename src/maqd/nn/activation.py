@@ -64,10 +64,11 @@ class NormActivation(Folded):
 
     Training fuses the two and stores nothing but its input for the backward pass. Evaluation compares the input, an
     integer times a power of two, with thresholds computed once from the parameters in exact arithmetic: the same
-    integers on every device, and the function that lowering emits. More than 256 states have no thresholds: the scale
-    is rounded to 21 bits, shared by the layer, and the result rounded down (docs/numerics.md, section 6); they train in
-    float32 only. Where gradients are recorded, evaluation has those
-    of the surrogate, with the statistics frozen.
+    integers on every device, and the function that lowering emits. Where gradients are recorded, evaluation has the
+    surrogate's, with the statistics frozen.
+
+    With more than 256 states there are no thresholds: scales of 21 bits with one shift for the layer, and a result
+    rounded down (docs/numerics.md, section 6, "Many states"). Such activations train in float32 only.
 
     Args:
         norm: The normalization. A `LayerNorm` cannot be folded: it is evaluated in float.

@@ -112,8 +112,8 @@ class LayerFactory:
     def head(self, name: str, inputs: int, classes: int, grid: Grid | None, *, positions: int = 1) -> QuantLinear:
         """The classifier: integer logits with a bias on their grid.
 
-        Standardized weights cannot grow, so the scale that the loss needs is built in: a sum over `positions` divided
-        by their number varies by up to its root less than what it sums.
+        Standardized weights cannot grow, so the scale that the loss needs is built in. A mean over n positions varies
+        up to sqrt(n) times less than its terms; the gain of the layer makes up for that.
         """
         return QuantLinear(
             inputs,

@@ -1,4 +1,4 @@
-"""Steps fitted to weights that are there: how trained float networks become ones of few states."""
+"""Steps fitted to trained weights: how float networks become networks of few states."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from maqd.numerics.states import States, gaussian_step
 @final
 @dataclass(frozen=True, kw_only=True)
 class FittedSteps(ScaledRounding):
-    """Scaled round-clip without centring, with steps fitted to weights that are there: for trained float networks.
+    """Scaled round-clip without centring, with steps fitted to the weights of a trained float network.
 
         code = low + spacing * clip(floor(w / (step_o scale_o) + origin + 1/2), 0, M-1)
 
-    RoundClip subtracts the mean of a filter, and no later normalization gives back what that takes from the output.
-    Here the layer is its float original times one factor per filter, which a normalization after it takes out.
+    RoundClip subtracts the mean of each filter. That changes the output in a way that no normalization undoes. Here the
+    layer is its float original times one factor per filter, which the normalization after it removes.
     Backward: straight-through, unclipped, and exactly through scale_o.
 
     Args:

@@ -227,10 +227,10 @@ def threshold_activation(x: Tensor, thresholds: Tensor, signs: Tensor, quantizer
         ... x C, float32, on `quantizer.grid`.
     """
     signed = x * signs
-    if thresholds.shape[0] > 16:  # a binary search a channel beats that many passes
+    if thresholds.shape[0] > 16:  # a binary search for each channel is faster than a pass for each threshold
         columns = signed.reshape(-1, signed.shape[-1]).t().contiguous()
         counts = torch.searchsorted(thresholds.t().contiguous(), columns, right=True)
-        counts = counts.masked_fill(columns.isnan(), 0)  # as comparisons would have it
+        counts = counts.masked_fill(columns.isnan(), 0)  # not-a-number reaches no threshold
         return (counts.t().to(x.dtype) * quantizer.step + quantizer.offset).reshape(x.shape)
     count = torch.zeros_like(signed)
     for threshold in thresholds:

@@ -8,10 +8,10 @@ from torch import Tensor
 from maqd.numerics.states import Grid
 
 SAMPLES = 64
-"""Samples of a batch that are looked at."""
+"""Samples of a batch that are checked."""
 
 VALUES = 4096
-"""Different values that are looked at where dropout has scaled them."""
+"""Different values that are checked where dropout has scaled them."""
 
 LEAST_KEPT = 0.05
 """Dropout that keeps fewer values than this share is not recognized."""
@@ -36,10 +36,10 @@ def describe_grid(grid: Grid) -> str:
 
 
 def misfit(x: Tensor, grid: Grid, *, dropout: bool) -> str | None:
-    """What a batch has that is not on a grid; None if it is on it.
+    """A value of a batch that is not on a grid, in words; None if all are.
 
     Args:
-        x: N x ..., any float dtype; the first 64 samples are looked at.
+        x: N x ..., any float dtype; the first 64 samples are checked.
         grid: Where it should lie.
         dropout: Whether dropout may have scaled all values by one factor >= 1.
     """

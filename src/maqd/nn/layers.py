@@ -18,7 +18,7 @@ from maqd.numerics.limits import INT32_LIMIT, WIDE_LIMIT
 from maqd.numerics.states import Grid, States, weight_states
 
 UNIT = Grid(low=0, high=1, exponent=0)
-"""The grid that inputs in float are taken for, and that of layers saved without one."""
+"""The grid that is assumed of inputs in float, and of layers that were saved without one."""
 
 
 class QuantLayer(Folded):
@@ -86,7 +86,7 @@ class QuantLayer(Folded):
         elif self.float_input:
             self.set_input_grid(UNIT)
         elif self.quantizer is not None:
-            # Only where it has to be found: networks that state their grids keep the names in their saved states.
+            # Only where it has to be found: the saved states of networks that state their grids keep their names.
             self.register_buffer("input_range", torch.tensor(_UNKNOWN))
 
     def set_input_grid(self, grid: Grid) -> None:
@@ -118,7 +118,7 @@ class QuantLayer(Folded):
     input_range: Tensor
 
     def find_grid(self) -> Grid | None:
-        """The input's grid, also where a saved state brought it; None where it is not known yet."""
+        """The input's grid, stated or from a saved state; None if it is not known yet."""
         if self.input_grid is None and "input_range" in self._buffers and not self.input_range.is_meta:
             low, high, exponent = self.input_range.tolist()
             if low <= high:
@@ -152,7 +152,7 @@ class QuantLayer(Folded):
             ):
                 del state_dict[key]  # the same grid, stated when the layer was built
         elif key not in state_dict and f"{prefix}weight" in state_dict:
-            # Saved before grids were found: then layers without one took their inputs for 0 and 1.
+            # Saved by a version that did not find grids: layers without one assumed inputs of 0 and 1.
             grid = self.input_grid or UNIT
             state_dict[key] = torch.tensor((grid.low, grid.high, grid.exponent))
         super()._load_from_state_dict(state_dict, prefix, *args, **options)
@@ -372,7 +372,7 @@ class _QuantConv(QuantLayer):
             self.padding = self.trailing = _whole_numbers("padding", padding, self.dims, 0)
 
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """The input and the padding that is left to do: an even kernel with padding="same" pads unevenly."""
+        """The input, padded where both sides differ, and the padding that is left for the convolution."""
         if self.padding == self.trailing:
             return x, self.padding
         pads = [n for pair in zip(reversed(self.padding), reversed(self.trailing), strict=True) for n in pair]

@@ -226,9 +226,10 @@ class LevelledLayerBatchNorm(LayerBatchNorm):
     depends on remain LBN's two scalars, so it trains at any mini-batch size, and it folds into the same thresholds.
 
     The gradient is that of batch normalization with the levels for its statistics (as in batch renormalization,
-    arXiv 1702.03275): it leaves out what would shift or scale a whole channel, since the levels will take that back.
-    This is what plain LBN lacks on residual networks (docs/recipes.md has the measurements). With n values per channel
-    it is blended with LBN's in the ratio 1 - 1/n to 1/n, so a single value is no special case: there it is LBN's.
+    arXiv 1702.03275): it has no part that shifts or scales a whole channel, which the levels would undo. Plain LBN's
+    gradient has such a part, and residual networks train more slowly with it (docs/recipes.md has the measurements).
+    With n values per channel it is blended with LBN's in the ratio 1 - 1/n to 1/n. So a single value is no special
+    case: there it is LBN's.
 
     Args:
         num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.
@@ -301,8 +302,8 @@ class BatchNorm(FoldableNorm):
 class ChannelMap(FoldableNorm):
     """A scale and an offset per channel without any statistics: y = weight[c] * x + bias[c].
 
-    What stands in a `NormActivation` where a network has no normalization: networks converted from float keep their
-    function with it, and both parameters train.
+    It takes the place of a normalization in `NormActivation` where a network has none, as converted float networks may.
+    Both parameters train.
 
     Args:
         num_features, affine, channel_dim: As in `Normalization`.
@@ -314,7 +315,7 @@ class ChannelMap(FoldableNorm):
         super().__init__(num_features, affine=affine, channel_dim=channel_dim)
 
     def register_statistics(self, num_features: int) -> None:
-        """None that are saved; the mean tells the device."""
+        """None is saved; the mean only says which device the layer is on."""
         self.register_buffer("running_mean", torch.zeros(()), persistent=False)
 
     def running_statistics(self) -> tuple[Tensor, Tensor]:
@@ -327,7 +328,7 @@ class ChannelMap(FoldableNorm):
         """The map and the quantizer (if any) as one operation."""
         self.check_input(x)
         mean, rstd = (value.reshape(1) for value in self.running_statistics())
-        # Of infinitely many values none changes the statistics: the gradient is that of the map alone.
+        # With an infinite count no value changes the statistics: the gradient is that of the map alone.
         statistics = Statistics(mean=mean, rstd=rstd, count=torch.full_like(mean, torch.inf))
         return self.from_rows(norm_act(self.to_rows(x), self.weight, self.bias, statistics, quantizer), x)
 
@@ -347,8 +348,8 @@ class ExtendedBatchNorm(FoldableNorm):
 
         y = weight[c] * (x - mean[c]) / sqrt(var + eps) + bias[c],   var = mean over everything of (x - mean[c])^2
 
-    Between batch and layer-batch normalization: it removes what shifts a whole channel, and keeps how channels differ
-    in scale. Folds like both.
+    Between batch and layer-batch normalization: it removes the mean of each channel, and keeps the ratios of their
+    scales. Folds like both.
 
     Args:
         num_features, affine, eps, momentum, channel_dim, sync: As in `LayerBatchNorm`.

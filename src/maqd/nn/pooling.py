@@ -13,7 +13,7 @@ from maqd.numerics.states import Grid
 
 
 class _MaxPool2d(torch.autograd.Function):
-    """Saves where the maxima are, in 32 bits, and not the input: PyTorch's own keeps both, for its shape alone."""
+    """Saves the places of the maxima in 32 bits and not the input. PyTorch's own keeps both."""
 
     @staticmethod
     def forward(

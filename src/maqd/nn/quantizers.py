@@ -149,11 +149,11 @@ class RoundClip(WeightQuantizer):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledRounding(WeightQuantizer):
-    """Weights divided by a step of the layer or of the filter, rounded and clipped: most methods but for the step.
+    """Weights divided by a step of the layer or filter, rounded and clipped. Most methods differ in the step only.
 
-    A method's own scale is left out of the values, which are codes times the layer's power of two. A normalization
-    over the layer's output takes any scale out again, and its gradient with it, so that networks train as with the
-    scale, up to the eps of the normalization.
+    Values are codes times the layer's power of two; the method's own scale is left out. A normalization of the layer's
+    output removes any scale together with its gradient. So networks train as they would with the scale, up to the
+    normalization's eps.
 
     Args:
         states: M_w, signed.

@@ -1,4 +1,4 @@
-"""A network of few states as the float network that it rounds."""
+"""A network of few states without its rounding: a float network."""
 
 from torch import nn
 
@@ -11,10 +11,10 @@ def set_rounding(network: nn.Module, rounding: bool) -> None:
     """Switches the rounding of all weights and activations of a network on or off, in place.
 
     Without rounding a network is in float, with the same parameters and gains: weights are standardized per filter
-    and scaled as their codes would be, activations are clipped to the range of their states. It is what the network
-    would be with infinitely many states in the same ranges, so that few states start from it without a jump: the sums
-    of a residual stream keep their proportions, which they do not when weights of an ordinary float network become
-    codes (docs/recipes.md).
+    and scaled as their codes would be, activations are clipped to the range of their states. This is the network with
+    infinitely many states in the same ranges, so training goes on with few states without a jump: the branches of a
+    residual stream keep their proportions. They lose them when the weights of an ordinary float network become codes
+    (docs/recipes.md).
 
     Args:
         network: Any network; layers without a quantizer are not changed.

@@ -353,7 +353,7 @@ class FeedForwardMaps(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward maps, each behind a norm and added to the stream: N x T x C -> N x T x C.
+    """Attention and feed-forward maps, each after a norm and added to the stream: N x T x C -> N x T x C.
 
     Args:
         config: The decoder.

@@ -48,7 +48,7 @@ class WeightAverage(pl.Callback):
         self.network.to(pl_module.device)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Collect the tensors once: training changes them in place, and collecting takes longer than averaging."""
+        """Collect the tensors once: training changes them in place, and collecting them takes longer than averaging."""
         self._pairs = _pairs(self.network, pl_module.network)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

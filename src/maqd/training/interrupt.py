@@ -29,7 +29,7 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Notes the first signal for the training loop to find; a second one stops at once."""
+    """Records the first signal for the training loop; a second one stops at once."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -41,13 +41,13 @@ class StopRequest:
         self.signum = signum
 
     def install(self) -> None:
-        """Take the signals over; a second call takes them back from whoever did meanwhile."""
+        """Install the handlers; a second call installs them again if other code has replaced them."""
         for signum in SIGNALS:
             previous = signal.signal(signum, self._note)
             self._previous.setdefault(signum, previous)
 
     def restore(self) -> None:
-        """Give the signals back."""
+        """Restore the handlers."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
@@ -68,7 +68,7 @@ class StopCallback(pl.Callback):
         self.check_every = check_every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Lightning has put its own handler on SIGTERM, which would wait for the end of the epoch."""
+        """Replace Lightning's handler of SIGTERM, which waits for the end of the epoch."""
         self.request.install()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

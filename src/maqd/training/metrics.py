@@ -19,7 +19,7 @@ from maqd.training.environment import distributed
 
 
 class LossWindow:
-    """The mean of the losses since it was last read, kept on their device so that nothing waits for them."""
+    """The mean of the losses since it was last read. It stays on the device: adding a loss waits for nothing."""
 
     def __init__(self) -> None:
         self.sum: Tensor | None = None
@@ -192,7 +192,7 @@ class MetricsWriter:
         try:
             self.close()
         except CheckpointError:
-            # What ended the run first, such as the same full disk, says more.
+            # The error that ended the run, such as the same full disk, is more useful.
             if kind is None:
                 raise
 
@@ -215,7 +215,7 @@ class MetricsCallback(pl.Callback):
         self._images = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Leave validation and saving out of the rate."""
+        """Exclude validation and saving from the rate."""
         self._restart_clock()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

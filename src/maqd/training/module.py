@@ -211,7 +211,7 @@ class TrainingModule(pl.LightningModule):
         if self.objective.counts:
             self.epoch_hits.add((outputs.detach().argmax(1) == targets).float().mean())
         if loss.device.type == "cpu" and not distributed():
-            # Nothing waits on a CPU, so a bad loss is found before it reaches the parameters.
+            # On a CPU the check costs no waiting, and it finds a bad loss before the parameters change.
             self.check_loss(loss.item(), batch)
         self._batch += 1
         return loss
@@ -227,7 +227,7 @@ class TrainingModule(pl.LightningModule):
         """
         if math.isfinite(loss):
             return
-        # Several processes cannot repeat a batch: a layer that waits for the others would wait for ever.
+        # Not with several processes: repeating the batch in one of them would wait for the others forever.
         with self._autocast():
             where = locate_nonfinite(self.network, None if distributed() else batch[0])
         raise NonFiniteError(
@@ -261,7 +261,7 @@ class TrainingModule(pl.LightningModule):
         return {"train_loss": self.train_loss, **counted}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say where the run is; Lightning's own loop counters would say something else after resuming."""
+        """Save the position of the run; Lightning's own counters are wrong after resuming."""
         checkpoint.pop("loops")
         checkpoint[KEY] = self.header().plain()
         checkpoint["losses"] = [window.state_dict() for window in self._windows]

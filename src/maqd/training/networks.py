@@ -107,7 +107,7 @@ def _places(network: nn.Module, layers: dict[str, IntegerInput], batch: Inputs, 
 def require_lowerable(network: nn.Module, example: tuple[Tensor, ...], where: str) -> None:
     """Checks a network before its training; a network in float has nothing to check.
 
-    Layers that do not know where their input lies get to know it (`maqd.check`).
+    Layers without an input grid get theirs (`maqd.check`).
 
     Args:
         network: Its float inputs must have a border.

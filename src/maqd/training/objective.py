@@ -1,4 +1,4 @@
-"""What a run minimizes and what it reports: cross-entropy and accuracy, or a person's own loss and metric."""
+"""What a run minimizes and what it reports: cross-entropy and accuracy, or a loss and a metric of the user."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

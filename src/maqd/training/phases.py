@@ -16,8 +16,8 @@ def train_phases(
 ) -> list[TrainResult]:
     """Train phases one after another, each started from the one before it (`maqd.training.warm_start`).
 
-    A phase is a run of its own in `directory / phase.name`. What is there already is gone on with; a phase that is
-    complete is not repeated, so trainings that begin with the same phases share them.
+    A phase is a run of its own in `directory / phase.name`. A phase that was begun is resumed, and a complete one
+    is not repeated, so trainings that begin with the same phases share them.
 
     Args:
         phases: At least one, with different names.

@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a bar on a terminal, sparse lines anywhere else."""
+"""Progress of a training: a bar on a terminal, a few lines anywhere else."""
 
 import math
 import sys
@@ -37,7 +37,7 @@ class Output:
 
     @property
     def terminal(self) -> bool:
-        """Whether a person watches."""
+        """Whether the stream is a terminal."""
         return self.console.is_terminal
 
     def line(self, text: str) -> None:
@@ -92,14 +92,14 @@ class ProgressCallback(pl.Callback):
         done = max(self._done - self._first, 1)
         left = (time.monotonic() - self._begin) / done * (pl_module.steps - self._done)
         left_and_rate = f"lr {pl_module.learning_rate:.2e}  left {duration(left)}"
-        if math.isnan(pl_module.last_loss):  # the metrics have not been read yet
+        if math.isnan(pl_module.last_loss):  # before the metrics are read for the first time
             return left_and_rate
         text = pl_module.info.text
         rate = pl_module.images_per_second * (pl_module.info.shape[0] if text else 1)
         return f"loss {pl_module.last_loss:.4f}  {rate:,.0f} {'tokens' if text else 'img'}/s  {left_and_rate}"
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move on."""
+        """Advance the bar."""
         if not pl_module.stepped:
             return
         self._done = pl_module.position.step

@@ -77,7 +77,7 @@ class RunDirectory:
 
     @property
     def only_begun(self) -> bool:
-        """Whether a run was stopped here before its first result: starting it anew loses nothing."""
+        """Whether a run was stopped here before its first result, so that starting again loses nothing."""
         if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
             return False
         if not self._is_ours():
@@ -215,5 +215,5 @@ def locked(run: RunDirectory) -> Iterator[None]:
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
-        # The file stays: removing it would let a third process lock a new file beside one that is still waiting.
+        # The file stays: without it a third process could lock a new file while a second one waits for the old one.
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a run on text says beside its losses: bits per character, tokens per second, and a sample of text."""
+"""What a run on text reports beside its losses: bits per character, tokens per second, and a sample of text."""
 
 import math
 from typing import Any
@@ -41,7 +41,7 @@ class TextCallback(pl.Callback):
 
     Args:
         writer: Where to; None on processes that do not write.
-        output: Where a person reads it.
+        output: Where it is shown.
     """
 
     def __init__(self, writer: MetricsWriter | None, output: Output) -> None:

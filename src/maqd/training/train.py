@@ -108,7 +108,7 @@ def save(trainer: pl.Trainer, path: Path) -> None:
     """Save a checkpoint; called by all processes, written by the first.
 
     Raises:
-        NonFiniteError: A parameter is not finite: the file on disk is worth more.
+        NonFiniteError: A parameter is not finite; the file on disk is kept.
         CheckpointError: It could not be written.
     """
     network: Any = trainer.lightning_module.network
