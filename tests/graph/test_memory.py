@@ -8,10 +8,11 @@ import pytest
 from effort import LONG
 from stateful import Stack, advance, stateful_network
 
-from maqd.errors import EngineError, ExportError, FormatError, GraphError, SpikingError
+from maqd.errors import ConfigError, EngineError, ExportError, FormatError, GraphError, SpikingError
 from maqd.export.nir import nir_model
 from maqd.graph import Graph, Input, Memory, Metadata, Output, container
-from maqd.graph.memory import LIMIT, Neuron, Reset, cell
+from maqd.graph.memory import cell
+from maqd.numerics.neuron import LIMIT, Neuron, Reset
 from maqd.runtime import ENGINES, Session
 from maqd.runtime.native import native_module
 from maqd.runtime.numpy import NumpyEngine
@@ -144,7 +145,7 @@ def test_neurons_out_of_range_are_refused():
         ({"threshold": 1, "leak": 16}, r"leak is a shift in 1 \.\. 15, got 16; use None"),
         ({"threshold": 1, "initial": -(2**15)}, r"first potential must be within \+-32767, got -32768"),
     ):
-        with pytest.raises(GraphError, match=message):
+        with pytest.raises(ConfigError, match=message):
             Neuron(**wrong)
     kind = chain(Neuron(threshold=5)).graph().types["x"]
     assert cell("n", "x", kind, Neuron(threshold=5)).before.grid.exponent == kind.exponent

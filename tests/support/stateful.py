@@ -6,7 +6,8 @@ import numpy as np
 from graphs import weight
 
 from maqd.graph import Conv, Flatten, Graph, Input, Linear, Memory, Metadata, Node, Output
-from maqd.graph.memory import LIMIT, Cell, Neuron, Reset, cell
+from maqd.graph.memory import Cell, cell
+from maqd.numerics.neuron import LIMIT, Neuron, Reset
 
 
 @dataclass

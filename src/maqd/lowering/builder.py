@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from maqd.errors import MaqdError
-from maqd.graph import Gather, Graph, Input, Labels, Metadata, Node, Output, Reshape, TensorType
+from maqd.graph import Gather, Graph, Input, Labels, Memory, Metadata, Node, Output, Reshape, TensorType
 from maqd.graph.proof import Candidate
 from maqd.lowering.refusals import OPERATIONS, REMEDIES, Refusal, RefusedCall, why_not
 from maqd.nn.tracing import BATCH, Traced, changes_its_input, samples
@@ -123,6 +123,7 @@ class Builder:
         self.refusals: list[Refusal] = []
         self.graph: Graph | None = None
         """What was built; None where calls were refused (`refusals`)."""
+        self._after: list[tuple[Output, Memory]] = []
         self._values: dict[fx.Node, Any] = {}
         self._parts: dict[Part, Codes] = {}
 
@@ -140,8 +141,13 @@ class Builder:
         if not self.refusals and not self.sketch:
             inputs = [node for node in self.nodes if isinstance(node, Input)]
             others = [node for node in self.nodes if not isinstance(node, Input)]
-            self.graph = Graph(nodes=(*inputs, *others), metadata=self._metadata(labels))
+            after = [output for output, _ in self._after]
+            self.graph = Graph(nodes=(*inputs, *others, *after), metadata=self._metadata(labels))
             self.graph.validate()
+
+    def remember(self, output: Output, memory: Memory) -> None:
+        """What goes into the next frame: the output comes after those of the network."""
+        self._after.append((output, memory))
 
     def free(self, name: str) -> str:
         """The name, with underscores after it until no node has it."""
@@ -256,10 +262,11 @@ class Builder:
                 step.put(Output(name=name, key=key, inputs=(source.source,), divisor=source.divisor), source)
 
     def _metadata(self, labels: tuple[str, ...]) -> Metadata:
+        memories = tuple(memory for _, memory in self._after)
         if not labels:
-            return Metadata()
+            return Metadata(memories=memories)
         outputs = [node for node in self.nodes if isinstance(node, Output)]
-        return Metadata(labels=(Labels(output=outputs[0].key, names=labels),))
+        return Metadata(labels=(Labels(output=outputs[0].key, names=labels),), memories=memories)
 
 
 @dataclass(frozen=True, kw_only=True)

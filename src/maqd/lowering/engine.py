@@ -30,6 +30,11 @@ class TorchEngine:
     name = "pytorch"
 
     def __init__(self, model: nn.Module, graph: Graph) -> None:
+        if graph.metadata.memories:
+            raise LoweringError(
+                "the network remembers from frame to frame, and PyTorch computes all frames at once; compare sequences "
+                "with maqd.runtime.Session (docs/spiking.md)"
+            )
         self.graph = graph
         self.averages = averages(graph)
         self.model = plain(model)

@@ -14,6 +14,7 @@ from maqd.nn.layers import (
     QuantConvTranspose3d,
     QuantLinear,
 )
+from maqd.nn.neurons import IntegrateFire, set_steps
 from maqd.nn.norm import (
     BatchNorm,
     ChannelMap,
@@ -48,6 +49,7 @@ __all__ = [
     "FittedSteps",
     "GlobalSumPool",
     "IntegerInput",
+    "IntegrateFire",
     "LayerBatchNorm",
     "LayerFactory",
     "LayerNorm",
@@ -79,4 +81,5 @@ __all__ = [
     "linear_quantizer",
     "make_norm",
     "set_rounding",
+    "set_steps",
 ]

@@ -26,10 +26,20 @@ from maqd.errors import ConfigError, LoweringError, MaqdError
 from maqd.nn.activation import NormActivation, QuantActivation
 from maqd.nn.inputs import IntegerInput
 from maqd.nn.layers import QuantLayer
+from maqd.nn.neurons import IntegrateFire
 from maqd.nn.norm import Normalization
 from maqd.nn.pooling import GlobalSumPool, MaxPool2d
 
-LEAVES = (IntegerInput, QuantLayer, NormActivation, QuantActivation, Normalization, MaxPool2d, GlobalSumPool)
+LEAVES = (
+    IntegerInput,
+    QuantLayer,
+    NormActivation,
+    QuantActivation,
+    Normalization,
+    MaxPool2d,
+    GlobalSumPool,
+    IntegrateFire,
+)
 """Layers that are one call each."""
 
 BATCH = 1_000_003

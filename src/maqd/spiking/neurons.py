@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import ConfigError
-from maqd.graph.memory import Reset
+from maqd.numerics.neuron import Reset
 
 Integers = NDArray[np.int64]
 
