@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: wheel test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize fuzz
+.PHONY: docs wheel test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite, in under five minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make setup-spiking, setup-sinabs  add spiking simulators; make test-spiking compares them with the integers"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
 	@echo "make campaigns  10,000 damaged files for every reader, runs killed at 100 moments, 200 exports"
+	@echo "make docs   the docs site, in build/site"
 	@echo "make lint   ruff, pyright and clang-format"
 	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
 	@echo "make test-min-versions  try the oldest NumPy, onnx and ONNX Runtime that are allowed"
@@ -73,6 +74,17 @@ CLANG_FORMAT = $(BIN)/clang-format $(wildcard csrc/*/*.[ch] csrc/*/*.cpp tests/c
 # Seeds are fixed: what fails once fails again. Damaged files that are findings are kept in build/.
 campaigns: $(STAMP)
 	MAQD_LONG=1 MAQD_MUTATIONS=10000 MAQD_KILLS=100 MAQD_EXPORTS=200 $(PYTEST) tests/campaigns
+
+# The docs site, in build/site; a warning is an error.
+DOCS := build/docs-venv
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --site-dir build/site
+	@echo "build/site/index.html"
+
+$(DOCS)/.installed: requirements/docs.lock
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.lock
+	touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
