@@ -29,7 +29,8 @@ class Variant:
         budget: The budget.
         config: The run; its directory is not set.
         before: Phases that come first; each starts from the one before it, and the run from the last of them.
-        measured: Test accuracy that it reached, with seeds and data; None if it has not been run.
+        measured: Test accuracy (of text bits per character) that it reached, with seeds and data; None if it has not
+            been run.
     """
 
     budget: Budget
