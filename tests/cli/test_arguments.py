@@ -207,6 +207,8 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd", "--samples", "0"], "--samples", 2),
         (["m.maqd", "-o", "image.png"], "image.png", 1),
         (["m.maqd", "-o", "missing/x.html"], "missing", 1),
+        (["m.maqd", "--checkpoint", "best"], "--checkpoint belongs to a RUN", 2),
+        (["m.maqd", "--allow-import"], "--allow-import", 2),
     ],
     "convert": [
         ([], "PACKAGE.MODULE:FUNCTION", 2),

@@ -394,6 +394,8 @@ def test_two_inputs_are_refused():
 
     with pytest.raises(LoweringError, match=r"^y: forward\(\) takes 'y', for which there is no example"):
         lower(Two(), EXAMPLE)
+    with pytest.raises(LoweringError, match=r"forward takes 2 tensors, and the example has 3; pass a batch for each"):
+        lower(Two(), (EXAMPLE,) * 3)
 
 
 def test_a_course_that_depends_on_the_data_is_refused():

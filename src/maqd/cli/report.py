@@ -39,18 +39,22 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("source", metavar="RUN|GRAPH", type=some_path, help="directory of a run, or a .maqd file")
     parser.add_argument("-o", "--output", metavar="FILE", type=some_path, help="the page (NAME.html)")
     parser.add_argument("--samples", metavar="N", type=int, default=200, help="samples that go through it (200)")
-    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of a run (last)")
+    parser.add_argument("--checkpoint", choices=["last", "best"], help="of a run (last)")
     parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.read(arguments)
     if options.samples < 1:
         raise UsageError(f"--samples must be at least 1, got {options.samples}")
     source: Path = options.source
+    if source.is_file():
+        for flag, given in (("--checkpoint", options.checkpoint is not None), ("--allow-import", options.allow_import)):
+            if given:
+                raise UsageError(f"{flag} belongs to a RUN, and {source} is a file")
     output = options.output or Path(f"{source.stem if source.is_file() else source.resolve().name}.html")
     check_output(output, Artefact.PAGE, inputs=[source])
     run = None
     if source.is_dir():
-        run = _open(source, options.checkpoint, allow_import=options.allow_import)
+        run = _open(source, options.checkpoint or "last", allow_import=options.allow_import)
         graph, batches = run.graph, run.test_batches(options.samples, batch=BATCH)
     else:
         graph = container.load(source)

@@ -53,13 +53,21 @@ def gathered(batches: Iterable[Any]) -> tuple[Tensor, ...]:
     held: list[tuple[Tensor, ...]] = []
     count = 0
     for batch in batches:
-        held.append(batch if isinstance(batch, tuple) else tuple(batch) if isinstance(batch, list) else (batch,))
+        held.append(tuple(batch) if isinstance(batch, tuple | list) else (batch,))
+        if not held[-1] or not all(isinstance(one, Tensor) and one.ndim for one in held[-1]):
+            raise DataError(
+                f"a batch of a conversion is a tensor or a tuple of them, got {type(batch).__name__}; pass tensors, "
+                "inputs first"
+            )
         count += held[-1][0].shape[0]
         if count >= MOST_SAMPLES:
             break
     if not count:
         raise DataError("a conversion is fitted to at least one batch, got none; pass some, or leave `calibrate` out")
-    return tuple(torch.cat(parts)[:MOST_SAMPLES] for parts in zip(*held, strict=True))
+    try:
+        return tuple(torch.cat(parts)[:MOST_SAMPLES] for parts in zip(*held, strict=True))
+    except (ValueError, RuntimeError) as error:  # other numbers of tensors, or other shapes
+        raise DataError(f"batches of a conversion must have one form: {error}; pass batches of one data set") from error
 
 
 class _Watch(fx.Interpreter):

@@ -210,7 +210,13 @@ def fitted(
     model: nn.Module, traced: Traced, plan: Plan, inputs: tuple[Tensor, ...], config: ConversionConfig
 ) -> tuple[fx.GraphModule, Agreement]:
     """The converted network, with its numbers fitted to some data."""
-    seen = watch(traced, plan.sites, plan.norms, plan.results, inputs)
+    try:
+        seen = watch(traced, plan.sites, plan.norms, plan.results, inputs)
+    except RuntimeError as error:  # PyTorch's, of a type that a layer does not take: tracing sees shapes only
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"the float network fails on the data: {reason}; pass data as it takes them, or let it convert them"
+        ) from error
     given = dict(zip(plan.entries, inputs, strict=bool(plan.entries)))  # a part of a network has none
     for entry in plan.entries:
         first = entry if entry.like is None else entry.like

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -64,7 +65,13 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name for what is not complete yet: no longer than systems take, and no other process's on any machine."""
+    """A name for what is not complete yet: no longer than systems take, and no other process's on any machine.
+
+    Raises:
+        OSError: The path names no file.
+    """
+    if path.name in ("", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f".{path.name[:LONGEST]}.{secrets.token_hex(8)}.tmp")
 
 

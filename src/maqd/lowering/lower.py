@@ -104,8 +104,12 @@ def _build(
 ) -> tuple[Builder | None, tuple[Refusal, ...]]:
     examples = example if isinstance(example, tuple) else (example,)
     for one in examples:
-        if one.ndim < 2:
-            raise DataError(f"lowering needs a batch to know the shape of an input, got {one.dtype} {tuple(one.shape)}")
+        if not isinstance(one, Tensor) or one.ndim < 2:
+            what = f"{one.dtype} {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
+            raise DataError(
+                f"lowering needs a batch to know the shape of an input, got {what}; pass a tensor such as "
+                "torch.zeros(1, 3, 32, 32, dtype=torch.uint8)"
+            )
     try:
         traced = trace(plain(model), examples)
     except TracingError as error:

@@ -91,7 +91,13 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
+    """The network inside `torch.compile`, `DataParallel` and `DistributedDataParallel`.
+
+    Raises:
+        ConfigError: It is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"a network is a torch.nn.Module, got {type(model).__name__}; pass the network itself")
     while True:
         if isinstance(model, OptimizedModule):
             model = model._orig_mod
@@ -115,6 +121,13 @@ def trace(model: nn.Module, examples: tuple[Tensor, ...], leaves: Mapping[str, S
     tracer = _Tracer(examples, leaves or {})
     with evaluation(model), torch.no_grad():
         calls = tracer.run(model)
+    if tracer.unread:
+        raise TracingError(
+            module=type(model).__name__,
+            line=None,
+            reason=f"its forward takes {len(examples) - tracer.unread} tensors, and the example has {len(examples)}",
+            remedy="pass a batch for each parameter",
+        )
     module = fx.GraphModule(tracer.root, calls)  # refers to the layers of the network: nothing is copied
     module.graph.eliminate_dead_code(lambda node: node.is_impure() or changes_its_input(module, node))
     names: dict[fx.Node, str] = {}
@@ -219,6 +232,11 @@ class _Tracer(fx.Tracer):
         self._inside: str | None = None
         self._evaluating = False
         self._last: tuple[str, str | None] | None = None
+
+    @property
+    def unread(self) -> int:
+        """Examples that no parameter took."""
+        return len(self._examples)
 
     def run(self, model: nn.Module) -> fx.Graph:
         """The calls of a network, each with the `value` it returns and its `line` in its `meta`."""

@@ -1,6 +1,7 @@
 """The exported C99 program as an engine, compiled for this computer."""
 
 import ctypes
+import math
 import shutil
 import subprocess
 import tempfile
@@ -123,7 +124,9 @@ class CEngine(BaseEngine):
 
     def _integers(self, end: Entry, samples: Samples) -> NDArray[np.generic]:
         """What the program takes: N x elements, the channels innermost; floats go through its own quantizer."""
-        given = np.ascontiguousarray(np.moveaxis(samples.array, 1, -1)).reshape(len(samples.array), -1)
+        given = np.ascontiguousarray(np.moveaxis(samples.array, 1, -1)).reshape(
+            len(samples.array), math.prod(end.node.shape)
+        )
         if end.node.border is None:
             return given
         made = np.empty(given.shape, end.dtype)

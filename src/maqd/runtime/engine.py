@@ -177,8 +177,13 @@ def best_classes(graph: Graph, node: Output, logits: Codes, *, top: int) -> list
         graph: The graph.
         node: Its output.
         logits: What the output gave, int32 N x classes.
-        top: How many classes.
+        top: How many classes, at least 1; all of them where there are fewer.
+
+    Raises:
+        EngineError: `top` is no such number.
     """
+    if type(top) is not int or top < 1:
+        raise EngineError(f"top must be an integer of at least 1, got {top!r}; pass how many classes are wanted")
     scores = value_of(graph, node, logits)
     labels = graph.labels(node.key) or tuple(map(str, range(logits.shape[1])))
     best = np.argsort(-logits.astype(np.int64), axis=1, kind="stable")[:, :top]
