@@ -167,9 +167,11 @@ def test_wrong_files(here: Path, capsys: pytest.CaptureFixture[str], text: str, 
         assert part in line
 
 
-@pytest.mark.parametrize("module", ["lightning", "torch", "yaml"])
-def test_missing_dependencies_are_named(module: str) -> None:
-    script = f"import sys; sys.modules[{module!r}] = None; from maqd.cli import main; sys.exit(main(['train']))"
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("lightning", ["train"]), ("torch", ["train"]), ("yaml", ["train", "--config", "a.yaml"])]
+)
+def test_missing_dependencies_are_named(module: str, arguments: list[str]) -> None:
+    script = f"import sys; sys.modules[{module!r}] = None; from maqd.cli import main; sys.exit(main({arguments}))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
