@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maqd import States
+from maqd.convert import convert
 from maqd.errors import ConfigError, ExportError, GraphError
 from maqd.export.onnx.float_emitter import Flavour
 from maqd.export.onnx.qonnx import qonnx_model
@@ -30,6 +31,7 @@ from maqd.runtime import NativeEngine, NumpyEngine, inputs
 from maqd.runtime.c99 import CEngine
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import verify
+from maqd.settings.conversion import ConversionConfig
 from maqd.settings.model import ModelConfig
 from maqd.settings.quantization import QuantConfig
 from maqd.settings.training import ComputeConfig, TrainConfig
@@ -153,3 +155,30 @@ def test_thresholds_of_more_than_256_states_are_no_node():
     node = replace(graph.nodes[1], states=States(count=300, signed=True), thresholds=np.zeros((299, 1), np.int8))
     with pytest.raises(GraphError, match="has at most 256 states, got 300; use a fixed-point map"):
         node.infer(graph.types["0"])
+
+
+class Float(nn.Module):
+    """A residual network of PyTorch's layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.branch, self.branch_norm = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem_norm(self.stem(x)))
+        return self.head((x + self.branch_norm(self.branch(x))).mean((2, 3)))
+
+
+def test_a_converted_network_has_a_stream_of_16_bits():
+    torch.manual_seed(0)
+    network, x = Float(), torch.randn(32, 1, 6, 6)
+    network(x)
+    config = ConversionConfig(weights=255, activations=1000, stream=30001)
+    converted = convert(network.eval(), x, config).model.eval()
+    graph = lower(converted, x[:2]).graph
+    counts = {node.states.count for node in graph.nodes if isinstance(node, FixedPoint)}
+    assert {1000, 30001} <= counts
+    result = verify(graph, [TorchEngine(converted, graph), NativeEngine(graph), OnnxRuntime(graph)], [x.numpy()])
+    assert result.ok, result

@@ -20,7 +20,7 @@ from maqd.convert.inputs import Entry, EntryNumbers
 from maqd.convert.values import Grade, Layer, Norm, Numbers, Scale, Site, Value
 from maqd.lowering import Refusal
 from maqd.nn.tracing import Traced, changes_its_input, samples
-from maqd.numerics.states import States
+from maqd.numerics.states import FEW_STATES, States
 from maqd.settings.conversion import ConversionConfig
 from maqd.settings.quantization import UNCHANGED
 
@@ -477,7 +477,7 @@ class Step:
         if chosen:
             count = self.rewriter.activation_states(value.name)
         if act is not None:
-            count = min(count, act.most)
+            count = min(count, act.most if act.curve is None else min(act.most, FEW_STATES))
         if signed and count % 2 == 0 and (not chosen or count >= MANY_STATES):
             count -= 1
         return States(count=count, signed=signed)

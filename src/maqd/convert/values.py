@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from maqd.nn import NormActivation
 from maqd.nn.curves import Curve
 from maqd.nn.layers import QuantLayer
-from maqd.numerics.states import FEW_STATES, Grid, States
+from maqd.numerics.states import MAX_STATES, Grid, States
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Activation:
     function: Callable[[Tensor], Tensor]
     signed: bool
     curve: Curve | None = None
-    most: int = FEW_STATES
+    most: int = MAX_STATES
     folded: bool = False
 
 

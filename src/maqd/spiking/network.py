@@ -36,6 +36,7 @@ from maqd.graph import (
 )
 from maqd.graph.rules import Refused, Rules, Table
 from maqd.numerics.bounds import magnitude
+from maqd.numerics.states import FEW_STATES
 
 Integers = NDArray[np.int64]
 
@@ -197,6 +198,11 @@ def _max_pool(_: SpikingNetwork, node: MaxPool, given: Sequence[Flow]) -> Flow:
 
 
 def _activation(network: SpikingNetwork, node: Activation, given: Sequence[Flow]) -> Flow:
+    if not node.states.few:
+        raise SpikingError(
+            f"{node.operation} node {node.name!r} has {node.states.count} states, and a neuron sends a spike for each "
+            f"but one; use at most {FEW_STATES} states"
+        )
     kind = network.graph.types[node.inputs[0]]
     column = (1, *(-1 if d == node.axis else 1 for d in range(len(kind.shape))))
     gain, offset, shift = _affine(node, kind)
