@@ -18,7 +18,7 @@ from maqd.io.arrays import SUFFIXES, read_arrays
 from maqd.io.images import read_image
 from maqd.io.outputs import Artefact, check_output
 from maqd.numerics.states import States
-from maqd.settings.conversion import ConversionConfig, Kept
+from maqd.settings.conversion import ConversionConfig, Kept, Rounding
 from maqd.settings.functions import split_name
 from maqd.settings.model import ModelConfig
 
@@ -33,7 +33,8 @@ def command(arguments: list[str]) -> int:
     """Run `maqd convert`; the exit status."""
     parser = Options(
         usage="maqd convert PACKAGE.MODULE:FUNCTION --calibrate PATH -o FILE [--weights M] [--activations M] "
-        "[--norm keep|lbn|levelled] [--state FILE] [--size CxHxW] [--mean R,G,B] [--std R,G,B] [--json]",
+        "[--norm keep|lbn|levelled] [--rounding nearest|following] [--state FILE] "
+        "[--size CxHxW] [--mean R,G,B] [--std R,G,B] [--json]",
         description="Turn a trained float network into an integer graph without training it: fit states to some data, "
         "say how well it agrees, prove it equal, and save it.",
     )
@@ -52,6 +53,12 @@ def command(arguments: list[str]) -> int:
         "--norm",
         choices=("keep", "lbn", "levelled"),
         help="what normalizations become; lbn also stands for those of each sample, LayerNorm and GroupNorm (keep)",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("nearest", "following"),
+        default="nearest",
+        help="of weights: each by itself, or along the data, with the errors before it (nearest)",
     )
     parser.add_argument(
         "--state", metavar="FILE", type=some_path, help="its state: .safetensors, or as torch.save does"
@@ -130,8 +137,9 @@ def _config(options: argparse.Namespace) -> ConversionConfig:
         except ConfigError as error:
             raise UsageError(f"--{name}: {error}") from error
     return ConversionConfig(
-        weights=options.weights, activations=options.activations, norm=Kept(options.norm or Kept.KEEP.value)
-    )
+        weights=options.weights, activations=options.activations, norm=Kept(options.norm or Kept.KEEP.value),
+        rounding=Rounding(options.rounding),
+    )  # fmt: skip
 
 
 def load_state(network: "nn.Module", path: Path) -> None:

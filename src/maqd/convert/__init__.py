@@ -10,7 +10,7 @@ from typing import Any
 from maqd.convert.calibration import Agreement, LayerAgreement
 from maqd.convert.convert import Converted, convert
 from maqd.convert.report import ConversionError, Report, Row
-from maqd.settings.conversion import ConversionConfig, Kept
+from maqd.settings.conversion import ConversionConfig, Kept, Rounding
 
 __all__ = [
     "Agreement",
@@ -20,6 +20,7 @@ __all__ = [
     "Kept",
     "LayerAgreement",
     "Report",
+    "Rounding",
     "Row",
     "convert",
 ]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from maqd.convert.fitting import Observed, correct, observe, sampled
-from maqd.convert.values import Norm, Site
+from maqd.convert.following import follow
+from maqd.convert.values import Layer, Norm, Site
 from maqd.errors import DataError
 from maqd.nn.norm import FoldableNorm
 from maqd.nn.tracing import Traced, evaluation
@@ -88,14 +89,17 @@ class _Watch(fx.Interpreter):
 
 
 class _Correct(fx.Interpreter):
-    """Runs a converted network and corrects each normalization just before it is used."""
+    """Runs a converted network; rounds some layers along their inputs, and corrects normalizations before their use."""
 
-    def __init__(self, model: fx.GraphModule, sites: dict[str, tuple[Site, Observed]], corrects: bool) -> None:
+    def __init__(self, model: fx.GraphModule, sites: dict[str, tuple[Site, Observed]], layers: Sequence[Layer]) -> None:
         super().__init__(model)
-        self.sites, self.corrects = sites, corrects
+        self.sites, self.layers = sites, {layer.name: layer for layer in layers}
         self.cosines: dict[str, float] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer = self.layers.pop(str(target), None)  # shared weights are rounded for their first input
+        if layer is not None and layer.made is not None:
+            layer.errors = follow(layer.made, layer.module, args[0])
         found = self.sites.get(str(target))
         if found is None:
             return super().call_module(target, args, kwargs)
@@ -103,7 +107,7 @@ class _Correct(fx.Interpreter):
         if site.made is None or not isinstance(site.made.norm, FoldableNorm):
             raise RuntimeError(f"{target} is used before it is made")
         act = site.source.activation
-        if self.corrects and not (act is not None and act.folded):
+        if act is None or not act.folded:
             correct(site.made.norm, args[0], seen, site.scale.value)
             site.made.fold()
         result = super().call_module(target, args, kwargs)
@@ -160,11 +164,18 @@ def watch(
 
 
 @torch.no_grad()
-def compare(model: fx.GraphModule, seen: Seen, inputs: tuple[Tensor, ...], *, corrects: bool) -> Agreement:
-    """How well a converted network agrees with the float one, after its normalizations were corrected if asked for."""
+def compare(model: fx.GraphModule, seen: Seen, inputs: tuple[Tensor, ...], layers: Sequence[Layer]) -> Agreement:
+    """How well a converted network agrees with the float one, once its normalizations are corrected.
+
+    Args:
+        model: The converted network.
+        seen: What the float one's tensors look like.
+        inputs: For both.
+        layers: Whose weights are rounded along their inputs.
+    """
     sites = {site.name: (site, observed) for site, observed in seen.sites.items()}
     with evaluation(model):
-        runner = _Correct(model, sites, corrects)
+        runner = _Correct(model, sites, layers)
         result = runner.run(*inputs)
     return agreed(flat(result), seen.returned, runner.cosines)
 

@@ -23,7 +23,7 @@ from maqd.lowering import Refusal, check
 from maqd.nn import QuantLinear
 from maqd.nn.tracing import Traced, TracingError, evaluation, name_of, plain
 from maqd.numerics.fixedpoint import AffineForm
-from maqd.settings.conversion import ConversionConfig, Kept
+from maqd.settings.conversion import ConversionConfig, Kept, Rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,8 @@ def fitted(
     converted = assemble(model, modules, plan.graph)
     for module in converted.modules():  # not with train(), which would fold what `compare` folds
         module.training = model.training
-    agreement = compare(converted, seen, inputs, corrects=True)
+    followed = plan.layers if config.rounding is Rounding.FOLLOWING else []
+    agreement = compare(converted, seen, inputs, followed)
     return converted, agreement
 
 
@@ -343,6 +344,9 @@ def row(traced: Traced, change: Change, refusal: Refusal | None) -> Row:
     if layer is None or layer.made is None:
         return Row(name=change.name, was=str(was), becomes=change.becomes, refusal=refusal)
     weight, value = layer.made.weight, call.meta["value"]
+    errors = ""
+    if layer.errors is not None:
+        errors = f", error of sums {layer.errors[1]:.1%}, rounded {layer.errors[0]:.1%}"
     places = math.prod(value.shape[2:]) if value.ndim > 2 else 1
     if isinstance(layer.module, nn.modules.conv._ConvTransposeNd):  # each weight meets each input once
         places = math.prod(call.all_input_nodes[0].meta["value"].shape[2:])
@@ -351,7 +355,7 @@ def row(traced: Traced, change: Change, refusal: Refusal | None) -> Row:
     return Row(
         name=change.name,
         was=str(was),
-        becomes=type(layer.made).__name__ + (", head" if layer.head else ""),
+        becomes=type(layer.made).__name__ + (", head" if layer.head else "") + errors,
         states=layer.states,
         weights=weight.numel(),
         macs=weight.numel() * places,

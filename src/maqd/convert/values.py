@@ -240,6 +240,7 @@ class Layer:
         call: The float network's call.
         made: The layer, once it is made.
         numbers: Of its result, likewise.
+        errors: Of its sums, with each weight rounded by itself and along the data, where that was done.
     """
 
     name: str
@@ -251,6 +252,7 @@ class Layer:
     others: list[Value] = field(default_factory=list)
     made: QuantLayer | None = None
     numbers: Numbers | None = None
+    errors: tuple[float, float] | None = None
 
 
 @dataclass(kw_only=True, eq=False)

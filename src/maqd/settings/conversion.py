@@ -19,6 +19,15 @@ class Kept(enum.Enum):
     """Levelled Layer-Batch Normalization, the same function before training."""
 
 
+class Rounding(enum.Enum):
+    """How the weights of a float network become states."""
+
+    NEAREST = "nearest"
+    """Each by itself."""
+    FOLLOWING = "following"
+    """One after the other along the calibration data, each taking up the errors before it (GPFQ, arXiv 2201.11113)."""
+
+
 EDGE_STATES = 15
 """States that the first layer, the head and depthwise layers have at least, if a configuration does not say."""
 
@@ -38,6 +47,7 @@ class ConversionConfig:
             fewer they are rectifiers with steps along the curve.
         norm: What normalizations become. With `Kept.KEEP`, those that take their statistics from each sample are
             refused.
+        rounding: How weights become states.
         overrides: Other states by the name of the float network's module; the last match wins.
         surrogate: Gradient of the activations' quantizers.
     """
@@ -49,6 +59,7 @@ class ConversionConfig:
     stream: int = FEW_STATES
     products: int = 64
     norm: Kept = Kept.KEEP
+    rounding: Rounding = Rounding.NEAREST
     overrides: list[Override] = field(default_factory=list)
     surrogate: Surrogate = field(default_factory=Surrogate)
 
