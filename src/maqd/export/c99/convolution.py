@@ -1,5 +1,6 @@
 """Text of convolutions: by events, and with the plain kernels."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from maqd.numerics.fixedpoint import clip_thresholds
 
 FUSED_LEVELS = 3
 """Most thresholds that are compared in code for each output apart."""
+
+SMALL = 16
+"""Layers whose share of the work is less than one in this many have no code of their own."""
 
 PAIRED_LEVELS, PAIRED = 7, 2**14 - 1
 """Most thresholds that are compared for two outputs at once, and what no magnitude of a sum may reach for that."""
@@ -233,26 +237,49 @@ def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str
     return lines
 
 
+def _share_passes(w: Writer, conv: EventConv) -> bool:
+    """Whether passes are functions that other layers of the same form call, too: where code counts more than time.
+
+    That is so with the strategy `size`, and for layers that are a small part of the work and store their sums.
+    """
+
+    def work(one: EventConv) -> int:
+        out = one.step.links.outputs[0]
+        return out.rows * out.columns * math.prod(one.step.weight.shape)
+
+    if w.sharing:
+        return True
+    others = [one for one in w.program.operations if isinstance(one, EventConv)]
+    alike = [one for one in others if one.direct and (one.rows, one.unit) == (conv.rows, conv.unit)]
+    return conv.direct and len(alike) > 1 and SMALL * max(map(work, alike)) <= sum(map(work, others))
+
+
 def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     """A call of a pass up to its first argument."""
     rows, columns = conv.rows, 1 if conv.whole else conv.step.weight.shape[3]
     column_bytes, accumulate = part.data.shape[2] * part.bytes, int(conv.whole)
     raw = w.program.stored(conv.step.raw) if conv.direct and conv.step.raw is not None else None
-    kind = str(accumulate) if raw is None else f"raw{raw.bits}_{raw.zero}"
+    kind = str(accumulate) if raw is None else f"raw{raw.bits}"
     form = f"{rows.bits}_{rows.lane}_{int(rows.ones)}_{int(rows.trits)}_{part.bytes}_{part.outputs}_{conv.unit}_{kind}"
-    name = f"pass_{form}" if w.sharing else f"pass{index}_{part.outputs}"
-    variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, " if w.sharing else ""
-    g, wide, step = (
-        ("g", "columns", "column_bytes") if w.sharing else (f"&{_geometry(w, index, conv)}", columns, column_bytes)
+    shared = _share_passes(w, conv)
+    name = f"pass_{form}" if shared else f"pass{index}_{part.outputs}"
+    variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, int32_t zero, " if shared else ""
+    base = 0 if raw is None else raw.zero
+    g, wide, step, zero = (
+        ("g", "columns", "column_bytes", "zero")
+        if shared
+        else (f"&{_geometry(w, index, conv)}", columns, column_bytes, base)
     )
     store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
     more, lines, y = "", [], "int32_t *y"
     if raw is not None:
         y, more = "void *stored", ", const MAQD_FLASH int32_t *bias"
         lines.append(f"int32_t y[{part.outputs if rows.lane == 16 else 1}];")
-        store = f"maqd_events_raw({g}, &w, &s, {part.outputs}, y, bias, {raw.bits}, {raw.zero}, stored);"
+        store = f"maqd_events_raw({g}, &w, &s, {part.outputs}, y, bias, {raw.bits}, {zero}, stored);"
     if rows.lane == 16 and not accumulate:
         lines.append(f"for (int32_t o = 0; o < {part.outputs}; o++) y[o] = 0;")
+    if shared and raw is None:
+        lines.append("(void)zero;")
     lines.append(
         f"maqd_events_pass({g}, &w, lists, slot, {wide}, weights, {part.bytes}, {step}, {part.outputs}, y, &s);"
     )
@@ -285,7 +312,7 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
         f"        const MAQD_FLASH void *weights, {y}{more}) {{\n"
         f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
     )
-    return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, " if w.sharing else f"{name}("
+    return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, {base}, " if shared else f"{name}("
 
 
 def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
