@@ -2,6 +2,7 @@
 
     python benchmarks/microcontroller.py [--networks ic kws ..] [--cores m4 ..] [--states 4 2] [--depthwise 3]
         [--cmsis-nn CHECKOUT] [--picture FILE.png] [--json]
+    python benchmarks/microcontroller.py --kernels [--json]
 
 Nothing is trained: the networks of maqd.bench.tiny have random weights, and activations of the density stated there.
 The yardstick is the recorded table of maqd.bench.int8, or with --cmsis-nn what a checkout of CMSIS-NN takes for the
@@ -14,7 +15,8 @@ Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instruction
 maqd.models has them, and are compared with ic. With --depthwise 7 or 15, depthwise layers have that many
 states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick, and so is
 avr (an ATmega1284P in simavr, strategy balanced, networks that fit: its cycles are simavr's). Exit status 1 if a bound
-of `BOUNDS` is missed.
+of `BOUNDS` is missed. --kernels measures what the choice of kernels rests on, as LAYER_KERNEL_CORE_each and the ratio
+to the recorded cost, LAYER_KERNEL_CORE_recorded_ratio; exit status 1 if any is off by more than a tenth.
 """
 
 import json
@@ -30,12 +32,14 @@ from harness import options_parser
 from maqd.bench import int8
 from maqd.bench.avr import measure_avr
 from maqd.bench.cmsis import measure_int8
+from maqd.bench.kernels import measure_kernels
 from maqd.bench.microcontroller import Layer, Measurement, measure
 from maqd.bench.qemu import Tally, cycles
 from maqd.bench.tiny import DENSITIES, tiny_network
 from maqd.cli.emulated import layers_table
 from maqd.errors import EngineError, MissingDependencyError
 from maqd.export.c99 import Strategy, Target
+from maqd.export.c99.choices import MEASURED
 
 CORES = {"m4": Target.CORTEX_M4, "m3": Target.CORTEX_M3, "m0plus": Target.CORTEX_M0PLUS, "rv32": Target.RV32}
 STICKS = {**{network: network for network in int8.NETWORKS}, "icp": "ic", "icp26": "ic"}
@@ -133,7 +137,10 @@ def main() -> int:
         "--cmsis-nn", type=Path, metavar="CHECKOUT", help="measure CMSIS-NN's sources in this directory"
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw instructions of a multiplication by layer")
+    parser.add_argument("--kernels", action="store_true", help="measure the kernels that layers can choose from")
     options = parser.parse_args()
+    if options.kernels:
+        return compare_kernels(json_output=options.json)
     suffix = "" if options.depthwise == 3 else f"d{options.depthwise}"
     figures: dict[str, object] = {"yardstick": int8.SOURCE if options.cmsis_nn is None else str(options.cmsis_nn)}
     ours, theirs = defaultdict[str, float](float), defaultdict[str, float](float)
@@ -189,6 +196,21 @@ def main() -> int:
             print(f"{one:24s} {figures[f'{one}_ratio']:.3f} of the instructions of 8 bits")
         print("\n".join(missed) or "all bounds hold")
     return int(bool(missed))
+
+
+def compare_kernels(*, json_output: bool) -> int:
+    """Measures what the choice of kernels rests on; the exit status."""
+    figures: dict[str, float] = {}
+    for core in ("m4", "m0plus"):
+        for (layer, kernel), cost in measure_kernels(CORES[core]).items():
+            key = f"{layer.name.lower()}_{kernel.value}_{core}"
+            figures[f"{key}_each"] = cost
+            figures[f"{key}_recorded_ratio"] = cost / MEASURED.costs[CORES[core]][layer, kernel]
+    if json_output:
+        print(json.dumps(figures))
+    else:
+        print("\n".join(f"{key:50s} {value:.3f}" for key, value in figures.items()))
+    return int(any(abs(value - 1) > 0.1 for key, value in figures.items() if key.endswith("_ratio")))
 
 
 def add_network(

@@ -200,6 +200,26 @@ def autoencoder(states: TinyStates) -> Graph:
     return b.graph(b.linear("head", x, last, end=True))
 
 
+def choice_layer(kind: str, states: TinyStates) -> tuple[Graph, str]:
+    """A layer that several kernels can compute, in a small graph; and its name.
+
+    Args:
+        kind: depthwise (25 x 5 x 64, of DS-CNN), first (32 x 32 x 3 -> 16, of ResNet-8) or image_dense (640 -> 128).
+        states: Of the graph; the dense layer has three.
+    """
+    shape = {"depthwise": (1, 49, 10), "first": (3, 32, 32), "image_dense": (640,)}[kind]
+    b = _Builder(shape, 4, states)
+    if kind == "image_dense":
+        x = b.linear("layer", "input", 128)
+        return b.graph(b.linear("head", b.activation(x), 2)), "layer"
+    if kind == "first":
+        x = b.activation(b.convolution("layer", "input", 16, first=True))
+    else:
+        x = b.convolution("stem", "input", 64, kernel=(10, 4), stride=2, padding=(5, 1), first=True)
+        x = b.activation(b.convolution("layer", b.activation(x), 64, depthwise=True))
+    return b.graph(b.convolution("after", x, 2, kernel=(1, 1), padding=(0, 0))), "layer"
+
+
 def tiny_network(name: str, *, activations: int, depthwise: int = 3) -> Graph:
     """One of the benchmark's networks.
 

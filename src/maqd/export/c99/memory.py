@@ -46,7 +46,9 @@ class Memory:
 def smallest(
     plan: Plan, ends: Ends, operations: Sequence[Operation], stored: Sequence[Codes], *, most_rows: int | None = None
 ) -> Memory:
-    """The memory that is smallest, together with what the caller holds of the input.
+    """The memory that is smallest, together with what the caller holds of the input, or within a sixteenth of that.
+
+    Every operation that runs row by row needs code for it, so of memories that hardly differ it is the one with fewest.
 
     Args:
         plan: The steps.
@@ -57,7 +59,8 @@ def smallest(
     """
     limit = most(plan, operations, stored) if most_rows is None else most_rows
     found = [_memory(plan, ends, operations, stored, early) for early in range(limit + 1)]
-    return min(found, key=lambda one: (one.size + one.given, one.early))
+    least = min(one.size + one.given for one in found)
+    return next(one for one in found if 16 * (one.size + one.given) <= 17 * least)
 
 
 def _memory(plan: Plan, ends: Ends, operations: Sequence[Operation], stored: Sequence[Codes], early: int) -> Memory:

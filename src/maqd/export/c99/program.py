@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd.export.c99.choices import MEASURED, Choices, Kernel, Layer
 from maqd.export.c99.ends import Ends, Entry, image_storages, make_ends
 from maqd.export.c99.memory import Memory, smallest
 from maqd.export.c99.operations import (
@@ -116,7 +117,14 @@ class Program:
         return replace(found, rows=buffer.rows, columns=buffer.columns, channels=buffer.channels)
 
 
-def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENERIC, *, by_rows: bool = True) -> Program:
+def make_program(
+    graph: Graph,
+    strategy: Strategy,
+    target: Target = Target.GENERIC,
+    *,
+    by_rows: bool = True,
+    choices: Choices = MEASURED,
+) -> Program:
     """Decide everything that the text of a program depends on.
 
     Args:
@@ -124,6 +132,7 @@ def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENER
         strategy: What matters most.
         target: Where it is to run.
         by_rows: Whether the program may take its input row by row, where that needs less memory.
+        choices: What kernels cost.
 
     Raises:
         ExportError: The graph has a node that there is no kernel for.
@@ -131,11 +140,12 @@ def make_program(graph: Graph, strategy: Strategy, target: Target = Target.GENER
     """
     plan = make_plan(graph)
     ends = make_ends(graph, plan)
-    operations = tuple(_operation(step, trits=False) for step in plan.steps)
+    planes = choices.best(Layer.DEPTHWISE, target) is Kernel.PLANES
+    operations = tuple(_operation(step, trits=False, planes=planes) for step in plan.steps)
     if strategy is not Strategy.SIZE:
-        operations = tuple(_first(one, image_storages(ends), target) for one in operations)
+        operations = tuple(_first(one, image_storages(ends), target, choices) for one in operations)
     if strategy is Strategy.SIZE:
-        smaller = tuple(_operation(step, trits=True) for step in plan.steps)
+        smaller = tuple(_operation(step, trits=True, planes=planes) for step in plan.steps)
         if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
             operations = smaller
     while True:  # a kernel on planes needs fields on both sides, or another one takes its place
@@ -163,12 +173,12 @@ def _weight_bytes(operations: tuple[Operation, ...]) -> int:
     return sum(one.weight_bytes for one in operations if isinstance(one, EventConv))
 
 
-def _operation(step: Step, *, trits: bool) -> Operation:
-    return _convolution(step, trits=trits) if isinstance(step, ConvStep) else step
+def _operation(step: Step, *, trits: bool, planes: bool) -> Operation:
+    return _convolution(step, trits=trits, planes=planes) if isinstance(step, ConvStep) else step
 
 
-def _convolution(step: ConvStep, *, trits: bool) -> EventConv | PlainConv | PlaneConv:
-    return _planes(step) or _by_events(step, trits=trits)
+def _convolution(step: ConvStep, *, trits: bool, planes: bool) -> EventConv | PlainConv | PlaneConv:
+    return (_planes(step) if planes else None) or _by_events(step, trits=trits)
 
 
 def _by_events(step: ConvStep, *, trits: bool) -> EventConv | PlainConv:
@@ -207,21 +217,22 @@ def _planes(step: ConvStep) -> PlaneConv | None:
     return PlaneConv(step=step, weights=weights, thresholds=thresholds)
 
 
-def _first(operation: Operation, images: set[int], target: Target) -> Operation:
+def _first(operation: Operation, images: set[int], target: Target, choices: Choices) -> Operation:
     """The operation, or the kernel on pixels where that can compute it from the image."""
     if not isinstance(operation, EventConv) or operation.step.links.inputs[0].storage not in images:
         return operation
     step, q = operation.step, operation.step.quantization
     x, (outputs, inputs, high, wide) = step.links.inputs[0], step.weight.shape
     whole = (high, wide) == (x.rows, x.columns) and step.padding == (0, 0)
-    few = target is Target.CORTEX_M0PLUS  # eight registers: 3.8 instructions a weight, and 2.9 by events
-    if whole and not few and x.element is Element.U8 and step.weight.states.count <= 4 and len(step.links.inputs) == 1:
+    fields = choices.best(Layer.IMAGE_DENSE, target) is Kernel.FIELDS
+    if whole and fields and x.element is Element.U8 and step.weight.states.count <= 4 and len(step.links.inputs) == 1:
         return FieldConv(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
     if (
         x.element is not Element.U8
         or len(step.links.inputs) > 1
         or step.dilation[1] != 1
         or operation.whole
+        or choices.best(Layer.FIRST, target) is not Kernel.PIXELS
         or inputs * high * wide > PIXEL_TAPS
     ):
         return operation

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from maqd import __version__
 from maqd.errors import ExportError
+from maqd.export.c99.choices import MEASURED, Choices
 from maqd.export.c99.ends import shape_in_memory
 from maqd.export.c99.examples import OPTIMIZATION, Example, example_files, library_properties
 from maqd.export.c99.operations import Weighted, step_of
@@ -72,6 +73,7 @@ def export_c99(
     samples: Sequence[NDArray[np.generic]] | None = None,
     example: Example | None = None,
     by_rows: bool = True,
+    choices: Choices = MEASURED,
 ) -> Exported:
     """A graph as a C99 program; the same text for the same arguments.
 
@@ -84,13 +86,14 @@ def export_c99(
         samples: An array for each input, N x its shape, for the self-test; random ones by default.
         example: A minimal program to add, or None.
         by_rows: Whether the program may take its input row by row, where that needs less memory.
+        choices: What kernels cost.
 
     Raises:
         ExportError: The prefix is no identifier, or the network does not fit the memory.
     """
     if not is_prefix(prefix):
         raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}; name another")
-    program = make_program(graph, strategy, target, by_rows=by_rows)
+    program = make_program(graph, strategy, target, by_rows=by_rows, choices=choices)
     source = write_source(program, prefix)
     _check_memory(program, source, target, flash, ram)
     vectors = make_vectors(graph, program, source, samples or random_samples(program, VECTORS))
