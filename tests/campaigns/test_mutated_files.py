@@ -18,24 +18,32 @@ from typing import Any
 
 import graphs
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from effort import MUTATIONS
+from language_models import language_network
 from mutations import mutated, mutated_tree
 from PIL import Image
 from small_runs import SMALL, Silent
 
+from maqd.cli.convert import load_state
 from maqd.data import cache as data_cache
 from maqd.data.arrays import ImageArrays
+from maqd.data.tables import open_table
 from maqd.errors import CheckpointError, ConfigError, DataError, EngineError, FormatError
 from maqd.experiment import results
 from maqd.export.onnx.integer import onnx_model
 from maqd.graph import Graph, Weighted, container
 from maqd.io.arrays import read_arrays
 from maqd.io.images import read_image
+from maqd.language import file as language
+from maqd.lowering.language import lower_language
 from maqd.plan import make_plan
 from maqd.runtime import NativeEngine, NumpyEngine, inputs
+from maqd.settings.phases import Phase, phases_to_plain, read_phases
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import from_plain, read_config, to_plain
 from maqd.training.checkpoint import read_checkpoint
@@ -164,6 +172,34 @@ def use_config(path: Path) -> None:
     read_config(path, TrainConfig)
 
 
+def phases_files(folder: Path) -> list[bytes]:
+    config = from_plain(TrainConfig, run_tree())
+    phases = [Phase(name=name, config=config) for name in ("float", "last")]
+    return [yaml.safe_dump(phases_to_plain(phases), sort_keys=False).encode()]
+
+
+def float_network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+
+
+def state_files(folder: Path) -> list[bytes]:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": float_network().state_dict()}, buffer)
+    return [buffer.getvalue()]
+
+
+def damaged_state(data: bytes, chance: random.Random) -> bytes:
+    if chance.random() < 0.5:
+        return mutated(data, chance)
+    buffer = io.BytesIO()
+    torch.save(mutated_tree(torch.load(io.BytesIO(data), weights_only=True), chance), buffer)
+    return buffer.getvalue()
+
+
+def use_state(path: Path) -> None:
+    load_state(float_network(), path)
+
+
 def checkpoint_files(folder: Path) -> list[bytes]:
     return [(a_run(folder) / "checkpoints" / "last.ckpt").read_bytes()]
 
@@ -278,6 +314,17 @@ def cache_files(folder: Path) -> list[bytes]:
     return [(folder / "set.cache").read_bytes()]
 
 
+def table_files(folder: Path) -> list[bytes]:
+    image = image_files(folder)[0]
+    table = pa.table({"image": pa.array([{"bytes": image}] * 4), "label": pa.array([0, 1, 0, 1])})
+    pq.write_table(table, folder / "set.parquet")
+    return [(folder / "set.parquet").read_bytes()]
+
+
+def language_files(folder: Path) -> list[bytes]:
+    return [language.to_bytes(lower_language(language_network()))]
+
+
 def onnx_files(folder: Path) -> list[bytes]:
     return [onnx_model(graphs.every_node()).SerializeToString()]
 
@@ -285,13 +332,25 @@ def onnx_files(folder: Path) -> list[bytes]:
 READERS = {
     "graphs": Reader(suffix=".maqd", files=graph_files, read=use_graph, error=FormatError, share=10),
     "graphs with a digest that fits": Reader(
-        suffix=".maqd", files=graph_files, read=use_graph, error=FormatError, share=40, damaged=damaged_graph
+        suffix=".maqd", files=graph_files, read=use_graph, error=FormatError, share=33, damaged=damaged_graph
     ),
     "ONNX files taken for graphs": Reader(
         suffix=".onnx", files=onnx_files, read=container.load, error=FormatError, share=2, own=False
     ),
     "configurations": Reader(
-        suffix=".yaml", files=config_files, read=use_config, error=ConfigError, share=12, damaged=damaged_config
+        suffix=".yaml", files=config_files, read=use_config, error=ConfigError, share=10, damaged=damaged_config
+    ),
+    "language models": Reader(
+        suffix=".maqd", files=language_files, read=language.load, error=FormatError, share=4, damaged=damaged_graph
+    ),
+    "phases": Reader(
+        suffix=".yaml", files=phases_files, read=read_phases, error=ConfigError, share=2, damaged=damaged_config
+    ),
+    "states of float networks": Reader(
+        suffix=".pt", files=state_files, read=use_state, error=CheckpointError, share=2, damaged=damaged_state
+    ),
+    "tables": Reader(
+        suffix=".parquet", files=table_files, read=lambda path: open_table([path]), error=DataError, share=2
     ),
     "checkpoints": Reader(
         suffix=".ckpt", files=checkpoint_files, read=read_checkpoint, error=CheckpointError, share=5,
@@ -307,7 +366,7 @@ READERS = {
     "results": Reader(
         suffix=".jsonl", files=results_files, read=results.read, error=DataError, share=4, damaged=damaged_lines
     ),
-    "images": Reader(suffix=".png", files=image_files, read=use_image, error=DataError, share=8),
+    "images": Reader(suffix=".png", files=image_files, read=use_image, error=DataError, share=7),
     "arrays": Reader(suffix=".npy", files=array_files, read=use_array, error=DataError, share=6),
     "caches of data sets": Reader(
         suffix=".cache", files=cache_files, read=lambda path: data_cache.read(path, FINGERPRINT), error=DataError,

@@ -282,6 +282,7 @@ def test_a_recipe_in_phases_is_shown_trained_and_resumed(here: Path, capsys: pyt
         ("phases: [{name: a}]\nepochs: 3", "and nothing beside"),
         ("phases: [{epochs: 3}, {name: b}]", "each of its phases needs a name of its own"),
         ("phases: [{name: a, epoch: 3}]", "'epoch'; did you mean 'epochs'?"),
+        ("phases: [{name: a}, {name: ../b}]", "without slashes, got '../b'; rename it"),
         ("phases: [{name: a, run: x}, {name: b, init: {run: y}}]", "phase 'b' sets init.run to 'y'"),
     ],
 )

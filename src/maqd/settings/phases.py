@@ -25,11 +25,22 @@ class Phase:
     config: TrainConfig
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         for key, value in (("run", self.config.run), ("init.run", self.config.init.run)):
             if value is not None:
                 raise ConfigError(
                     f"phase {self.name!r} sets {key} to {value!r}; leave it unset, the phases set it themselves"
                 )
+
+
+def check_name(name: str) -> None:
+    """Whether a phase's name is that of a directory in the directory of the training, and no way out of it.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if name in ("", ".", "..") or any(part in name for part in ("/", "\\", "\0")):
+        raise ConfigError(f"a phase is called as a directory is, without slashes, got {name!r}; rename it")
 
 
 def phases_to_plain(phases: Sequence[Phase]) -> dict[str, Any]:
@@ -55,6 +66,7 @@ def read_phases(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     names = [name for name, _ in found]
     if not all(names) or len(set(names)) < len(names):
         raise ConfigError(f"{path}: each of its phases needs a name of its own, got {names}")
-    for _, options in found:
+    for name, options in found:
+        check_name(name)
         check_keys(TrainConfig, options, str(path))
     return found
