@@ -153,9 +153,10 @@ class BatchNormFixedPoint(Experiment[Normalizations]):
         for point in self.points(Budget.FULL):
             for one in found.of(point):
                 label = f"{point.architecture.value} {point.image_size}, M_a = {point.act_states}"
-                floor = [max(value, 1e-7) for value in one.numbers("wrong_rounded")]
-                (line,) = axes[0].plot(SHIFTS, floor, "o-", markersize=3, label=label)
-                powers = [max(value, 1e-7) for value in one.numbers("wrong_powers")]
+                rounded, powers = (
+                    [value or math.nan for value in one.numbers(name)] for name in ("wrong_rounded", "wrong_powers")
+                )
+                (line,) = axes[0].plot(SHIFTS, rounded, "o-", markersize=3, label=label)
                 axes[0].plot(SHIFTS, powers, ":", color=line.get_color())
                 shifts = sorted(one.numbers("optimal_shift"))
                 share = [sum(value <= shift for value in shifts) / len(shifts) for shift in range(max(SHIFTS) + 1)]
@@ -168,6 +169,7 @@ class BatchNormFixedPoint(Experiment[Normalizations]):
         axes[1].set_ylabel("share of layers")
         for axis in axes:
             axis.set_xlabel("shift K")
+            axis.set_xticks(SHIFTS)
             axis.grid(alpha=0.3)
 
 

@@ -126,7 +126,8 @@ class SingleStep(Experiment[Steps]):
             axis.set_xticks(range(len(points)), [f"M_a = {point.act_states}" for point in points])
             axis.set_title(title)
             axis.grid(alpha=0.3, axis="y")
-        axes[0].legend()
+        axes[0].margins(y=0.2)
+        axes[0].legend(ncols=2, loc="upper center")
 
 
 def count_events(graph: Graph, images: np.ndarray) -> dict[str, Operations]:

@@ -114,14 +114,16 @@ class Sparsity(Experiment[Trained]):
             known = [point for point in points if found.of(point)]
             x = [getattr(point, attribute) for point in known]
             for name, label, color in (("r_w", "R_w", "C0"), ("r_a", "R_a", "C1")):
-                axis.plot(x, [found.mean(point, name) for point in known], "o-", label=label, color=color)
+                # R_w of odd and of even numbers of states are no one line.
+                style = "o" if name == "r_w" and attribute == "weight_states" else "o-"
+                axis.plot(x, [found.mean(point, name) for point in known], style, label=label, color=color)
                 layers = [found.of(point)[0].numbers(f"{name}_by_layer") for point in known]
                 for of_layer in zip(*layers, strict=True):
-                    axis.plot(x, of_layer, "-", color=color, alpha=0.25, linewidth=0.8)
+                    axis.plot(x, of_layer, style, color=color, alpha=0.25, linewidth=0.8, markersize=3)
             axis.set_xscale("log", base=2)
             axis.set_xticks(x, [str(value) for value in x])
             axis.set_xlabel("M_w" if attribute == "weight_states" else "M_a")
-            axis.set_title(f"{title}; thin lines: single layers")
+            axis.set_title(f"{title}; pale: single layers")
             axis.grid(alpha=0.3)
         axes[0].set_ylim(0, 1.03)
         axes[0].set_ylabel("share that is not zero")
