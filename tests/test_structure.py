@@ -205,7 +205,7 @@ def loaded_after(statement: str) -> list[str]:
         "import maqd",
         "import maqd.numerics.states, maqd.numerics.fixedpoint, maqd.errors",
         "import maqd.cli, maqd.graph.container, maqd.graph.interpreter, maqd.runtime.verify",
-        "import maqd.cli.info, maqd.cli.run, maqd.cli.verify, maqd.cli.export, maqd.cli.lower",
+        "import maqd.cli.info, maqd.cli.generate, maqd.cli.run, maqd.cli.verify, maqd.cli.export, maqd.cli.lower",
     ],
 )
 def test_importing_the_package_loads_nothing_heavy(statement: str):

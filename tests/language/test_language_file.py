@@ -16,6 +16,7 @@ from maqd.graph.envelope import LANGUAGE, canonical, pack_file
 from maqd.language import file
 from maqd.language.model import LanguageModel
 from maqd.language.reference import NumpyLanguage
+from maqd.lowering import lower
 from maqd.lowering.language import lower_language
 from maqd.nn import QuantConfig
 from maqd.nn.transformer import TokenLinear
@@ -136,6 +137,10 @@ def test_float_parts_do_not_lower(model: LanguageModel):
         lower_language(language_network(quant=QuantConfig(weight_states=3, act_states=None)))
     with pytest.raises(LoweringError, match="embedding has float weights"):
         lower_language(language_network(replace(PLAIN, embedding_states=None)))
+    with pytest.raises(
+        LoweringError, match=r"no integer graph; maqd lower RUN or maqd\.lowering\.language\.lower_language"
+    ):
+        lower(language_network(), some_tokens((1, 4)))
     with pytest.raises(LoweringError, match="lowered from a LanguageNetwork, got Linear"):
         lower_language(torch.nn.Linear(2, 2))
     with pytest.raises(GraphError, match="must have a head of its own unless its embedding is tied"):

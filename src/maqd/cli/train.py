@@ -31,7 +31,7 @@ often used options of a run (--help-all lists every one, with its default):
   --run DIR                     directory of the run (runs/NAME)
   --epochs N  --seed N          passes over the training set; seed of everything random
   --data.path DIR               folder of the images; CIFAR is fetched without it
-  --data.source NAME            digits, cifar10, cifar100, image_folder, hugging_face, arrays
+  --data.source NAME            digits, cifar10, cifar100, image_folder, hugging_face, arrays, text
   --data, --model, --loss, --metric PACKAGE.MODULE:FUNCTION
                                 data, network, loss and metric of your own (docs/training.md)
   --data.batch_size N           images of a batch

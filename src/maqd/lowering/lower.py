@@ -17,6 +17,7 @@ from maqd.lowering.builder import Builder
 from maqd.lowering.grids import find_grids
 from maqd.lowering.refusals import Refusal, RefusedError
 from maqd.lowering.rules import RULES
+from maqd.models.language import LanguageNetwork
 from maqd.nn.tracing import TracingError, plain, trace
 from maqd.numerics.fixedpoint import AffineForm
 
@@ -110,6 +111,14 @@ def _build(
                 f"lowering needs a batch to know the shape of an input, got {what}; pass a tensor such as "
                 "torch.zeros(1, 3, 32, 32, dtype=torch.uint8)"
             )
+    if isinstance(plain(model), LanguageNetwork):
+        refusal = Refusal(
+            module="",
+            line=None,
+            reason="a language model has norms and attention in float32, and so no integer graph",
+            remedy="maqd lower RUN or maqd.lowering.language.lower_language write it as a language model",
+        )
+        return None, (refusal,)
     try:
         traced = trace(plain(model), examples)
     except TracingError as error:
