@@ -221,7 +221,7 @@ MAQD_INLINE uint32_t maqd_weights(const maqd_rows *w, const MAQD_FLASH void *row
     return v;
 }
 
-/* What a pass leaves behind. */
+/* What a pass has summed up. */
 typedef struct {
     uint32_t half[16]; /* lane 8: sums of s a in 16 bits; of each register lanes 0 and 2, then lanes 1 and 3 */
     int32_t sum; /* low * (sum of a) */

@@ -5,14 +5,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from graphs import every_node
+from graphs import every_node, weight
 
 from maqd.cli import main
 from maqd.errors import ExportError
 from maqd.export.c99 import Example, Strategy, Target, export_c99, save_c99
 from maqd.export.c99.boards import BOARDS
-from maqd.graph import container
+from maqd.graph import Conv, Flatten, Graph, Input, Linear, Output, Storage, container
 
 CORE = Path("/usr/share/arduino/hardware/arduino/avr")
 CHIP = "atmega2560"
@@ -50,30 +51,51 @@ def test_a_bare_processor_must_be_named() -> None:
     not CORE.is_dir() or not all(map(shutil.which, ("avr-g++", "simavr"))),
     reason="needs Debian's packages arduino-core-avr, gcc-avr, avr-libc and simavr",
 )
-def test_a_sketch(tmp_path: Path) -> None:
-    save_c99(export_c99(every_node(), strategy=Strategy.SIZE, example=Example.ARDUINO), tmp_path / "net")
-    sketch = "#include <Arduino.h>\n" + (tmp_path / "net" / "examples" / "Run" / "Run.ino").read_text()
-    (tmp_path / "sketch.cpp").write_text(sketch)
+def test_sketches(tmp_path: Path) -> None:
+    """Of an image, and of two inputs; the core is compiled once."""
     flags = [
         f"-mmcu={CHIP}", "-DF_CPU=16000000L", "-DARDUINO=10819", "-DARDUINO_AVR_MEGA2560", "-DARDUINO_ARCH_AVR", "-Os",
         "-ffunction-sections", "-fdata-sections", f"-I{CORE / 'cores' / 'arduino'}", f"-I{CORE / 'variants' / 'mega'}",
-        f"-I{tmp_path / 'net'}",
     ]  # fmt: skip
-    # Debian's avr-gcc does not take strings made of floats.
-    core = [path for path in sorted((CORE / "cores" / "arduino").glob("*.c*")) if path.name != "WString.cpp"]
-    own = [tmp_path / "sketch.cpp", *sorted((tmp_path / "net").glob("*.c"))]
-    objects = []
-    for place, source in enumerate([*core, *own]):
+
+    def compiled(source: Path, *more: str) -> str:
         options = ["-std=gnu++11", "-fpermissive", "-fno-exceptions", "-fno-threadsafe-statics"]
         compiler = ["avr-gcc", "-std=gnu11"] if source.suffix == ".c" else ["avr-g++", *options]
-        objects.append(f"{place}.o")
-        command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
+        to = f"{source.parent.name}_{source.name}.o"
+        command = [*compiler, *flags, *more, "-c", str(source), "-o", to]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:2000]
-    command = ["avr-gcc", f"-mmcu={CHIP}", "-Os", "-Wl,--gc-sections", *objects, "-lm", "-o", "sketch.elf"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:2000]
-    assert "the same integers; class" in _serial(["simavr", "-m", CHIP, "-f", "16000000", "sketch.elf"], tmp_path)
+        return to
+
+    # Debian's avr-gcc does not take strings made of floats.
+    core = [path for path in sorted((CORE / "cores" / "arduino").glob("*.c*")) if path.name != "WString.cpp"]
+    objects = [compiled(path) for path in core]
+    for name, graph in {"image": every_node(), "pair": pair()}.items():
+        folder = tmp_path / name
+        save_c99(export_c99(graph, strategy=Strategy.SIZE, example=Example.ARDUINO), folder)
+        sketch = "#include <Arduino.h>\n" + (folder / "examples" / "Run" / "Run.ino").read_text()
+        (folder / "sketch.cpp").write_text(sketch)
+        own = [compiled(path, f"-I{folder}") for path in (folder / "sketch.cpp", *sorted(folder.glob("*.c")))]
+        command = ["avr-gcc", f"-mmcu={CHIP}", "-Os", "-Wl,--gc-sections", *objects, *own, "-lm", "-o", f"{name}.elf"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[:2000]
+        said = _serial(["simavr", "-m", CHIP, "-f", "16000000", f"{name}.elf"], tmp_path)
+        assert "the same integers; class" in said, name
+
+
+def pair() -> Graph:
+    """Two inputs, one of signed numbers, and two outputs."""
+    random = np.random.default_rng(0)
+    left = Input(name="left", key="left", inputs=(), shape=(3, 4, 4))
+    right = Input(name="right", key="right", inputs=(), shape=(5,), storage=Storage.I8, zero=0)
+    conv = Conv(
+        name="conv", inputs=("left",), weight=weight(random, 3, 4, 3, 4, 4), exponent=0, stride=(1, 1),
+        padding=(0, 0), dilation=(1, 1),
+    )  # fmt: skip
+    flat = Flatten(name="flat", inputs=("conv",))
+    linear = Linear(name="linear", inputs=("right",), weight=weight(random, 3, 2, 5), exponent=0)
+    outputs = [Output(name=f"out_{name}", key=name, inputs=(name,)) for name in ("flat", "linear")]
+    return Graph(nodes=(left, right, conv, flat, linear, *outputs))
 
 
 def _serial(command: list[str], folder: Path) -> str:

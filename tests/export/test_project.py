@@ -171,6 +171,8 @@ def test_memory_that_is_too_small() -> None:
         export_c99(every_node(), flash=8192)
     with pytest.raises(ExportError, match=r"has 1,500 bytes of RAM; .* too many\. The largest tensors are the"):
         export_c99(every_node(), ram=1500)
+    with pytest.raises(ExportError, match=r"around .*: leave out --whole-input, use fewer channels"):
+        export_c99(every_node(), ram=1500, by_rows=False)
     export_c99(every_node(), target=Target.CORTEX_M0PLUS)
 
 

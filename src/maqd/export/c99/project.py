@@ -95,7 +95,7 @@ def export_c99(
         raise ExportError(f"a prefix must be a C identifier that begins with a letter, got {prefix!r}; name another")
     program = make_program(graph, strategy, target, by_rows=by_rows, choices=choices)
     source = write_source(program, prefix)
-    _check_memory(program, source, target, flash, ram)
+    _check_memory(program, source, target, flash, ram, by_rows=by_rows)
     vectors = make_vectors(graph, program, source, samples or random_samples(program, VECTORS))
     quantizers = write_quantizers(program.ends, prefix)
     files = {
@@ -127,7 +127,9 @@ def save_c99(exported: Exported, directory: Path) -> None:
     write_directory(directory, {name: text.encode() for name, text in exported.files.items()})
 
 
-def _check_memory(program: Program, source: Source, target: Target, flash: int | None, ram: int | None) -> None:
+def _check_memory(
+    program: Program, source: Source, target: Target, flash: int | None, ram: int | None, *, by_rows: bool
+) -> None:
     """Refuses what does not fit, and says where to begin."""
     flash = target.device.flash if flash is None else flash
     ram = target.device.ram if ram is None else ram
@@ -149,8 +151,8 @@ def _check_memory(program: Program, source: Source, target: Target, flash: int |
         raise ExportError(
             f"{target.value} has {ram:,} bytes of RAM; the network needs {program.arena:,} and about {stack:,} of "
             f"stack, {missing:,} too many. The largest tensors are the {max(tensors):,} bytes around "
-            f"{_largest(program, tensors)}: use fewer channels or states, a larger stride, or say with --ram what "
-            "there is"
+            f"{_largest(program, tensors)}: {'' if by_rows else 'leave out --whole-input, '}use fewer channels or "
+            "states, a larger stride, or say with --ram what there is"
         )
 
 
