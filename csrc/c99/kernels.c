@@ -46,6 +46,7 @@ static inline void overlap(int32_t start, int32_t kernel, int32_t dilation, int3
         case MAQD_U8: name##_u8(__VA_ARGS__); break;   \
         case MAQD_I16: name##_i16(__VA_ARGS__); break; \
         case MAQD_I32: name##_i32(__VA_ARGS__); break; \
+        default: break;                                \
     }
 
 void MAQD_NAME(widen)(const void *x, maqd_element element, int32_t zero, size_t count, int32_t *y) {
