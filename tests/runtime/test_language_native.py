@@ -114,5 +114,8 @@ def test_what_it_cannot_take_is_refused():
     for tokens in ([], [256], [-1], [0] * 13):
         with pytest.raises(GraphError, match="takes 1 and at most 12 tokens at once, each below 256"):
             engine.feed(tokens)
+    wide = PackedCodes.pack(np.zeros((1, 70_000), np.int8), States(count=255, signed=True))
+    with pytest.raises(EngineError, match="sums up indices of 255 states over 70,000 inputs"):
+        map_sums(WeightMap(weight=wide, exponent=0), np.zeros((1, 70_000), np.int8), ISAS[0])
     with pytest.raises(EngineError, match="must be one of"):
         NativeLanguage(engine.model, isa="none")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from maqd.errors import EngineError, GraphError, MissingDependencyError
 from maqd.language.model import LanguageModel, WeightMap
+from maqd.numerics.limits import INT32_LIMIT
 from maqd.numerics.packing import group
 from maqd.numerics.states import States
 from maqd.numerics.tokens import CACHE_STATES, code_limit, rotations, score_factor
@@ -17,16 +18,25 @@ from maqd.runtime.native import choose_isa, native_module
 TRITS = 5
 """Ternary weights in a byte."""
 
-MOST_STATES = 256
-"""Indices of states fit a byte."""
+MOST_CODE = 127
+"""Activations are codes of 8 bits."""
 
 
 def rows_map(module: Any, found: WeightMap) -> tuple[Any, NDArray[np.uint8]]:
     """A map for the compiled module, and the array that it reads: the packed weights as they are where they are three
     states, or one in a byte; unpacked to a byte each otherwise.
+
+    Raises:
+        EngineError: Sums of indices may leave 32 bits.
     """
     weight, states = found.weight, found.weight.states
-    layout = group(states.count)
+    inputs, layout = weight.shape[1], group(states.count)
+    largest = (states.count - 1) * MOST_CODE * inputs
+    if largest > INT32_LIMIT:
+        raise EngineError(
+            f"the native engine sums up indices of {states.count} states over {inputs:,} inputs, up to {largest}; that "
+            'does not fit 32 bits; use engine="numpy"'
+        )
     direct = layout.bytes == 1 and (layout.digits == 1 or (states.count == 3 and layout.digits == TRITS))
     if direct:
         data, digits = weight.data, layout.digits
@@ -36,7 +46,7 @@ def rows_map(module: Any, found: WeightMap) -> tuple[Any, NDArray[np.uint8]]:
     data = np.ascontiguousarray(data)
     made = module.RowsMap(
         weights=data,
-        inputs=weight.shape[1],
+        inputs=inputs,
         digits=digits,
         low=states.low,
         spacing=states.spacing,
