@@ -16,7 +16,7 @@ import atheris
 import numpy as np
 
 from maqd.errors import EngineError, FormatError
-from maqd.graph import Graph, Weighted, container
+from maqd.graph import Graph, Weighted, container, envelope, file_codes
 from maqd.graph import graph as graph_module
 from maqd.graph.nodes import activation, base, io, merging, pooling, shape, weighted
 from maqd.numerics import bounds, packing, states
@@ -36,6 +36,8 @@ def instrument() -> None:
     for module in (
         bounds,
         container,
+        envelope,
+        file_codes,
         graph_module,
         packing,
         planner,
@@ -62,18 +64,18 @@ def signed(data: bytes) -> bytes | None:
     try:
         (length,) = struct.unpack("<Q", data[:8])
         header = json.loads(data[8 : 8 + length])
-        document = json.loads(header["__metadata__"][container.KEY])
+        document = json.loads(header["__metadata__"][envelope.KEY])
         document.pop("digest", None)
         body = memoryview(data)[8 + length :]
         tensors = {
-            name: container._Part(
+            name: envelope.Part(
                 dtype=entry["dtype"], shape=tuple(entry["shape"]), data=body[slice(*entry["data_offsets"])]
             )
             for name, entry in header.items()
             if name != "__metadata__"
         }
-        digest = container._digest(document, tensors)
-        header["__metadata__"] = {container.KEY: container._canonical({**document, "digest": digest})}
+        digest = envelope.digest_of(document, tensors)
+        header["__metadata__"] = {envelope.KEY: envelope.canonical({**document, "digest": digest})}
         text = json.dumps(header, separators=(",", ":")).encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error, OverflowError):
         return None
@@ -112,7 +114,9 @@ def main() -> None:
     instrument()
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(4):
-            (Path(folder) / f"graph{seed}").write_bytes(container.to_bytes(every_node(seed)))
+            whole = container.to_bytes(every_node(seed))
+            assert signed(whole) == whole  # else it would sign nothing, and get nowhere without a word
+            (Path(folder) / f"graph{seed}").write_bytes(whole)
         atheris.Setup([*sys.argv, "-max_len=65536", "-rss_limit_mb=2048", "-timeout=20", folder], one_input)
         atheris.Fuzz()
 
