@@ -4,21 +4,18 @@ import copy
 import io
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from agreement import assert_equal_everywhere, lowered
 from torch import Tensor, nn
 
 from maqd import States
 from maqd.errors import ConfigError, DataError, LoweringError
-from maqd.graph import Storage, container
-from maqd.lowering import TorchEngine, lower
+from maqd.graph import Storage
+from maqd.lowering import lower
 from maqd.nn import IntegerInput, LayerBatchNorm, NormActivation, QuantConv1d, Quantizer, QuantLinear
 from maqd.numerics.states import Grid
-from maqd.runtime import NativeEngine, NumpyEngine, inputs
-from maqd.runtime.onnxruntime import OnnxRuntime
-from maqd.runtime.verify import verify
 
 FOUR = Quantizer(states=States(count=4, signed=False), step=1.0)
 FINE = Grid(low=-127, high=127, exponent=-6)
@@ -75,20 +72,10 @@ def trained() -> Siamese:
 
 def test_floats_and_integers_train_and_lower_to_the_same_integers():
     network = trained()
-    lowered = lower(network, samples(2, 0))
-    graph = container.from_bytes(container.to_bytes(lowered.graph))
+    graph = lowered(network, *samples(2, 0))
     assert [node.key for node in graph.inputs] == ["window", "vector"]
     assert [node.key for node in graph.outputs] == ["scores", "other.output0"]
-    engines = [TorchEngine(network, graph), NumpyEngine(graph), NativeEngine(graph), OnnxRuntime(graph)]
-    given = tuple(part.numpy() for part in samples(100, 9))
-    result = verify(graph, engines, [given, inputs.random(graph, 20)])
-    assert result.ok, result
-    with torch.no_grad():
-        wanted = network(*samples(100, 9))
-    for engine in engines[1:]:
-        scores = engine.scores(*samples(100, 9))  # pyright: ignore[reportAttributeAccessIssue]
-        np.testing.assert_array_equal(scores["scores"], wanted["scores"].numpy())
-        np.testing.assert_array_equal(scores["other.output0"], wanted["other"][0].numpy())
+    assert_equal_everywhere(network, graph, *samples(100, 9), random=20)
 
 
 def test_a_fitted_input_is_saved_and_copied():

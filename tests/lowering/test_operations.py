@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from agreement import lowered
 from torch import Tensor, nn
 
 import maqd
-from maqd.graph import Graph, container
+from maqd.graph import Graph
 from maqd.lowering import TorchEngine, lower
 from maqd.nn import (
     IntegerInput,
@@ -64,9 +65,7 @@ class Net(nn.Module):
 
 def equal(function: Callable[..., object], *layers: nn.Module) -> tuple[Net, Graph]:
     network = Net(function, *layers).eval()
-    lowered = lower(network, EXAMPLE)
-    graph = container.from_bytes(container.to_bytes(lowered.graph))
-    assert all(report.mismatches == 0 for report in lowered.activations)
+    graph = lowered(network, EXAMPLE)
     engines = [TorchEngine(network, graph), NativeEngine(graph), OnnxRuntime(graph)]
     result = verify(graph, engines, [IMAGES])
     assert result.ok, result
