@@ -116,6 +116,8 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["--compute.device", "tpu"], "compute.device", 2),
         (["--compute.threads", "0"], "compute.threads", 2),
         (["--seed", "-1"], "seed", 2),
+        (["--model.width", "0"], "width", 2),
+        (["--model.width", "nan"], "width", 2),
         (["--model.quant.overrides", "[{pattern: nothing.*, weight_states: 15}]", "--run", "newrun"], "'nothing.*'", 1),
         (["--model.quant.overrides", "3"], "overrides", 2),
         (["--model.quant.overrides", "[3]"], "overrides", 2),

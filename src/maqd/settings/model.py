@@ -1,6 +1,7 @@
 """What a model is built from."""
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
@@ -61,6 +62,8 @@ class ModelConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
+        if not 0 < self.width < math.inf:
+            raise ConfigError(f"width must be a positive number, got {self.width!r}; 1 is the whole network")
         own = self.function is not None or self.architecture.value.startswith("preact_resnet")
         if self.shortcut is not Shortcut.STRIDED and not own:
             raise ConfigError(
