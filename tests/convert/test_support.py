@@ -87,10 +87,12 @@ class Functional(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
         self.head = nn.Linear(4, 3)
+        self.scale = nn.Parameter(torch.tensor([1.0, 0.5, 2.0, 1.5]))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(F.conv2d(x, self.weight, padding=1, groups=4)).mean((2, 3))
-        return F.linear(x, self.head.weight, bias=self.head.bias)
+        x = x * self.scale.reshape(1, -1)
+        return F.linear(x, self.head.weight.clone(), bias=self.head.bias)
 
 
 ROWS = {

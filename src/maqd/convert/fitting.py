@@ -195,8 +195,18 @@ def per_input(values: Tensor, weight: Tensor, groups: int) -> Tensor:
 def build_layer(
     module: Any, quantizer: FittedSteps | None, grid: Grid | None, *, bias: bool, gain: float
 ) -> QuantLayer:
-    """The layer of a float one's shape; without a grid, for inputs in float."""
+    """The layer of a float one's shape, with memory for its numbers but no numbers yet; without a grid, for inputs in
+    float.
+    """
     known = Values.FLOAT if grid is None else grid
+    with torch.device("meta"):  # or steps would be fitted to random weights, half of a conversion's time
+        made = _outlined(module, quantizer, known, bias=bias, gain=gain)
+    return made.to_empty(device="cpu")
+
+
+def _outlined(
+    module: Any, quantizer: FittedSteps | None, known: Grid | Values, *, bias: bool, gain: float
+) -> QuantLayer:
     if isinstance(module, nn.Linear):
         return QuantLinear(module.in_features, module.out_features, bias, states=quantizer, input_grid=known, gain=gain)
     if (kind := _TRANSPOSED.get(type(module))) is not None:

@@ -161,6 +161,7 @@ class Rewriter:
         self._made: dict[tuple[Value, bool], Value] = {}
         self.names = {name for name, _ in traced.model.named_modules() if name}
         out_of_place(traced)
+        self.constants = constants(traced)
         self.taken = {str(call.target) for call in traced.model.graph.nodes if self._keeps_name(call)}
         self.wants = self._find_wants()
 
@@ -211,7 +212,7 @@ class Rewriter:
                 if user not in self.traced.names and user.op != "output":
                     continue  # it reads the size
                 want = Want.EXACT if rule is None else rule.want
-                if want is Want.ANY and sum(read.op != "get_attr" for read in tensors(user)) > 1:
+                if want is Want.ANY and sum(read not in self.constants for read in tensors(user)) > 1:
                     want = Want.MANY  # an operation of two tensors, not of one and a constant
                 found |= wants[user] if want is Want.PASS else {want}
             wants[call] = found
@@ -228,6 +229,8 @@ class Rewriter:
             return self._copy(step)
         if call.op == "get_attr":
             return self.constant(call)
+        if call in self.constants:
+            return self.computed(call)
         rule = self.rule_of(call)
         try:
             if call.op == "call_module" and (known := self.opaque.get(str(call.target))) is not None:
@@ -266,6 +269,14 @@ class Rewriter:
         for part in str(call.target).split("."):
             found = getattr(found, part)
         return found
+
+    def computed(self, call: fx.Node) -> Any:
+        """What a call makes of tensors of the module itself, as it is now."""
+        args, kwargs = self.argument(call.args), self.argument(call.kwargs)
+        with torch.no_grad():
+            if isinstance(call.target, str):
+                return getattr(args[0], call.target)(*args[1:], **kwargs)
+            return call.target(*args, **kwargs)
 
     def _report(self, step: "Step", reason: str, remedy: str) -> None:
         line = step.line or step.call.meta.get("line")
@@ -519,6 +530,17 @@ def unchanged_numbers(grid: Any) -> Numbers:
 def tensors(call: fx.Node) -> list[fx.Node]:
     """The tensors that a call reads."""
     return [read for read in call.all_input_nodes if isinstance(read.meta.get("value"), Tensor)]
+
+
+def constants(traced: Traced) -> set[fx.Node]:
+    """Tensors of the module itself, and what functions make of them alone."""
+    found: set[fx.Node] = set()
+    for call in traced.model.graph.nodes:
+        reads = call.all_input_nodes
+        made = call.op in ("call_function", "call_method") and reads and all(read in found for read in reads)
+        if call.op == "get_attr" or made:
+            found.add(call)
+    return found
 
 
 def out_of_place(traced: Traced) -> None:
