@@ -35,7 +35,8 @@ from maqd.nn import (
     QuantLinear,
 )
 
-architectures = pytest.mark.parametrize("architecture", Architecture, ids=lambda a: a.value)
+IMAGES = [architecture for architecture in Architecture if architecture is not Architecture.LLAMA]
+architectures = pytest.mark.parametrize("architecture", IMAGES, ids=lambda a: a.value)
 SMALL = [Architecture.DIGITS, Architecture.PREACT_RESNET_NARROW]
 
 
@@ -343,7 +344,7 @@ def test_an_override_with_impossible_states_is_refused():
 
 
 def test_quantization_options_out_of_range_are_refused():
-    for options in ({"weight_states": 1}, {"act_states": 300}, {"weight_step": 0.0}, {"act_step": 0.3}):
+    for options in ({"weight_states": 1}, {"act_states": 65537}, {"weight_step": 0.0}, {"act_step": 0.3}):
         with pytest.raises(ConfigError):
             QuantConfig(**options)  # type: ignore[arg-type]
 
