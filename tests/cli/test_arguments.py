@@ -115,6 +115,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["--init.run", "text", "--run", "newrun"], "text", 1),
         (["--compute.device", "tpu"], "compute.device", 2),
         (["--compute.threads", "0"], "compute.threads", 2),
+        (["--compute.threads", "100000"], "compute.threads", 2),
         (["--seed", "-1"], "seed", 2),
         (["--model.width", "0"], "width", 2),
         (["--model.width", "nan"], "width", 2),

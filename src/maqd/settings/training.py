@@ -85,6 +85,10 @@ class OptimConfig:
         _require(self.accumulate >= 1, "optim.accumulate", "at least 1", self.accumulate)
 
 
+MOST_THREADS = 4096
+"""Of a process."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """Where and how the numbers are computed.
@@ -108,7 +112,8 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         _require(self.devices >= 1, "compute.devices", "at least 1", self.devices)
         _require(self.nodes >= 1, "compute.nodes", "at least 1", self.nodes)
-        _require(self.threads is None or self.threads >= 1, "compute.threads", "at least 1 or null", self.threads)
+        threads = f"1 .. {MOST_THREADS} or null"  # beyond, no system starts them, and libraries end the process
+        _require(self.threads is None or 1 <= self.threads <= MOST_THREADS, "compute.threads", threads, self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)
