@@ -21,7 +21,6 @@ from sklearn.datasets import load_digits
 from maqd.data import AugmentConfig, DataConfig, Source, open_data
 from maqd.data import sources as sources_module
 from maqd.errors import ConfigError, DataError, MissingDependencyError
-from maqd.io.images import losses, open_encoded
 from maqd.optional import remedy
 
 
@@ -312,14 +311,6 @@ def folder_config(tmp_path, **options):
     return DataConfig(cache_dir=str(tmp_path / "cache"), **options)
 
 
-def test_class_folders_of_names_that_utf8_cannot_hold(tmp_path):
-    for split in ("train", "test"):
-        write_folder(tmp_path / "set" / split, {os.fsdecode(b"\xff"): 2, "a": 2})
-    names = open_data(folder_config(tmp_path), seed=0).info.class_names
-    assert names == ("a", "\\xff")
-    "".join(names).encode()
-
-
 @pytest.mark.parametrize("test_name", ["test", "val"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_folder(tmp_path, test_name, channels):
@@ -599,19 +590,3 @@ def test_what_decoding_leaves_out_is_said_once(tmp_path, caplog):
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "its transparency is ignored (said of the first such image only)"
     ]
-
-
-def test_messages_do_not_speak_of_memory(tmp_path):
-    with pytest.raises(DataError) as caught:
-        open_encoded(b"text", "a.png")
-    assert "BytesIO" not in str(caught.value)
-    assert "a.png: must be a whole image that Pillow can read, got UnidentifiedImageError" in str(caught.value)
-
-
-def test_later_frames_and_transparency_are_noticed(tmp_path):
-    frames = [Image.fromarray(pixels) for pixels in random_pixels(3, 6)]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert losses(open_encoded((tmp_path / "a.gif").read_bytes(), "a.gif")) == (
-        "only the first of its 3 frames is used",
-    )
-    assert losses(open_encoded(png(random_pixels(1)[0]), "a.png")) == ()
