@@ -106,7 +106,7 @@ sanitize: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(SANITIZED) --target compare_kernels _native
 	$(SANITIZED)/compare_kernels 2000
 	MAQD_GRAPHS=50 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(SANITIZERS)" MAQD_NATIVE_MODULE="$$(ls $(CURDIR)/$(SANITIZED)/_native*.so)" \
-		$(BIN)/python -m pytest tests/runtime/test_native.py tests/runtime/test_engine.py
+		$(BIN)/python -m pytest tests/runtime/test_native.py tests/runtime/test_engine.py tests/runtime/test_language_native.py
 
 # Coverage-guided: inputs that reach new code are kept and changed further.
 FUZZ_SECONDS ?= 60
