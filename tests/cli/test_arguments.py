@@ -252,6 +252,11 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd", "--tokens", "-1"], "tokens must be 0 or positive", 2),
         (["m.maqd", "text", "more"], "unexpected argument 'more'", 2),
     ],
+    "experiment": [
+        (["nothing"], "nothing", 2),
+        (["--threads", "0"], "--threads", 2),
+        (["--budget", "x"], "--budget", 2),
+    ],
     "recipes": [(["nothing"], "nothing", 2), (["--jsn"], "--json", 2)],
     "bench": [
         (["m.maqd", "--batch", "0"], "--batch", 2),
