@@ -14,6 +14,7 @@ from maqd.cli import main
 FOLDER = Path(__file__).parents[2] / "examples"
 
 
+@long
 def test_convert_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.syspath_prepend(FOLDER)
     module = importlib.import_module("convert_digits")

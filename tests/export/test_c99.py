@@ -135,7 +135,7 @@ def test_a_wrong_program_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = every_node()
     engine = CEngine(graph)
     text = engine._exported.files["maqd_model.c"]
-    place = text.index("static const int16_t thresholds")
+    place = text.index("static const MAQD_FLASH int16_t thresholds")
     first = text.index("{\n", place) + 2
     value = text[first : text.index(",", first)]
     monkeypatch.setitem(

@@ -166,6 +166,7 @@ def simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Graph
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="hls4ml's simulation is tried on Linux")
 
 
+@long
 @linux
 def test_hls4ml_simulates_the_same_integers(dense: Graph, simulate: Callable[[Graph, np.ndarray], np.ndarray]):
     dense.validate()

@@ -55,7 +55,7 @@ def test_training_compiles_to_one_graph_with_the_same_gradients(architecture: Ar
         torch.testing.assert_close(value, after[name], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("architecture", [VGG, RESNET], ids=lambda a: a.value)
+@pytest.mark.parametrize("architecture", [VGG, pytest.param(RESNET, marks=long)], ids=lambda a: getattr(a, "value", a))
 def test_evaluation_compiles_to_one_graph_with_the_same_logits(architecture: Architecture):
     model = small(architecture, width=1 / 8)
     x = images(architecture, 4)

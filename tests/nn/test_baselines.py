@@ -46,7 +46,7 @@ from maqd.nn.baselines import (
     PlainWeights,
     TernaryWeights,
 )
-from maqd.numerics.states import States
+from maqd.numerics.states import States, gaussian_step
 from maqd.runtime.native import NativeEngine
 from maqd.runtime.verify import verify
 from maqd.settings.model import Architecture, ModelConfig
@@ -84,11 +84,11 @@ def lsq(count: int) -> Callable[[Tensor, Tensor], Tensor]:
     return quantize
 
 
-def plain(count: int) -> Callable[[Tensor, Tensor], Tensor]:
-    def quantize(w: Tensor, s: Tensor) -> Tensor:
-        q = (count - 1) / 2
-        bounded = torch.clamp(w / s.detach(), -q, q)
-        return straight(levels(bounded, [k - q for k in range(count)]), bounded) * s.detach()
+def plain(count: int) -> Callable[[Tensor], Tensor]:
+    def quantize(w: Tensor) -> Tensor:
+        q, s = (count - 1) / 2, gaussian_step(count) / math.sqrt(3 * w[0].numel())
+        bounded = torch.clamp(w / s, -q, q)
+        return straight(levels(bounded, [k - q for k in range(count)]), bounded) * s
 
     return quantize
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from effort import long
 from small_runs import SMALL, entries, maqd
 
 from maqd.cli import main
@@ -45,6 +46,7 @@ def test_ctrl_c_leaves_a_resumable_checkpoint(here: Path, capsys: pytest.Capture
         assert capsys.readouterr().out.startswith(f"resuming runs/small after step {len(steps)}\n")
 
 
+@long
 def test_two_processes_train(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = maqd("train", "--config", "small.yaml", "--compute.devices", "2", cwd=here)
     out, err = process.communicate(timeout=120)
