@@ -77,7 +77,16 @@ def signed(data: bytes) -> bytes | None:
         digest = envelope.digest_of(document, tensors)
         header["__metadata__"] = {envelope.KEY: envelope.canonical({**document, "digest": digest})}
         text = json.dumps(header, separators=(",", ":")).encode()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error, OverflowError):
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+        OverflowError,
+        BufferError,
+    ):
         return None
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + bytes(body)
