@@ -19,7 +19,7 @@ NETWORKS = {
     "autoencoder": ((640,), 264_192),
     "wake_word": ((40, 30), 21_912),
 }
-LONG = {"ds_cnn", "mobilenet"}
+LONG = {"ds_cnn", "mobilenet", "autoencoder"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[long] if name in LONG else []) for name in NETWORKS])

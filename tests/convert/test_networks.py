@@ -78,6 +78,7 @@ NETWORKS = {
 }
 
 LONG = {
+    "shufflenetv2", "fpn", "wavenet", "squeezenet", "inception", "convnext", "preact", "transposed_unet",
     "resnet50", "densenet", "vgg11", "mobilenetv2", "squeeze_excite", "sensor", "unet", "mobilenetv3", "regnety",
     "mobilenetv3_small", "regnety_200mf", "convnext_atto",
 }  # fmt: skip

@@ -96,7 +96,7 @@ def saturated(weight_states: int, act_states: int, channels: int, kernel: int, s
     )
 
 
-LANES = [(3, 4), (16, 16)] + ([(2, 2), (3, 2), (4, 4), (5, 4), (3, 16)] if LONG else [])
+LANES = [(3, 4), *([(16, 16), (2, 2), (3, 2), (4, 4), (5, 4), (3, 16)] if LONG else [])]
 
 
 @pytest.mark.parametrize(("weight_states", "act_states"), LANES)

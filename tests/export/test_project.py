@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from effort import long
 from graphs import every_node, images
 
 from maqd.bench import microcontroller
@@ -230,11 +231,17 @@ def test_processors_that_cannot_multiply_are_refused(tmp_path: Path) -> None:
 # ---- microcontrollers -----------------------------------------------------------------------------------------------
 
 
+OFTEN = (Target.CORTEX_M0PLUS, Target.CORTEX_M4)
+"""The processors of `make test`: without and with instructions for two halves of a word."""
+
+
 @pytest.mark.skipif(
     not all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))),
     reason="needs Debian's packages gcc-arm-none-eabi and qemu-system-arm",
 )
-@pytest.mark.parametrize("target", list(microcontroller.BOARDS))
+@pytest.mark.parametrize(
+    "target", [pytest.param(target, marks=() if target in OFTEN else long) for target in microcontroller.BOARDS]
+)
 def test_emulated_processors(target: Target, graph: Path, capsys) -> None:
     assert main(["bench", str(graph), "--target", target.value, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -96,7 +96,9 @@ def test_digits(states: tuple[int, int]) -> None:
     ("architecture", "norm", "states"),
     [
         pytest.param(Architecture.VGG16, Norm.BN, (3, 4), id="vgg16-(3, 4)"),
-        pytest.param(Architecture.PREACT_RESNET_NARROW, Norm.LEVELLED_LBN, (7, 16), id="narrow resnet-(7, 16)"),
+        pytest.param(
+            Architecture.PREACT_RESNET_NARROW, Norm.LEVELLED_LBN, (7, 16), marks=long, id="narrow resnet-(7, 16)"
+        ),
         pytest.param(Architecture.VGG16, Norm.BN, (7, 16), marks=long, id="vgg16-(7, 16)"),
         *(
             pytest.param(architecture, norm, states, marks=long, id=f"{architecture.value}-{states}")

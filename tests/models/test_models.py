@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from effort import long
 from small_models import CLASSES, RESNETS, VGGS, images, size_of, small, train_a_little
 from torch import Tensor, nn
 
@@ -99,7 +100,7 @@ def record(model: nn.Module, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @architectures
-@pytest.mark.parametrize("states", [(3, 4), (2, 2), (4, 16)])
+@pytest.mark.parametrize("states", [(3, 4), *(pytest.param(states, marks=long) for states in ((2, 2), (4, 16)))])
 def test_every_tensor_lies_on_the_grid_that_the_next_layer_was_told(
     architecture: Architecture, states: tuple[int, int]
 ):

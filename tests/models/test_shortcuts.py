@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from effort import long
 from small_models import images, train_a_little
 from torch import nn
 
@@ -50,7 +51,9 @@ def blocks(model: nn.Module) -> list[PreActBlock]:
 
 
 @averaging
-@pytest.mark.parametrize("architecture", [Architecture.PREACT_RESNET8, Architecture.PREACT_RESNET50])
+@pytest.mark.parametrize(
+    "architecture", [Architecture.PREACT_RESNET8, pytest.param(Architecture.PREACT_RESNET50, marks=long)]
+)
 def test_shortcuts_lower_to_the_same_integers(shortcut: Shortcut, architecture: Architecture):
     torch.manual_seed(0)
     model = network(shortcut, architecture)
