@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from effort import long
 from graphs import every_node
 
 from maqd.cli import main
 from maqd.errors import ConfigError
 from maqd.experiment import fixed_point, single_step
 from maqd.experiment.base import Experiment, Found, Place, measure_all, settings_of, table
+from maqd.experiment.batch_size import BatchSize, Training
 from maqd.experiment.findings import Figure, Finding, append_finding, read_findings
 from maqd.experiment.functions import Function, Functions
 from maqd.experiment.table import EXPERIMENTS, find_experiment, write_page
@@ -25,6 +27,7 @@ from maqd.numerics.fixedpoint import AffineForm
 from maqd.recipes import Budget
 from maqd.runtime.inputs import prepare, random
 from maqd.settings.model import Architecture
+from maqd.settings.quantization import Norm, WeightMethod
 from maqd.training.progress import Output
 from maqd.training.runs import Run
 
@@ -211,3 +214,16 @@ def test_optimal_maps_have_no_wrong_code_and_rounded_ones_do():
     assert fixed_point._same_classes(graph, optimal, images) == 1
     dead = {name: replace(one, multiplier=0 * one.multiplier, offset=0 * one.offset) for name, one in optimal.items()}
     assert fixed_point._same_classes(graph, dead, images) < 1
+
+
+@long
+def test_a_training_of_few_steps_is_measured_and_not_trained_again(place: Place, monkeypatch: pytest.MonkeyPatch):
+    point = Training(norm=Norm.LBN, weights=WeightMethod.PLAIN, batch=512)
+    monkeypatch.setattr(BatchSize, "points", lambda self, budget: [point])
+    monkeypatch.setattr(BatchSize, "seeds", lambda self, budget: 1)
+    assert measure_all(BatchSize(), Budget.CPU, place) == 1
+    (found,) = read_findings(place.results)
+    assert 0 < found.number("train_loss") < 5
+    assert found.number("kept_bytes") > 512 * 64
+    assert found.config[0]["model"]["quant"]["weight_method"] == "plain"
+    assert measure_all(BatchSize(), Budget.CPU, place) == 0
