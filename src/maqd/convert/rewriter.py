@@ -518,7 +518,7 @@ class Step:
 
 
 MANY_STATES = 32
-"""From so many states on, one fewer is worth a state at zero."""
+"""From this number of states on, one state fewer is a fair price for a state at zero."""
 
 
 def unchanged_numbers(grid: Any) -> Numbers:

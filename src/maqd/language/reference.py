@@ -105,7 +105,7 @@ class NumpyLanguage:
 
     Args:
         model: A valid model.
-        watch: Sees every map's codes and sums; None for nobody.
+        watch: Sees every map's codes and sums; None if nothing watches.
 
     Attributes:
         position: Tokens seen since `reset`.
