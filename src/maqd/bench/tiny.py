@@ -178,7 +178,7 @@ def pooled_resnet8(states: TinyStates, *, width: int = RESNET8_WIDTHS[0]) -> Gra
 
 
 def separable(shape: SeparableShape, states: TinyStates, *, images: int) -> Graph:
-    """Keyword spotting (49 x 10 x 1 -> 12) or visual wake words (96 x 96 x 3 -> 2), from so many random images."""
+    """Keyword spotting (49 x 10 x 1 -> 12) or visual wake words (96 x 96 x 3 -> 2), from a number of random images."""
     b = _Builder(shape.image, images, states)
     x = b.convolution("stem", "input", shape.stem, kernel=shape.kernel, stride=2, padding=shape.padding, first=True)
     x = b.activation(x)
