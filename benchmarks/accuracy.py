@@ -19,7 +19,6 @@ instructions; .._case names it. A key is missing while there is no such network.
 
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -45,7 +44,9 @@ from maqd.experiment.results import (
     select,
     summarize,
 )
+from maqd.experiment.small import ACT_STEPS
 from maqd.export.c99 import Target
+from maqd.machine import revision
 from maqd.recipes import recipe
 from maqd.settings.data import AugmentConfig, DataConfig, Source
 from maqd.settings.model import Architecture, ModelConfig
@@ -62,10 +63,6 @@ FRONT = ROOT / "docs" / "images" / "pareto.png"
 
 
 # ---- what there is to measure ---------------------------------------------------------------------------------------
-
-STEPS = {2: 2.0, 4: 1.0, 8: 0.5, 16: 0.25}
-"""Activation step by number of states."""
-
 
 METHODS = {
     "maqd": (WeightMethod.MAQD, ActMethod.MAQD),
@@ -89,7 +86,7 @@ def quantization(weight: int | None, act: int | None, method: str = "maqd") -> Q
     return QuantConfig(
         weight_states=weight,
         act_states=act,
-        act_step=STEPS[act],
+        act_step=ACT_STEPS[act],
         norm=Norm.BN,
         weight_method=weights,
         act_method=activations,
@@ -250,13 +247,6 @@ def measure_costs(case: Case, run: Path, seed: int) -> Iterator[Cost]:
             revision=revision(),
             tools=(found.compiler, found.emulator, " ".join(found.flags)),
         )
-
-
-def revision() -> str:
-    """The commit of the source, or "unknown" outside of a checkout."""
-    command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from harness import machine, options_parser, print_json, print_machine
 from maqd.data import DataConfig, Source, open_data
+from maqd.experiment.small import ACT_STEPS
 from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
@@ -34,8 +35,6 @@ from maqd.training.runs import load_network
 from maqd.training.train import train
 
 STATES = ((3, 4), (3, 2), (2, 2), (4, 3), (5, 8), (7, 16))
-STEPS_OF = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}
-"""Activation step by number of states (docs/recipes.md)."""
 BATCH = 64
 
 
@@ -61,7 +60,7 @@ def config(case: Case, options: argparse.Namespace, run: Path) -> TrainConfig:
     quant = QuantConfig(
         weight_states=case.weight_states,
         act_states=case.act_states,
-        act_step=STEPS_OF[case.act_states],
+        act_step=ACT_STEPS[case.act_states],
         norm=norm,
     )
     data = DataConfig(

@@ -58,3 +58,17 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "unknown"
+
+
+def revision() -> str:
+    """The commit of the source, or "unknown" outside of a checkout."""
+    import subprocess  # not for every command that imports this
+
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,7 +1,6 @@
 """What an experiment is, and how all of its points are measured: one after another, resumable anywhere."""
 
 import statistics
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from maqd.experiment.findings import Figure, Finding, Setting, append_finding, newest, of_point, read_findings
-from maqd.machine import cpu_name
+from maqd.machine import cpu_name, revision
 from maqd.recipes import Budget
 from maqd.settings.phases import Phase
 from maqd.settings.tree import to_plain
@@ -60,6 +59,8 @@ class Experiment(ABC, Generic[PointT]):
     """What it repeats: paper and figure or table."""
     text: ClassVar[str]
     """What is measured, in a few sentences."""
+    size: ClassVar[tuple[float, float]] = (10, 4.6)
+    """Of the picture, inches."""
 
     @abstractmethod
     def points(self, budget: Budget) -> Sequence[PointT]:
@@ -197,18 +198,6 @@ def tested(run: Run | None) -> tuple[Run, Evaluation]:
     evaluation = run.header.evaluation
     assert evaluation is not None, "finished runs are evaluated"
     return run, evaluation
-
-
-def revision() -> str:
-    """The commit of the source, or "unknown" outside of a checkout."""
-    folder = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -53,6 +53,7 @@ class BatchSize(Experiment[Training]):
     """Digits for the CPU, the narrow VGG on CIFAR-10 at full length."""
 
     name = "batch-size"
+    size = (10, 7)
     title = "Mini-batch sizes"
     source = "MaQD, figure 5"
     text = (

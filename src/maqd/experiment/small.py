@@ -8,7 +8,7 @@ from maqd.settings.model import Architecture, ModelConfig
 from maqd.settings.quantization import Norm, Override, QuantConfig
 from maqd.settings.training import ComputeConfig, Device, OptimConfig, TrainConfig
 
-ACT_STEPS = {2: 2.0, 4: 1.0, 8: 0.5, 16: 0.25}
+ACT_STEPS = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}
 """Activation step by number of states (docs/recipes.md)."""
 
 

@@ -89,7 +89,7 @@ def _picture(experiment: Experiment[Any], found: Found, kind: str) -> memoryview
 
     # Text stays text, and nothing depends on the time: the same measurements give the same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": experiment.name}):
-        figure = Figure(figsize=(10, 4.6) if experiment.name != "batch-size" else (10, 7), layout="constrained")
+        figure = Figure(figsize=experiment.size, layout="constrained")
         FigureCanvasAgg(figure)
         experiment.draw(found, figure)
         data = io.BytesIO()
