@@ -113,7 +113,9 @@ def plausible(experiment: Experiment[Any], point: Any, seed: int) -> dict[str, f
     shifts = len(fixed_point.SHIFTS)
     known: dict[str, dict[str, float | list[float]]] = {
         "functions": {},
-        "batch-size": {"train_loss": 0.5, "test_loss": 0.6, "accuracy": 90.0 + seed, "kept_bytes": 1e6},
+        "batch-size": {
+            "train_loss": 0.5, "train_accuracy": 95.0, "test_loss": 0.6, "accuracy": 90.0 + seed, "kept_bytes": 1e6,
+        },
         "states": {"accuracy": 80.0 + seed, "test_loss": 0.5},
         "ablation": {"accuracy": 97.0 + seed, "test_loss": 0.1},
         "sparsity": {
@@ -224,6 +226,7 @@ def test_a_training_of_few_steps_is_measured_and_not_trained_again(place: Place,
     assert measure_all(BatchSize(), Budget.CPU, place) == 1
     (found,) = read_findings(place.results)
     assert 0 < found.number("train_loss") < 5
+    assert 5 < found.number("train_accuracy") <= 100
     assert found.number("kept_bytes") > 512 * 64
     assert found.config[0]["model"]["quant"]["weight_method"] == "plain"
     assert measure_all(BatchSize(), Budget.CPU, place) == 0
