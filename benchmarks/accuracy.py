@@ -132,13 +132,23 @@ RESNETS = {"resnet8": 16, "resnet8w26": 26, "resnet8w32": 32}
 """Width of the first stage of each ResNet-8."""
 
 
-def resnet8(network: str, states: str) -> tuple[Phase, ...]:
-    """The phases of a recipe of ResNet-8 at a width."""
-    phases = recipe(f"cifar10-resnet8-{states}").variant().phases
-    width = RESNETS[network] / 16
-    configs = [replace(phase.config, model=replace(phase.config.model, width=width)) for phase in phases]
-    first, whole = configs[0].epochs, sum(config.epochs for config in configs)
+LONG = (14, 40)
+"""Epochs of the schedule `best` of ResNet-8: without rounding, and in all; each of all 50,000 images."""
+
+
+def resnet8(network: str, states: str, schedule: str) -> tuple[Phase, ...]:
+    """The phases of a recipe of ResNet-8 at a width: as they are (`short`), or of `LONG` lengths (`best`)."""
+    configs = [phase.config for phase in recipe(f"cifar10-resnet8-{states}").variant().phases]
+    configs = [replace(one, model=replace(one.model, width=RESNETS[network] / 16)) for one in configs]
     name = f"{network}_{states}"
+    if schedule == "best":
+        lengths = [LONG[1]] if len(configs) == 1 else [LONG[0], LONG[1] - LONG[0]]
+        configs = [
+            replace(one, epochs=epochs, data=replace(one.data, samples_per_epoch=None))
+            for one, epochs in zip(configs, lengths, strict=True)
+        ]
+        name = f"{name}_whole"
+    first, whole = configs[0].epochs, sum(one.epochs for one in configs)
     names = [f"{name}{whole}"] if len(configs) == 1 else [f"{name}_free{first}", f"{name}_{first}of{whole}"]
     return tuple(Phase(name=name, config=config) for name, config in zip(names, configs, strict=True))
 
@@ -155,10 +165,11 @@ def cases() -> dict[Case, tuple[Phase, ...]]:
                 )
                 table[case] = started_vgg(weight, act, method, floats=epochs // 4, epochs=epochs)
     for network in RESNETS:
-        table[Case(network=network, schedule="short", method="float")] = resnet8(network, "float")
-        for weight, act in ((3, 4), (3, 8), (3, 16)):
-            case = Case(network=network, schedule="short", method="maqd", weight_states=weight, act_states=act)
-            table[case] = resnet8(network, f"w{weight}a{act}")
+        for schedule in ("short", "best"):
+            table[Case(network=network, schedule=schedule, method="float")] = resnet8(network, "float", schedule)
+            for weight, act in ((3, 4), (3, 8), (3, 16)):
+                case = Case(network=network, schedule=schedule, method="maqd", weight_states=weight, act_states=act)
+                table[case] = resnet8(network, f"w{weight}a{act}", schedule)
     return table
 
 
