@@ -223,6 +223,7 @@ def test_a_training_of_few_steps_is_measured_and_not_trained_again(place: Place,
     point = Training(norm=Norm.LBN, weights=WeightMethod.PLAIN, batch=512)
     monkeypatch.setattr(BatchSize, "points", lambda self, budget: [point])
     monkeypatch.setattr(BatchSize, "seeds", lambda self, budget: 1)
+    place = replace(place, data="of CIFAR, not for digits")
     assert measure_all(BatchSize(), Budget.CPU, place) == 1
     (found,) = read_findings(place.results)
     assert 0 < found.number("train_loss") < 5

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from maqd.experiment.findings import Figure, Finding, Setting, append_finding, newest, of_point, read_findings
 from maqd.machine import cpu_name, revision
 from maqd.recipes import Budget
+from maqd.settings.data import DataConfig, Source
 from maqd.settings.phases import Phase
 from maqd.settings.tree import to_plain
 from maqd.training.checkpoint import Evaluation
@@ -183,13 +184,19 @@ def _trained(phases: Sequence[Phase], seed: int, place: Place) -> Run | None:
             name=f"{phase.name}_s{seed}",
             config=replace(
                 phase.config,
-                data=replace(phase.config.data, path=place.data, cache_dir=place.cache),
+                data=_located(phase.config.data, place),
                 compute=replace(phase.config.compute, threads=place.threads or phase.config.compute.threads),
             ),
         )
         for phase in phases
     ]
     return open_run(train_phases(placed, place.runs, output=place.output)[-1].run) if placed else None
+
+
+def _located(data: DataConfig, place: Place) -> DataConfig:
+    """Where its images are; those of the digits come with the package."""
+    path = None if data.source is Source.DIGITS else place.data
+    return replace(data, path=path, cache_dir=place.cache)
 
 
 def tested(run: Run | None) -> tuple[Run, Evaluation]:
