@@ -132,17 +132,17 @@ RESNETS = {"resnet8": 16, "resnet8w26": 26, "resnet8w32": 32}
 """Width of the first stage of each ResNet-8."""
 
 
-LONG = (14, 40)
-"""Epochs of the schedule `best` of ResNet-8: without rounding, and in all; each of all 50,000 images."""
+WHOLE = (6, 20)
+"""Epochs of the schedule `e20` of ResNet-8: without rounding, and in all; each of all 50,000 images."""
 
 
 def resnet8(network: str, states: str, schedule: str) -> tuple[Phase, ...]:
-    """The phases of a recipe of ResNet-8 at a width: as they are (`short`), or of `LONG` lengths (`best`)."""
+    """The phases of a recipe of ResNet-8 at a width: as they are (`short`), or of `WHOLE` lengths (`e20`)."""
     configs = [phase.config for phase in recipe(f"cifar10-resnet8-{states}").variant().phases]
     configs = [replace(one, model=replace(one.model, width=RESNETS[network] / 16)) for one in configs]
     name = f"{network}_{states}"
-    if schedule == "best":
-        lengths = [LONG[1]] if len(configs) == 1 else [LONG[0], LONG[1] - LONG[0]]
+    if schedule == "e20":
+        lengths = [WHOLE[1]] if len(configs) == 1 else [WHOLE[0], WHOLE[1] - WHOLE[0]]
         configs = [
             replace(one, epochs=epochs, data=replace(one.data, samples_per_epoch=None))
             for one, epochs in zip(configs, lengths, strict=True)
@@ -165,7 +165,7 @@ def cases() -> dict[Case, tuple[Phase, ...]]:
                 )
                 table[case] = started_vgg(weight, act, method, floats=epochs // 4, epochs=epochs)
     for network in RESNETS:
-        for schedule in ("short", "best"):
+        for schedule in ("short", "e20"):
             table[Case(network=network, schedule=schedule, method="float")] = resnet8(network, "float", schedule)
             for weight, act in ((3, 4), (3, 8), (3, 16)):
                 case = Case(network=network, schedule=schedule, method="maqd", weight_states=weight, act_states=act)
