@@ -21,7 +21,8 @@ from maqd.runtime.verify import verify
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 TOOLCHAINS = {
     "gcc -O0": Toolchain(compiler="gcc", flags=("-O0",)),
-    "gcc -O1": GCC,
+    "gcc -O1": Toolchain(compiler="gcc", flags=("-O1",)),
+    "gcc -Og, together": GCC,
     "gcc -O2": Toolchain(compiler="gcc", flags=("-O2",)),
     "gcc -Os": Toolchain(compiler="gcc", flags=("-Os",)),
     "gcc -O3 without clz": Toolchain(compiler="gcc", flags=("-O3", "-DMAQD_NO_CLZ")),
@@ -38,7 +39,7 @@ TOOLCHAINS = {
 }
 
 
-OFTEN = "gcc -O1"
+OFTEN = "gcc -Og, together"
 """The toolchain of `make test`; the others belong to `make test-all`."""
 
 

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from effort import LONG
 from graphs import thresholds, weight
-from programs import Toolchain, run_selftests
+from programs import GCC, run_selftests
 
 from maqd.export.c99 import Strategy, export_c99
 from maqd.graph import Add, Conv, Graph, Input, Node, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
 
-GCC = Toolchain(compiler="gcc", flags=("-O1",))
 PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
 AROUND = {**PLAIN, "padding": (1, 1)}
 
