@@ -38,7 +38,7 @@ ALLOWED = {
     "lowering": {"models", "nn", "runtime", "language", "graph", "numerics", "settings"},
     "convert": {"lowering", "nn", "settings", "numerics"},
     "training": {"lowering", "language", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},
-    "report": {"nn", "settings", "numerics", "io"},
+    "report": {"runtime", "graph", "nn", "settings", "numerics", "io"},
     "experiment": {
         "training", "report", "lowering", "runtime", "graph", "recipes", "models", "data", "nn", "settings", "numerics",
         "io",

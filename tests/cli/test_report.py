@@ -16,12 +16,13 @@ from maqd.cli import main
 from maqd.graph import Activation, container
 from maqd.models import Architecture, ModelConfig
 from maqd.runtime import NumpyEngine
+from maqd.settings.quantization import QuantConfig
 from maqd.settings.training import ComputeConfig, TrainConfig
 from maqd.training.progress import Output
 from maqd.training.runs import open_run
 from maqd.training.train import train
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 
 
 class Page(HTMLParser):
@@ -78,11 +79,11 @@ def test_the_page_of_a_run_holds_what_was_measured(
     found = json.loads(capsys.readouterr().out)
     text = out.read_text()
     assert found["bytes"] == len(text.encode()) < 1_500_000
-    assert not re.search(r"https?:|src=|href=|<script|@import|url\(", text)
+    assert not re.search(r"https?:|src=(?!\"data:)|href=|<script|@import|url\(", text)
     page = Page(text)
     assert page.headings == [
-        *["Training", "Answers", "Layers", "Sparsity", "Sums and thresholds", "Weights"],
-        "Energy of the arithmetic, a model",
+        *["Training", "Answers", "Worst mistakes", "Layers", "Network", "Sparsity", "Sums and thresholds", "Weights"],
+        *["Standardized weights", "Energy, three models"],
     ]
     opened = open_run(run)
     assert str(opened.header.evaluation) in text
@@ -97,10 +98,15 @@ def test_the_page_of_a_run_holds_what_was_measured(
         for name, codes in engine.layers(images)
         if isinstance(graph[name], Activation)
     }
-    rows = {row[0]: row for row in page.rows[1:]}
+    rows = {row[0]: row for row in page.rows[1:] if len(row) == 12}
     assert list(rows) == [node.name for node in graph.nodes]
     assert {name: rows[name][6] for name in ratios} == {name: f"{ratio:.3f}" for name, ratio in ratios.items()}
     assert text.count('class="mark"') > len(ratios)
+    assert text.count("<circle") == len(graph.nodes)
+    logits = engine.run(images).astype(int)
+    leads = sorted((row[answer] - row[label] for row, answer, label in zip(logits, answers, labels, strict=True)))
+    shown = re.findall(r"taken for \d, by (\d+)</figcaption>", text)
+    assert shown == [str(lead) for lead in leads[::-1][:12] if lead > 0]
 
 
 def test_a_file_alone_gives_a_smaller_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +118,41 @@ def test_a_file_alone_gives_a_smaller_page(run: Path, tmp_path: Path, capsys: py
     assert "Training" not in headings
     assert "Answers" not in headings
     assert "Sums and thresholds" in headings
+
+
+def test_runs_and_files_beside_each_other(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    quiet = Output(silent=True)
+    path = tmp_path / "float"
+    none = QuantConfig(weight_states=None, act_states=None)
+    config = TrainConfig(run=str(path), epochs=1, model=ModelConfig(width=0.25, quant=none))
+    train(config, output=quiet)
+    sources = [str(run), str(run.parent / "digits.maqd"), str(path)]
+    assert main(["report", "--compare", *sources, "-o", str(out), "--samples", "40", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["networks"] == ["digits", "digits.maqd", "float"]
+    page = Page(out.read_text())
+    assert page.headings == ["Networks", "Training", "Sparsity"]
+    first, file, floats = page.rows[1:]
+    assert first[1] == str(open_run(run).header.evaluation)
+    assert file[1] == "–"
+    assert first[2:7] == file[2:7]
+    assert floats[1:4] == [str(open_run(path).header.evaluation), "float", "float"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--compare", "{file}"], "--compare needs at least two"),
+        (["{file}", "{file}"], "got 2; pass --compare"),
+        (["--compare", "{file}", "{file}", "--checkpoint", "best"], "--checkpoint belongs to a RUN"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    run: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run.parent / "digits.maqd"
+    assert main(["report", *(word.format(file=file) for word in given)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_names_that_utf8_cannot_hold_do_not_end_a_command(

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from maqd.report.charts import Line, bars, histogram, lines, matrix
-from maqd.report.energy import Operations
+from maqd.report.energy import DRAM_WORD, SRAM_WORD, Operations, Traffic
 from maqd.report.page import Section, Table, page
 
 
@@ -66,3 +66,16 @@ def test_energy_counts_events_once():
     assert ternary.float_picojoules == pytest.approx(4600)
     assert ternary.picojoules == pytest.approx(25)
     assert Operations(macs=1000, events=250, products=True).picojoules == pytest.approx(75)
+
+
+def test_traffic_counts_weights_once_and_inputs_twice():
+    layer = Traffic(weights=64, weight_states=4, inputs=16, input_states=2)
+    assert layer.float_picojoules(SRAM_WORD) == pytest.approx((64 + 2 * 16) * 5)
+    assert layer.picojoules(DRAM_WORD) == pytest.approx(64 * 2 / 32 * 640 + 2 * 16 / 32 * 5)
+
+
+def test_a_hundred_classes_fit_into_the_matrix():
+    names = [f"class {number}" for number in range(100)]
+    drawn = svg(matrix("t", names, [[int(row == column) for column in range(100)] for row in range(100)]))
+    wide = float(drawn.attrib["viewBox"].split()[2])
+    assert max(numbers(cell, "x") + numbers(cell, "width") for cell in drawn.findall("rect")) <= wide < 800

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 640, 220
+WIDTH, HEIGHT = 460, 220
+"""A phone shows this width without making letters much smaller."""
 SMALL = 330
 """Width of charts that stand side by side."""
 LABELLED = 9
 """Most values of an axis that are all written."""
+
+COLOURS = 5
+"""Colours of lines and bars; further ones begin again."""
 
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
 
@@ -45,9 +49,9 @@ def lines(title: str, given: Sequence[Line], *, x_title: str, y_title: str) -> s
     body = [*_y_axis(low, high, y_title), *_x_axis([left, right], left, span, x_title)]
     for number, line in enumerate(given):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in zip(line.x, line.y, strict=True)))
-        body.append(f'<polyline class="line c{number}" points="{path}"/>')
-    legend = "".join(f'<span class="key k{number}">{escape(line.title)}</span>' for number, line in enumerate(given))
-    return f'{_svg(title, body, HEIGHT)}<p class="legend">{legend}</p>'
+        dash = f' stroke-dasharray="{3 * number + 1} 3"' if number else ""  # lines differ without colour as well
+        body.append(f'<polyline class="line c{number % COLOURS}"{dash} points="{path}"/>')
+    return f"{_svg(title, body, HEIGHT)}{_legend([line.title for line in given])}"
 
 
 def histogram(title: str, values: Sequence[float], counts: Sequence[float], marks: Sequence[float], *, x: str) -> str:
@@ -76,7 +80,7 @@ def histogram(title: str, values: Sequence[float], counts: Sequence[float], mark
 
 def bars(title: str, names: Sequence[str], groups: Sequence[tuple[str, Sequence[float | None]]]) -> str:
     """Horizontal bars from 0 to 1: one group of bars for each name, one bar in it for each group's value."""
-    row, name_width = 14, 190
+    row, name_width = 14, 150
     height = TOP + len(names) * (len(groups) * row + 8) + 18
     inner = WIDTH - name_width - 60
     body = []
@@ -90,23 +94,25 @@ def bars(title: str, names: Sequence[str], groups: Sequence[tuple[str, Sequence[
             if value is None:
                 continue
             y, long = top + number * row, max(inner * value, 1)
+            color = number % COLOURS
             body.append(
-                f'<rect class="bar c{number}" x="{name_width}" y="{y}" width="{long:.1f}" height="{row - 2}"/>'
+                f'<rect class="bar c{color}" x="{name_width}" y="{y}" width="{long:.1f}" height="{row - 2}"/>'
                 f'<text x="{name_width + long + 5:.1f}" y="{y + row - 4}">{value:.3f}</text>'
             )
-    legend = "".join(f'<span class="key k{number}">{escape(name)}</span>' for number, (name, _) in enumerate(groups))
-    return f'{_svg(title, body, height)}<p class="legend">{legend}</p>'
+    return f"{_svg(title, body, height)}{_legend([name for name, _ in groups])}"
 
 
 def matrix(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """A confusion matrix: rows are true classes, columns answers; darker cells hold a larger share of their row."""
-    cell = max(12, min(34, (WIDTH - 110) // len(names)))
+    cell = max(5, min(34, (WIDTH - 110) // len(names)))
     left, top = 96, 20
+    readable = cell >= 10
     body = []
     for row, (name, own) in enumerate(zip(names, counts, strict=True)):
         total = sum(own) or 1
         y = top + row * cell
-        body.append(f'<text class="end" x="{left - 6}" y="{y + cell / 2 + 4}">{escape(name[:12])}</text>')
+        if readable:
+            body.append(f'<text class="end" x="{left - 6}" y="{y + cell / 2 + 4}">{escape(name[:12])}</text>')
         for column, count in enumerate(own):
             share = count / total
             kind = "right" if row == column else "wrong"
@@ -123,7 +129,12 @@ def matrix(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) ->
             f'<text class="middle" x="{left + (column + 0.5) * cell:.1f}" y="{top - 6}">{escape(name[:4])}</text>'
             for column, name in enumerate(names)
         ]
-    return _svg(title, body, top + len(names) * cell + 4)
+    return _svg(title, body, top + len(names) * cell + 4, max(WIDTH, left + len(names) * cell + 4))
+
+
+def _legend(names: Sequence[str]) -> str:
+    keys = "".join(f'<span class="key k{number % COLOURS}">{escape(name)}</span>' for number, name in enumerate(names))
+    return f'<p class="legend">{keys}</p>'
 
 
 def _svg(title: str, body: Sequence[str], height: float, width: int = WIDTH) -> str:
@@ -147,7 +158,7 @@ def _y_axis(low: float, high: float, title: str) -> list[str]:
 def _x_axis(ticks: Sequence[float], left: float, span: float, title: str, width: int = WIDTH) -> list[str]:
     bottom, inner = HEIGHT - BOTTOM, width - LEFT - RIGHT
     marks = [
-        f'<text class="middle" x="{LEFT + (value - left) / span * inner:.1f}" y="{bottom + 14}">{value:g}</text>'
+        f'<text class="middle" x="{LEFT + (value - left) / span * inner:.1f}" y="{bottom + 14}">{value:.3g}</text>'
         for value in ticks
     ]
     return [
