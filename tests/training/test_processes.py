@@ -20,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=long), 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=long)])
 def test_ctrl_c_leaves_a_resumable_checkpoint(here: Path, capsys: pytest.CaptureFixture[str], processes: int) -> None:
     options = ["--config", "small.yaml", "--compute.devices", str(processes)]
     process = maqd("train", *options, "--epochs", "100000", cwd=here)

@@ -18,7 +18,8 @@ from torch.fx.node import map_arg
 
 from maqd.convert.inputs import Entry, EntryNumbers
 from maqd.convert.values import Grade, Layer, Norm, Numbers, Scale, Site, Value
-from maqd.lowering import Refusal
+from maqd.lowering.calls import CallRules
+from maqd.lowering.refusals import Refusal, RefusedCall
 from maqd.nn.tracing import Traced, changes_its_input, samples
 from maqd.numerics.states import FEW_STATES, States
 from maqd.settings.conversion import ConversionConfig
@@ -53,31 +54,8 @@ class Rule:
     want: Want
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """By class of the module; by function, or by name of the method."""
-
-    modules: dict[type[nn.Module], Rule]
-    functions: dict[Callable[..., Any] | str, Rule]
-
-    @classmethod
-    def union(cls, *parts: "Rules") -> "Rules":
-        """All rules of several families."""
-        modules = {kind: rule for part in parts for kind, rule in part.modules.items()}
-        functions = {function: rule for part in parts for function, rule in part.functions.items()}
-        return cls(modules=modules, functions=functions)
-
-
-class Unsupported(Exception):  # noqa: N818 - caught by the rewriter, which goes on with the next call
-    """Raised by a rule: this call has no quantized meaning.
-
-    Args:
-        reason, remedy: As in `Refusal`.
-    """
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.reason, self.remedy = reason, remedy
+Rules = CallRules[Rule]
+"""What each kind of call becomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +213,9 @@ class Rewriter:
         try:
             if call.op == "call_module" and (known := self.opaque.get(str(call.target))) is not None:
                 step = replace(step, line=known.line)
-                raise Unsupported(known.reason, known.remedy)
+                raise RefusedCall(known.reason, known.remedy)
             if rule is None:
-                raise Unsupported(*why_not(self.traced, call))
+                raise RefusedCall(*why_not(self.traced, call))
             args = [self.argument(argument) for argument in call.args]
             kwargs = {key: self.argument(argument) for key, argument in call.kwargs.items()}
             if "input" in kwargs:
@@ -247,7 +225,7 @@ class Rewriter:
                     step.refuse("it is not called with one tensor", "call it with one tensor")
                 args.append(self.traced.model.get_submodule(str(call.target)))
             return rule.apply(step, *args, **kwargs)
-        except Unsupported as error:
+        except RefusedCall as error:
             self._report(step, error.reason, error.remedy)
             return self._stay(step)
 
@@ -389,7 +367,7 @@ class Step:
 
     def refuse(self, reason: str, remedy: str) -> NoReturn:
         """This call stays in float."""
-        raise Unsupported(reason, remedy)
+        raise RefusedCall(reason, remedy)
 
     def tensor(self, value: Any) -> Value:
         """An argument that must be a tensor."""

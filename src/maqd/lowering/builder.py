@@ -19,6 +19,7 @@ from torch.fx.node import map_arg
 from maqd.errors import MaqdError
 from maqd.graph import Gather, Graph, Input, Labels, Memory, Metadata, Node, Output, Reshape, TensorType
 from maqd.graph.proof import Candidate
+from maqd.lowering.calls import CallRules
 from maqd.lowering.refusals import OPERATIONS, REMEDIES, Refusal, RefusedCall, why_not
 from maqd.nn.tracing import BATCH, Traced, changes_its_input, samples
 from maqd.numerics.bounds import Interval
@@ -81,24 +82,8 @@ Rule = Callable[..., Any]
 """Takes a `Step` and the call's arguments (for a layer: its input and the layer); returns the call's result."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What each kind of call becomes.
-
-    Args:
-        modules: By class of the layer; a subclass may compute anything and has no rule.
-        functions: By function, or by name of the method.
-    """
-
-    modules: dict[type[nn.Module], Rule]
-    functions: dict[Callable[..., Any] | str, Rule]
-
-    @classmethod
-    def union(cls, *parts: "Rules") -> "Rules":
-        """All rules of several families."""
-        modules = {kind: rule for part in parts for kind, rule in part.modules.items()}
-        functions = {function: rule for part in parts for function, rule in part.functions.items()}
-        return cls(modules=modules, functions=functions)
+Rules = CallRules[Rule]
+"""What each kind of call becomes."""
 
 
 class Builder:

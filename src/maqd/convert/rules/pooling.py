@@ -1,80 +1,49 @@
 """Pooling: maxima of codes, and sums with a power of two for a divisor, whose factor the next scale takes in."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from maqd.convert.rewriter import Rule, Rules, Step, Want
 from maqd.convert.values import Grade, Numbers, Value
+from maqd.lowering.calls import Windows, pooling_rules, refuse_uneven
 from maqd.nn import MaxPool2d
 from maqd.numerics.states import Grid
 
 
-def each(value: Any, rank: int) -> tuple[Any, ...]:
-    """One value per dimension."""
-    return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
-
-
-def max_pool(
-    step: Step,
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Value:
-    """Maxima over windows; arguments as in `torch.nn.functional.max_pool2d`."""
+def maxima(step: Step, x: Any, windows: Windows) -> Value:
+    """Maxima over windows."""
     value = step.passed(step.tensor(x))
-    if return_indices:
-        step.refuse("it returns indices", "pool without return_indices")
-    rank = len(value.shape) - 1
-    plain = not ceil_mode and set(each(dilation, rank)) == {1}
-    if rank == 2 and plain:
-        module: nn.Module = MaxPool2d(kernel_size, stride, padding)
+    rank = len(windows.kernel)
+    window: Any = (windows.kernel, windows.stride, windows.padding)
+    if rank == 2 and not windows.partial and set(windows.dilation) == {1}:
+        module: nn.Module = MaxPool2d(*window)
     else:
         kind = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[rank]
-        module = kind(kernel_size, stride, padding, dilation, False, ceil_mode)
+        module = kind(*window, windows.dilation, False, windows.partial)
     node = step.call_module(step.add_module(module), value)
     step.became("maxima of codes")
     return replace(value, node=node, float_node=step.call, shape=step.shape)
 
 
-def average_pool(
-    step: Step,
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Value:
-    """Averages over windows; arguments as in `torch.nn.functional.avg_pool2d`."""
+def averages(step: Step, x: Any, windows: Windows, divisor: int | None) -> Value:
+    """Averages over windows."""
     value = codes(step, x)
-    rank = len(value.shape) - 1
-    kernel = each(kernel_size, rank)
-    if ceil_mode:
-        step.refuse("it pools with ceil_mode", "pool without it")
-    if any(each(padding, rank)) and not count_include_pad:
-        step.refuse("its divisor depends on the position", "pool with count_include_pad=True")
-    positions = math.prod(kernel)
-    divisor = divisor_override or positions
+    window: Any = (windows.kernel, windows.stride, windows.padding, windows.partial)
+    positions = math.prod(windows.kernel)
+    divisor = divisor or positions
     nearest = 1 << round(math.log2(divisor))
-    if rank == 1:
-        node = step.call_module(step.add_module(nn.AvgPool1d(kernel, stride, padding)), value)
+    if len(windows.kernel) == 1:
+        node = step.call_module(step.add_module(nn.AvgPool1d(*window)), value)
         step.became("sums of codes")
         if nearest == positions:
             return pooled(step, value, node, positions, 1.0, round(math.log2(nearest)))
         return averaged(step, value, node)
-    kind = nn.AvgPool2d if rank == 2 else nn.AvgPool3d
-    node = step.call_module(step.add_module(kind(kernel, stride, padding, divisor_override=nearest)), value)
+    kind = nn.AvgPool2d if len(windows.kernel) == 2 else nn.AvgPool3d
+    node = step.call_module(step.add_module(kind(*window, divisor_override=nearest)), value)
     step.became("sums of codes")
     return pooled(step, value, node, positions, divisor / nearest, round(math.log2(nearest)))
 
@@ -119,15 +88,26 @@ class Pooled:
         return Numbers(a=found.a / self.factor, b=found.b, grid=grid)
 
 
-def adaptive_average(step: Step, x: Any, output_size: Any) -> Value:
-    """Averages over windows that divide the input into `output_size` parts a dimension."""
-    space = step.tensor(x).shape[1:]
-    sizes = tuple(old if new is None else new for old, new in zip(space, each(output_size, len(space)), strict=True))
-    if set(sizes) == {1}:
-        return over_space(step, x, tuple(range(2, len(space) + 2)), True, average=True)
+def even_windows(step: Step, space: tuple[int, ...]) -> Windows:
+    """Windows that divide the input into as many parts a dimension as the result has."""
+    sizes = step.shape[1:]
     if any(old % new for old, new in zip(space, sizes, strict=True)):
-        step.refuse(f"its windows for an output of {sizes} of {space} differ in size", "choose sizes that divide")
-    return average_pool(step, x, tuple(old // new for old, new in zip(space, sizes, strict=True)))
+        refuse_uneven(step, space)
+    kernel = tuple(old // new for old, new in zip(space, sizes, strict=True))
+    return Windows.of(step, kernel, None, 0, 1)
+
+
+def adaptive_averages(step: Step, x: Any) -> Value:
+    """Averages over windows that divide the input."""
+    space = step.tensor(x).shape[1:]
+    if set(step.shape[1:]) == {1}:
+        return over_space(step, x, tuple(range(2, len(space) + 2)), True, average=True)
+    return averages(step, x, even_windows(step, space), None)
+
+
+def adaptive_maxima(step: Step, x: Any) -> Value:
+    """Maxima over windows that divide the input."""
+    return maxima(step, x, even_windows(step, step.tensor(x).shape[1:]))
 
 
 def over_space(step: Step, x: Any, dim: Any, keepdim: bool, *, average: bool) -> Value:
@@ -154,61 +134,15 @@ def total(step: Step, x: Any, dim: Any = None, keepdim: bool = False) -> Value:
     return over_space(step, x, dim, keepdim, average=False)
 
 
-def adaptive_max(step: Step, x: Any, output_size: Any, return_indices: bool = False) -> Value:
-    """Maxima over windows that divide the input into `output_size` parts a dimension."""
-    space = step.tensor(x).shape[1:]
-    sizes = tuple(old if new is None else new for old, new in zip(space, each(output_size, len(space)), strict=True))
-    if any(old % new for old, new in zip(space, sizes, strict=True)):
-        step.refuse(f"its windows for an output of {sizes} of {space} differ in size", "choose sizes that divide")
-    kernel = tuple(old // new for old, new in zip(space, sizes, strict=True))
-    return max_pool(step, x, kernel, return_indices=return_indices)
-
-
-def _max_layer(step: Step, x: Any, module: Any) -> Value:
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    return max_pool(step, x, *(getattr(module, name) for name in names))
-
-
-def _average_layer(step: Step, x: Any, module: Any) -> Value:
-    override = getattr(module, "divisor_override", None)
-    window = (module.kernel_size, module.stride, module.padding)
-    return average_pool(step, x, *window, module.ceil_mode, module.count_include_pad, override)
-
-
-def _adaptive_layer(function: Callable[..., Value]) -> Callable[..., Value]:
-    def layer(step: Step, x: Any, module: Any) -> Value:
-        return function(step, x, module.output_size)
-
-    return layer
-
-
-_MAX, _AVERAGE = Rule(apply=max_pool, want=Want.PASS), Rule(apply=average_pool, want=Want.PASS)
-
-RULES = Rules(
-    modules={
-        **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), Rule(apply=_max_layer, want=Want.PASS)),
-        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), Rule(apply=_average_layer, want=Want.PASS)),
-        **dict.fromkeys(
-            (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-            Rule(apply=_adaptive_layer(adaptive_average), want=Want.PASS),
-        ),
-        **dict.fromkeys(
-            (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-            Rule(apply=_adaptive_layer(adaptive_max), want=Want.PASS),
-        ),
-    },
-    functions={
-        **dict.fromkeys((F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d), _MAX),
-        **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _AVERAGE),
-        **dict.fromkeys(
-            (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-            Rule(apply=adaptive_average, want=Want.PASS),
-        ),
-        **dict.fromkeys(
-            (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
-            Rule(apply=adaptive_max, want=Want.PASS),
-        ),
-        **dict.fromkeys((torch.sum, "sum"), Rule(apply=total, want=Want.PASS)),
-        **dict.fromkeys((torch.mean, "mean"), Rule(apply=mean, want=Want.PASS)),
-    },
+RULES = Rules.union(
+    pooling_rules(
+        maxima, averages, adaptive_maxima, adaptive_averages, make=lambda apply: Rule(apply=apply, want=Want.PASS)
+    ),
+    Rules(
+        modules={},
+        functions={
+            **dict.fromkeys((torch.sum, "sum"), Rule(apply=total, want=Want.PASS)),
+            **dict.fromkeys((torch.mean, "mean"), Rule(apply=mean, want=Want.PASS)),
+        },
+    ),
 )

@@ -1,60 +1,31 @@
 """Maxima and sums over windows, as layers, functions and methods."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from maqd.graph import GlobalSum, MaxPool, SumPool
 from maqd.lowering.builder import Codes, Raw, Rules, Step
+from maqd.lowering.calls import Windows, pooling_rules, refuse_uneven
 from maqd.lowering.rules.shape import gathered, permuted, reshaped
-from maqd.nn import GlobalSumPool, MaxPool2d
-from maqd.nn.pooling import max_pool2d
+from maqd.nn import GlobalSumPool
 
 
-def max_pool(
-    step: Step,
-    x: Codes | Raw,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Codes:
-    """Maxima over windows; arguments as in `torch.nn.functional.max_pool2d`."""
+def maxima(step: Step, x: Codes | Raw, windows: Windows) -> Codes:
+    """Maxima over windows."""
     source = step.codes(x, divided=True)
-    if return_indices:
-        step.refuse("it returns indices", "pool without return_indices")
-    window = _window(step, source, kernel_size, stride, padding, dilation)
-    return step.move(MaxPool(name=step.name, inputs=(source.source,), **window), source)
+    return step.move(MaxPool(name=step.name, inputs=(source.source,), **vars(windows)), source)
 
 
-def average_pool(
-    step: Step,
-    x: Codes | Raw,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Codes:
-    """Averages over windows; arguments as in `torch.nn.functional.avg_pool2d`."""
-    source = step.codes(x)
-    window = _window(step, source, kernel_size, stride, padding, 1)
-    partial = any(after > before for before, after in zip(window["padding"], window["trailing"], strict=True))
-    if any(window["padding"]) and not count_include_pad and not divisor_override:
-        step.refuse("its divisor depends on the position", "pool with count_include_pad=True")
-    if partial and not divisor_override:
-        step.refuse("its divisor depends on the position", "pool with ceil_mode=False")
-    return _averaged(step, source, window, divisor_override or math.prod(window["kernel"]))
+def averages(step: Step, x: Codes | Raw, windows: Windows, divisor: int | None) -> Codes:
+    """Averages over windows."""
+    return _averaged(step, step.codes(x), vars(windows), divisor or math.prod(windows.kernel))
 
 
-def _averaged(step: Step, source: Codes, window: dict[str, tuple[int, ...]], count: int) -> Codes:
+def _averaged(step: Step, source: Codes, window: Mapping[str, tuple[int, ...]], count: int) -> Codes:
     """Sums over windows, divided: by a power of two in the exponent, by another number where the sums are used."""
     shift, divisor = _shift_and_divisor(count)
     return replace(
@@ -62,15 +33,14 @@ def _averaged(step: Step, source: Codes, window: dict[str, tuple[int, ...]], cou
     )
 
 
-def adaptive_average(step: Step, x: Codes | Raw, output_size: Any) -> Codes:
-    """Averages over windows that divide the input into `output_size` parts a dimension."""
+def adaptive_averages(step: Step, x: Codes | Raw) -> Codes:
+    """Averages over windows that divide the input into as many parts a dimension as the result has."""
     source = step.codes(x)
-    space = source.type.shape[1:]
-    sizes = tuple(old if new is None else new for old, new in zip(space, _each(output_size, len(space)), strict=True))
+    space, sizes = source.type.shape[1:], step.shape[1:]
     windows = [_adaptive(old, new) for old, new in zip(space, sizes, strict=True)]
     kernel = tuple(len(found[0]) for found in windows)
     if any(len(places) != k for found, k in zip(windows, kernel, strict=True) for places in found):
-        step.refuse(f"its windows for an output of {sizes} of {space} differ in size", "choose sizes that divide")
+        refuse_uneven(step, space)
     count = math.prod(kernel)
     if count & (count - 1) and len(space) > 1 and math.prod(sizes) > 1:
         step.refuse(
@@ -81,14 +51,10 @@ def adaptive_average(step: Step, x: Codes | Raw, output_size: Any) -> Codes:
     return _averaged(step, source, _apart(kernel), count)
 
 
-def adaptive_maximum(step: Step, x: Codes | Raw, output_size: Any, return_indices: bool = False) -> Codes:
-    """Maxima over windows that divide the input into `output_size` parts a dimension."""
+def adaptive_maxima(step: Step, x: Codes | Raw) -> Codes:
+    """Maxima over windows that divide the input into as many parts a dimension as the result has."""
     source = step.codes(x, divided=True)
-    if return_indices:
-        step.refuse("it returns indices", "pool without return_indices")
-    space = source.type.shape[1:]
-    sizes = tuple(old if new is None else new for old, new in zip(space, _each(output_size, len(space)), strict=True))
-    windows = [_adaptive(old, new) for old, new in zip(space, sizes, strict=True)]
+    windows = [_adaptive(old, new) for old, new in zip(source.type.shape[1:], step.shape[1:], strict=True)]
     # Shorter windows repeat their last position.
     longest = [max(map(len, found)) for found in windows]
     windows = [
@@ -166,54 +132,9 @@ def _reduced(step: Step, source: Codes, dim: Any, keepdim: bool, *, average: boo
     return reshaped(step, replace(found, divisor=divisor), step.shape, step.name)
 
 
-def _window(
-    step: Step, source: Codes, kernel_size: Any, stride: Any, padding: Any, dilation: Any
-) -> dict[str, tuple[int, ...]]:
-    """Kernel, stride, padding and dilation, one number a dimension; at the end as much padding as the result needs."""
-    rank = len(source.type.shape) - 1
-    kernel = _each(kernel_size, rank)
-    strides = kernel if stride in (None, ()) else _each(stride, rank)
-    pads, dilations = _each(padding, rank), _each(dilation, rank)
-    needed = [
-        (count - 1) * s + d * (k - 1) + 1 - size - p
-        for count, s, d, k, size, p in zip(
-            step.shape[1:], strides, dilations, kernel, source.type.shape[1:], pads, strict=True
-        )
-    ]
-    # More than in front only with ceil_mode.
-    trailing = tuple(max(p, need) for p, need in zip(pads, needed, strict=True))
-    return {"kernel": kernel, "stride": strides, "padding": pads, "trailing": trailing, "dilation": dilations}
-
-
-def _each(value: Any, rank: int) -> tuple[Any, ...]:
-    """One value per dimension."""
-    return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
-
-
 def _shift_and_divisor(count: int) -> tuple[int, int]:
     """An average over `count` positions is the sum times 2**-shift, or else divided where it is used."""
     return (0, count) if count & (count - 1) else (count.bit_length() - 1, 1)
-
-
-def _max_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
-    options = {
-        name: getattr(module, name) for name in ("dilation", "ceil_mode", "return_indices") if hasattr(module, name)
-    }
-    return max_pool(step, x, module.kernel_size, module.stride, module.padding, **options)
-
-
-def _average_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
-    override = getattr(module, "divisor_override", None)
-    window = (module.kernel_size, module.stride, module.padding)
-    return average_pool(step, x, *window, module.ceil_mode, module.count_include_pad, override)
-
-
-def _adaptive_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
-    return adaptive_average(step, x, module.output_size)
-
-
-def _adaptive_max_layer(step: Step, x: Codes | Raw, module: Any) -> Codes:
-    return adaptive_maximum(step, x, module.output_size, module.return_indices)
 
 
 def _global_sum(step: Step, x: Codes | Raw, module: GlobalSumPool) -> Codes:
@@ -221,23 +142,14 @@ def _global_sum(step: Step, x: Codes | Raw, module: GlobalSumPool) -> Codes:
     return step.put(GlobalSum(name=step.name, inputs=(source.source,), shift=module.shift), source)
 
 
-RULES = Rules(
-    modules={
-        **dict.fromkeys((MaxPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_layer),
-        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_layer),
-        **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_layer),
-        **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_max_layer),
-        GlobalSumPool: _global_sum,
-    },
-    functions={
-        **dict.fromkeys(
-            (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, max_pool2d), max_pool
-        ),
-        **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), average_pool),
-        **dict.fromkeys((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), adaptive_average),
-        **dict.fromkeys((F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d), adaptive_maximum),
-        **dict.fromkeys((torch.amax, "amax"), largest),
-        **dict.fromkeys((torch.sum, "sum"), total),
-        **dict.fromkeys((torch.mean, "mean"), mean),
-    },
+RULES = Rules.union(
+    pooling_rules(maxima, averages, adaptive_maxima, adaptive_averages, make=lambda rule: rule),
+    Rules(
+        modules={GlobalSumPool: _global_sum},
+        functions={
+            **dict.fromkeys((torch.amax, "amax"), largest),
+            **dict.fromkeys((torch.sum, "sum"), total),
+            **dict.fromkeys((torch.mean, "mean"), mean),
+        },
+    ),
 )

@@ -1,7 +1,7 @@
 """The same codes in another shape, order or place, and calls that change nothing."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from maqd.graph import Concat, Flatten, Gather, Permute, Reshape, SumPool
 from maqd.lowering.builder import Codes, Part, Raw, Rules, Step
+from maqd.lowering.calls import of_layer
 from maqd.lowering.rules.merging import aligned
 from maqd.numerics.limits import EXACT_LIMIT
 
@@ -314,19 +315,10 @@ def to_type(step: Step, x: Any, *arguments: Any, **options: Any) -> Any:
     return to_float(step, source) if torch.float32 in (*arguments, *options.values()) else source
 
 
-def _layer(rule: Callable[..., Codes], *names: str) -> Callable[..., Codes]:
-    """The rule of a layer whose attributes are the arguments of a function."""
-
-    def of_module(step: Step, x: Codes | Raw, module: Any) -> Codes:
-        return rule(step, x, *(getattr(module, name) for name in names))
-
-    return of_module
-
-
 RULES = Rules(
     modules={
-        **dict.fromkeys((nn.Flatten, nn.Unflatten), _layer(reshape)),
-        **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), _layer(unchanged)),
+        **dict.fromkeys((nn.Flatten, nn.Unflatten), of_layer(reshape)),
+        **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), of_layer(unchanged)),
         **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d), _upsample_layer),
         **dict.fromkeys(
             (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _pad_layer
@@ -343,11 +335,11 @@ RULES = Rules(
                 nn.CircularPad2d,
                 nn.CircularPad3d,
             ),
-            _layer(rearrange),
+            of_layer(rearrange),
         ),
-        nn.ChannelShuffle: _layer(shuffle, "groups"),
-        nn.PixelShuffle: _layer(pixel_shuffle, "upscale_factor"),
-        nn.PixelUnshuffle: _layer(pixel_unshuffle, "downscale_factor"),
+        nn.ChannelShuffle: of_layer(shuffle, "groups"),
+        nn.PixelShuffle: of_layer(pixel_shuffle, "upscale_factor"),
+        nn.PixelUnshuffle: of_layer(pixel_unshuffle, "downscale_factor"),
     },
     functions={
         operator.getitem: item,
