@@ -26,27 +26,26 @@ Language::Language(const Isa &isa, int threads, const LanguageSizes &sizes, cons
       norm_(norm),
       team_(threads),
       barrier_(threads) {
-    const size_t widest = std::max({sizes.width, sizes.hidden, sizes.vocabulary});
     const size_t inputs = std::max(sizes.width, sizes.hidden);
     const size_t sums = std::max({sizes.width + 2 * sizes.kv_width(), 2 * sizes.hidden, sizes.vocabulary});
-    codes_.plain = Memory(CHUNK * inputs);
     codes_.planes[0] = Memory(CHUNK * TRITS * pitch_of(inputs, TRITS));
-    codes_.planes[1] = Memory(CHUNK * pitch_of(inputs, 1));
+    codes_.planes[1] = Memory(CHUNK * pitch_of(sizes.width, 1));
     codes_.totals = Memory(CHUNK * 4);
     codes_.exponents = Memory(CHUNK * 4);
     stream_ = Memory(CHUNK * sizes.width * 4);
     sums_ = Memory(CHUNK * sums * 4);
-    floats_ = Memory(CHUNK * sums * 4);
     mixed_ = Memory(CHUNK * sizes.width * 4);
     queries_ = Memory(CHUNK * sizes.width);
     query_units_ = Memory(CHUNK * sizes.heads * 4);
-    const size_t rows = 4 * std::max(TRITS * pitch_of(inputs, TRITS), pitch_of(inputs, 1));
-    const size_t own = std::max({sizes.context * 4 + sizes.head() * 8, widest * 4, rows});
+    const size_t rows =
+        std::max(kernels_.rows_memory(TRITS, pitch_of(inputs, TRITS)), kernels_.rows_memory(1, pitch_of(inputs, 1)));
+    const size_t own = std::max({sizes.context * 4 + sizes.head() * 8, inputs * 5, rows});
     for (int member = 0; member < threads; member++) own_.emplace_back(own);
 }
 
 void Language::add(const LanguageBlock &block) {
     blocks_.push_back(block);
+    if (block.down.digits == 1) codes_.planes[1] = Memory(CHUNK * pitch_of(std::max(sizes_.width, sizes_.hidden), 1));
     const size_t places = sizes_.kv_heads * sizes_.context;
     Ring ring;
     ring.keys = Memory(places * sizes_.head());
@@ -58,8 +57,8 @@ void Language::add(const LanguageBlock &block) {
 
 size_t Language::working() const {
     size_t bytes = 0;
-    for (const Memory *memory : {&codes_.plain, &codes_.planes[0], &codes_.planes[1], &codes_.totals, &codes_.exponents,
-                                 &stream_, &sums_, &floats_, &mixed_, &queries_, &query_units_})
+    for (const Memory *memory : {&codes_.planes[0], &codes_.planes[1], &codes_.totals, &codes_.exponents, &stream_,
+                                 &sums_, &mixed_, &queries_, &query_units_})
         bytes += memory->size();
     for (const Memory &memory : own_) bytes += memory.size();
     return bytes;
@@ -87,9 +86,8 @@ void Language::feed(const int32_t *tokens, size_t count, const float *cosine, co
     }
 }
 
-// Codes of a token, in the planes that maps read.
-void Language::encode(const float *x, size_t token, size_t channels, bool packed, bool bytes) {
-    auto *codes = reinterpret_cast<int8_t *>(codes_.plain.data()) + token * channels;
+// Codes of a token, in the planes that maps read; `codes` has room for them.
+void Language::encode(const float *x, size_t token, size_t channels, bool packed, bool bytes, int8_t *codes) {
     integers(codes_.exponents)[token] = kernels_.quantize(x, channels, sizes_.limit, sizes_.bits, codes);
     int32_t total = 0;
     for (size_t c = 0; c < channels; c++) total += codes[c];
@@ -143,11 +141,11 @@ void Language::rows(const RowsMap &map, size_t tokens, size_t place, int member)
     if (first < last) kernels_.rows(call, first, last, own_[static_cast<size_t>(member)].data());
 }
 
-// A token's sums in float, which stay until the next map's.
-const float *Language::scaled(const RowsMap &map, size_t token, size_t place) {
-    const size_t from = place + token * map.outputs;
-    kernels_.scale(sums(from), map.outputs, integers(codes_.exponents)[token] + map.exponent, floats(from));
-    return floats(from);
+// A token's sums become floats where they are, and stay until the next map's.
+float *Language::scaled(const RowsMap &map, size_t token, size_t place) {
+    uint8_t *from = sums_.data() + 4 * (place + token * map.outputs);
+    kernels_.scale(from, map.outputs, integers(codes_.exponents)[token] + map.exponent);
+    return reinterpret_cast<float *>(from);
 }
 
 void Language::add_to_stream(const RowsMap &map, size_t token) {
@@ -162,8 +160,7 @@ void Language::attend(const LanguageBlock &block, Ring &ring, const Chunk &chunk
     const size_t keys = chunk.count * width, values = keys + chunk.count * kv;
     const float *cosine = chunk.cosine + token * half, *sine = chunk.sine + token * half;
     const size_t place = (position_ + token) % sizes_.context;
-    auto *query = const_cast<float *>(scaled(block.query, token, 0));
-    auto *key = const_cast<float *>(scaled(block.key, token, keys));
+    float *query = scaled(block.query, token, 0), *key = scaled(block.key, token, keys);
     const float *value = scaled(block.value, token, values);
     const auto code = [&](const float *x, int8_t *codes) {
         return std::ldexp(1.0f, kernels_.quantize(x, size, sizes_.cached_limit, sizes_.cached_bits, codes));
@@ -208,7 +205,7 @@ void Language::forward(int member, const Chunk &chunk) {
         }
         bool packed = false, bytes = false;
         for (const RowsMap *map : next) (map->digits == 1 ? bytes : packed) = true;
-        encode(x, token, channels, packed, bytes);
+        encode(x, token, channels, packed, bytes, reinterpret_cast<int8_t *>(mine + std::max(width, hidden)));
     };
     for (size_t b = 0; b < blocks_.size(); b++) {
         const LanguageBlock &block = blocks_[b];
@@ -246,7 +243,7 @@ void Language::forward(int member, const Chunk &chunk) {
         each([&](size_t token) {
             const float *gate = sizes_.gated ? scaled(block.gate, token, 0) : nullptr;
             const float *up = scaled(block.up, token, sizes_.gated ? count * hidden : 0);
-            float *to = floats(token * hidden);  // where the gate was, or the map itself
+            float *to = reinterpret_cast<float *>(sums(token * hidden));  // where the gate was, or the map itself
             kernels_.gate(gate, up, hidden, to);
             normed(to, block.hidden_norm, token, hidden, {&block.down});
         });

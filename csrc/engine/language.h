@@ -53,14 +53,14 @@ class Language {
     size_t cached() const;
 
   private:
-    static constexpr size_t CHUNK = 16;  // tokens that go through the maps together
+    static constexpr size_t CHUNK = 32;  // tokens that go through the maps together
 
     struct Ring {  // [kv heads][context][head], and a unit each
         Memory keys, values, key_units, value_units;
     };
     // Codes of some tokens in front of maps.
     struct Codes {
-        Memory plain, planes[2], totals, exponents;  // planes of TRITS digits, and of 1
+        Memory planes[2], totals, exponents;  // planes of TRITS digits, and of 1
     };
     struct Chunk {
         const int32_t *tokens;
@@ -70,14 +70,13 @@ class Language {
     };
 
     void forward(int member, const Chunk &chunk);
-    void encode(const float *x, size_t token, size_t channels, bool packed, bool bytes);
+    void encode(const float *x, size_t token, size_t channels, bool packed, bool bytes, int8_t *codes);
     void embed(size_t token, int32_t id);
     void rows(const RowsMap &map, size_t tokens, size_t place, int member);
-    const float *scaled(const RowsMap &map, size_t token, size_t place);
+    float *scaled(const RowsMap &map, size_t token, size_t place);
     void add_to_stream(const RowsMap &map, size_t token);
     void attend(const LanguageBlock &block, Ring &ring, const Chunk &chunk, size_t token);
     int32_t *sums(size_t place) { return reinterpret_cast<int32_t *>(sums_.data()) + place; }
-    float *floats(size_t place) { return reinterpret_cast<float *>(floats_.data()) + place; }
     float *stream(size_t token) { return reinterpret_cast<float *>(stream_.data()) + token * sizes_.width; }
     float *own(int member) { return reinterpret_cast<float *>(own_[static_cast<size_t>(member)].data()); }
 
@@ -88,7 +87,7 @@ class Language {
     std::vector<LanguageBlock> blocks_;
     std::vector<Ring> rings_;
     Codes codes_;
-    Memory stream_, sums_, floats_, mixed_, queries_, query_units_;
+    Memory stream_, sums_, mixed_, queries_, query_units_;
     std::vector<Memory> own_;  // of each thread
     Team team_;
     Barrier barrier_;

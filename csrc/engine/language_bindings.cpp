@@ -34,7 +34,8 @@ void sums(const std::string &isa, const RowsMap &map, const Array<int8_t> &codes
     if (codes.ndim() != 2 || codes.shape(1) != map.inputs || found.size() != tokens * map.outputs)
         throw std::invalid_argument("codes do not fit the map");
     const size_t pitch = (map.row_bytes + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN, depth = map.digits * pitch;
-    Memory x(tokens * depth), totals(tokens * 4), memory(4 * depth);
+    const LanguageKernels &kernels = isa_of(isa).language;
+    Memory x(tokens * depth), totals(tokens * 4), memory(kernels.rows_memory(map.digits, pitch));
     for (size_t t = 0; t < tokens; t++)
         for (size_t i = 0; i < map.inputs; i++) {
             const int8_t code = codes.data()[t * map.inputs + i];
@@ -52,7 +53,7 @@ void sums(const std::string &isa, const RowsMap &map, const Array<int8_t> &codes
                         map.low,
                         map.spacing,
                         found.data()};
-    isa_of(isa).language.rows(call, 0, map.outputs, memory.data());
+    kernels.rows(call, 0, map.outputs, memory.data());
 }
 
 }  // namespace

@@ -4,6 +4,6 @@
 
 namespace maqd {
 
-LanguageKernels plain_language() { return language_kernels(plain_rows); }
+LanguageKernels plain_language() { return language_kernels(plain_rows, plain_mix); }
 
 }  // namespace maqd

@@ -11,5 +11,6 @@ const Isa &amx();
 
 LanguageKernels avx2_language();
 LanguageKernels avx512_language();
+LanguageKernels amx_language();
 
 }  // namespace maqd

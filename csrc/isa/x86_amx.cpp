@@ -8,6 +8,7 @@
 
 #include "isa/x86.h"
 #include "isa/x86_epilogue.h"
+#include "isa/x86_tiles.h"
 #include "kernels/panel.h"
 #include "kernels/winograd.h"
 
@@ -17,27 +18,12 @@ namespace {
 
 constexpr size_t STEP = 64;  // inputs of a tile
 
-struct alignas(64) TileConfig {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-};
-
 constexpr size_t PIXELS = 16;  // of a tile
 constexpr size_t BLOCK_STEPS = 12;  // steps whose weights for 32 outputs stay in the L1 cache: 24 KiB
 
 size_t dense_scratch(const DenseCall &dense) {
     const size_t size = left_scratch(dense) + finishers_size<Finisher>(dense.outputs);
     return size + (dense.compact_bits ? 32 * BLOCK_STEPS * STEP + dense.part_pixels() * 32 * 4 : 2 * PIXELS * 32 * 4);
-}
-
-void configure() {
-    TileConfig config;
-    for (int tile = 0; tile < 8; tile++) {
-        config.bytes[tile] = 64;
-        config.rows[tile] = 16;
-    }
-    _tile_loadconfig(&config);
 }
 
 // Two tiles of rows of the left matrix, or only the first, x 32 outputs: sums[2][16][32]. SIGNED if the left matrix is.
@@ -307,6 +293,7 @@ Isa make() {
     isa.dense.direct = isa.dense.fold = false;
     isa.winograd.run = winograd_tiles;
     isa.winograd.scratch = winograd_scratch<Finisher>;
+    isa.language = amx_language();
     isa.winograd.offset = false;  // tiles multiply int8 by int8
     isa.costs.product = 0.00045;
     isa.costs.combine = 0.9;

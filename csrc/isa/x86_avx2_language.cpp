@@ -69,6 +69,6 @@ void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
 
 }  // namespace
 
-LanguageKernels avx2_language() { return language_kernels(rows); }
+LanguageKernels avx2_language() { return language_kernels(rows, plain_mix); }
 
 }  // namespace maqd

@@ -2,40 +2,12 @@
 #include <immintrin.h>
 
 #include "isa/x86.h"
+#include "isa/x86_trits.h"
 #include "kernels/tokens.h"
 
 namespace maqd {
 
 namespace {
-
-// Tables for 64 lanes, of a function of the lane's number.
-template <class Function>
-__m512i table(Function function) {
-    alignas(64) uint8_t bytes[64];
-    for (int i = 0; i < 64; i++) bytes[i] = static_cast<uint8_t>(function(i));
-    return _mm512_load_si512(bytes);
-}
-
-// The five digits of 64 bytes n: with q = n / 27, digits 0 .. 2 are those of n - 27 q, 3 and 4 those of q.
-struct Digits {
-    const __m512i first = table([](int i) { return i % 3; }), second = table([](int i) { return i / 3 % 3; }),
-                  third = table([](int i) { return i / 9 % 3; }), fourth = table([](int i) { return i % 16 % 3; }),
-                  fifth = table([](int i) { return i % 16 / 3 % 3; }), times = table([](int i) { return i % 16 * 27; }),
-                  low = _mm512_set1_epi16(0xff), inverse = _mm512_set1_epi16(2428);
-
-    inline void of(__m512i n, __m512i *digit) const {
-        // 2428 / 2^16 is 1/27 up to 1e-5: exact for n < 243.
-        const __m512i even = _mm512_mulhi_epu16(_mm512_and_si512(n, low), inverse);
-        const __m512i odd = _mm512_mulhi_epu16(_mm512_srli_epi16(n, 8), inverse);
-        const __m512i q = _mm512_or_si512(even, _mm512_slli_epi16(odd, 8));
-        const __m512i rest = _mm512_sub_epi8(n, _mm512_shuffle_epi8(times, q));
-        digit[0] = _mm512_permutexvar_epi8(rest, first);
-        digit[1] = _mm512_permutexvar_epi8(rest, second);
-        digit[2] = _mm512_permutexvar_epi8(rest, third);
-        digit[3] = _mm512_shuffle_epi8(fourth, q);
-        digit[4] = _mm512_shuffle_epi8(fifth, q);
-    }
-};
 
 // Lane i of the result is the sum of the lanes of v[i].
 inline __m512i reduce(const __m512i *v) {
@@ -56,46 +28,61 @@ inline __m512i reduce(const __m512i *v) {
     return _mm512_add_epi32(even, odd);
 }
 
-inline __mmask64 tail(size_t size) { return size >= 64 ? ~__mmask64{0} : (__mmask64{1} << size) - 1; }
-
-inline __m512i load(const uint8_t *row, size_t j, size_t row_bytes) {
-    return _mm512_maskz_loadu_epi8(tail(row_bytes - j), row + j);
+// Products of bytes and inputs, added to a sum. Bytes are five digits each, or one.
+template <bool TRITS_OF>
+inline __m512i products(const Digits &digits, __m512i n, const __m512i *inputs, __m512i sum) {
+    if (!TRITS_OF) return _mm512_dpbusd_epi32(sum, n, inputs[0]);
+    __m512i digit[TRITS];
+    digits.of(n, digit);
+#pragma GCC unroll 5
+    for (size_t d = 0; d < TRITS; d++) sum = _mm512_dpbusd_epi32(sum, digit[d], inputs[d]);
+    return sum;
 }
 
-// Sums of up to 16 values at `sums`, spacing * value + low * total.
-inline __m512i finish(__m512i values, int32_t spacing, __m512i offset) {
-    return _mm512_add_epi32(_mm512_mullo_epi32(values, _mm512_set1_epi32(spacing)), offset);
-}
-
-// One token: the digits go straight into the products.
+// One token: the digits go straight into the products. Four rows share the inputs; where their rests are short, they
+// share a vector.
+template <bool TRITS_OF>
 void one_token(const RowsCall &call, size_t t, size_t first, size_t last) {
+    constexpr size_t DIGITS = TRITS_OF ? TRITS : 1;
     const Digits digits;
-    const int8_t *x = call.x + t * call.digits * call.pitch;
+    const int8_t *x = call.x + t * DIGITS * call.pitch;
     const __m512i offset = _mm512_set1_epi32(call.low * call.totals[t]);
+    const size_t rest = call.row_bytes % 64, whole = call.row_bytes - rest;
+    const auto lanes = static_cast<__mmask16>((1u << rest % 32) - 1);
+    const bool shared = rest && rest <= 16;
     for (size_t o = first; o < last; o += 16) {
         const size_t count = last - o < 16 ? last - o : 16;
         __m512i sums[16];
-        for (size_t r = 0; r < 16; r++) {
-            __m512i a = _mm512_setzero_si512(), b = a;
-            if (r < count) {
-                const uint8_t *row = call.weights + (o + r) * call.row_bytes;
-                for (size_t j = 0; j < call.row_bytes; j += 64) {
-                    const __m512i n = load(row, j, call.row_bytes);
-                    const auto input = [&](size_t d) { return _mm512_loadu_si512(x + d * call.pitch + j); };
-                    if (call.digits == 1) {
-                        a = _mm512_dpbusd_epi32(a, n, input(0));
-                        continue;
-                    }
-                    __m512i digit[TRITS];
-                    digits.of(n, digit);
-                    a = _mm512_dpbusd_epi32(a, digit[0], input(0));
-                    b = _mm512_dpbusd_epi32(b, digit[1], input(1));
-                    a = _mm512_dpbusd_epi32(a, digit[2], input(2));
-                    b = _mm512_dpbusd_epi32(b, digit[3], input(3));
-                    a = _mm512_dpbusd_epi32(a, digit[4], input(4));
+        for (size_t r = 0; r < 16; r += 4) {
+            const uint8_t *row[4];
+            for (size_t i = 0; i < 4; i++) row[i] = call.weights + (o + (r + i < count ? r + i : 0)) * call.row_bytes;
+            __m512i sum[4], inputs[DIGITS];
+#pragma GCC unroll 4
+            for (auto &one : sum) one = _mm512_setzero_si512();
+            for (size_t j = 0; j < (shared ? whole : call.row_bytes); j += 64) {
+#pragma GCC unroll 5
+                for (size_t d = 0; d < DIGITS; d++) inputs[d] = _mm512_loadu_si512(x + d * call.pitch + j);
+#pragma GCC unroll 4
+                for (size_t i = 0; i < 4; i++) {
+                    _mm_prefetch(row[i] + j + AHEAD, _MM_HINT_T0);
+                    sum[i] = products<TRITS_OF>(digits, load(row[i], j, call.row_bytes), inputs, sum[i]);
                 }
             }
-            sums[r] = _mm512_add_epi32(a, b);
+            if (shared) {
+                const auto quarter = [&](size_t i) { return _mm_maskz_loadu_epi8(lanes, row[i] + whole); };
+                __m512i n = _mm512_castsi128_si512(quarter(0));
+                n = _mm512_inserti32x4(n, quarter(1), 1);
+                n = _mm512_inserti32x4(n, quarter(2), 2);
+                n = _mm512_inserti32x4(n, quarter(3), 3);
+                for (size_t d = 0; d < DIGITS; d++)
+                    inputs[d] = _mm512_broadcast_i32x4(
+                        _mm_loadu_si128(reinterpret_cast<const __m128i *>(x + d * call.pitch + whole)));
+                const __m512i found = products<TRITS_OF>(digits, n, inputs, _mm512_setzero_si512());
+#pragma GCC unroll 4
+                for (size_t i = 0; i < 4; i++)
+                    sum[i] = _mm512_mask_add_epi32(sum[i], static_cast<__mmask16>(15u << 4 * i), sum[i], found);
+            }
+            for (size_t i = 0; i < 4; i++) sums[r + i] = sum[i];
         }
         const __m512i found = finish(reduce(sums), call.spacing, offset);
         _mm512_mask_storeu_epi32(call.sums + t * call.rows + o, static_cast<__mmask16>((1u << count) - 1), found);
@@ -112,6 +99,7 @@ void many_tokens(const RowsCall &call, size_t first, size_t last, uint8_t *memor
             const uint8_t *row = call.weights + (o + (r < count ? r : 0)) * call.row_bytes;
             uint8_t *to = memory + r * depth;
             for (size_t j = 0; j < call.row_bytes; j += 64) {
+                _mm_prefetch(row + j + AHEAD, _MM_HINT_T0);
                 const __m512i n = load(row, j, call.row_bytes);
                 __m512i digit[TRITS] = {n};
                 if (call.digits != 1) digits.of(n, digit);
@@ -149,13 +137,67 @@ void many_tokens(const RowsCall &call, size_t first, size_t last, uint8_t *memor
 
 void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
     if (call.tokens < 3)
-        for (size_t t = 0; t < call.tokens; t++) one_token(call, t, first, last);
+        for (size_t t = 0; t < call.tokens; t++)
+            (call.digits == 1 ? one_token<false> : one_token<true>)(call, t, first, last);
     else
         many_tokens(call, first, last, memory);
 }
 
+constexpr size_t MOST_SIZE = 1024;  // channels of a head, maqd.settings.language
+
+// One query, 16 keys at a time: keys + 128, which are bytes without a sign, times the query.
+void mix(const int8_t *query, float unit, const int8_t *keys, const float *key_units, const int8_t *values,
+         const float *value_units, size_t known, size_t size, float factor, float *scores, double *mixed, float *y) {
+    alignas(64) int8_t padded[MOST_SIZE] = {};
+    std::memcpy(padded, query, size);
+    int32_t total = 0;
+    for (size_t i = 0; i < size; i++) total += query[i];
+    const __m512i sign = _mm512_set1_epi8(-128), offset = _mm512_set1_epi32(-128 * total);
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    for (size_t t = 0; t < known; t += 16) {
+        const size_t count = known - t < 16 ? known - t : 16;
+        __m512i sums[16];
+        for (size_t i = 0; i < 16; i++) {
+            const auto *key = reinterpret_cast<const uint8_t *>(keys) + (t + (i < count ? i : 0)) * size;
+            sums[i] = _mm512_setzero_si512();
+            for (size_t c = 0; c < size; c += 64)
+                sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_xor_si512(load(key, c, size), sign),
+                                              _mm512_load_si512(padded + c));
+        }
+        const auto lanes = static_cast<__mmask16>((1u << count) - 1);
+        __m512 score = _mm512_cvtepi32_ps(_mm512_add_epi32(reduce(sums), offset));
+        score = _mm512_mul_ps(score, _mm512_set1_ps(unit));
+        score = _mm512_mul_ps(score, _mm512_maskz_loadu_ps(lanes, key_units + t));
+        score = _mm512_mul_ps(score, _mm512_set1_ps(factor));
+        _mm512_mask_storeu_ps(scores + t, lanes, score);
+        most = _mm512_mask_max_ps(most, lanes, most, score);
+    }
+    weigh(scores, known, _mm512_reduce_max_ps(most));
+    // Products are exact, so that fusing them with the sums rounds nothing else than the definition does.
+    double whole = 0;
+    for (size_t t = 0; t < known; t++) whole += static_cast<double>(scores[t]);
+    for (size_t c = 0; c < size; c += 64) {
+        __m512d sums[8];
+#pragma GCC unroll 8
+        for (auto &sum : sums) sum = _mm512_setzero_pd();
+        for (size_t t = 0; t < known; t++) {
+            const __m512d weight = _mm512_set1_pd(static_cast<double>(scores[t]) * static_cast<double>(value_units[t]));
+            alignas(64) int8_t value[64];
+            _mm512_store_si512(value, load(reinterpret_cast<const uint8_t *>(values) + t * size, c, size));
+#pragma GCC unroll 8
+            for (size_t i = 0; i < 8; i++) {
+                const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(value + 8 * i));
+                sums[i] = _mm512_fmadd_pd(weight, _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(bytes)), sums[i]);
+            }
+        }
+#pragma GCC unroll 8
+        for (size_t i = 0; i < 8; i++) _mm512_storeu_pd(mixed + 8 * i, _mm512_div_pd(sums[i], _mm512_set1_pd(whole)));
+        for (size_t i = c; i < size && i < c + 64; i++) y[i] = static_cast<float>(mixed[i - c]);
+    }
+}
+
 }  // namespace
 
-LanguageKernels avx512_language() { return language_kernels(rows); }
+LanguageKernels avx512_language() { return language_kernels(rows, mix); }
 
 }  // namespace maqd

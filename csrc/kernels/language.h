@@ -25,14 +25,15 @@ struct RowsCall {
 };
 
 struct LanguageKernels {
-    // Rows first .. last - 1. `memory` has 4 x digits x pitch bytes.
+    // Rows first .. last - 1. `memory` has rows_memory(digits, pitch) bytes.
     void (*rows)(const RowsCall &, size_t first, size_t last, uint8_t *memory);
+    size_t (*rows_memory)(size_t digits, size_t pitch);
     // y = (x / root mean square) weight
     void (*norm)(const float *x, const float *weight, size_t channels, double eps, float *y);
     // Codes of one token, |code| <= limit < 2^bits, and the exponent of their unit.
     int32_t (*quantize)(const float *x, size_t channels, int32_t limit, int32_t bits, int8_t *codes);
-    // float32(sums) times 2^exponent.
-    void (*scale)(const int32_t *sums, size_t count, int32_t exponent, float *y);
+    // int32 sums become float32(sums) times 2^exponent, in place.
+    void (*scale)(void *sums, size_t count, int32_t exponent);
     // Pairs of channels turned in place.
     void (*rotate)(float *x, size_t size, const float *cosine, const float *sine);
     // y = gate / (1 + exp2(-gate log2 e)) * up; without a gate max(up, 0)^2.
