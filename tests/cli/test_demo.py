@@ -20,6 +20,8 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert main(["demo", "--epochs", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (tmp_path / found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert found["pages"] == [str(Path("demo") / name) for name in ("w3a4.html", "compared.html")]
+    assert all("M_w=3 M_a=4" in (tmp_path / name).read_text() for name in found["pages"])
     full, four, two = found["networks"]
     assert [row["act_states"] for row in found["networks"]] == [None, 4, 2]
     count = full["weight_bytes"] / 4

@@ -16,6 +16,7 @@ from torch import nn
 from maqd.bench.conventional import Precision
 from maqd.bench.peers import OnnxRuntimePeer
 from maqd.bench.timing import alternated, spread
+from maqd.cli import report
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.data import Data, open_data
 from maqd.errors import ConfigError, MissingDependencyError
@@ -46,6 +47,7 @@ from maqd.training.runs import open_run
 from maqd.training.train import train
 
 PICTURE = "maqd_demo.png"
+COMPARED = "compared.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +157,15 @@ def command(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     options = parser.read(arguments)
     output = Output(sys.stderr if options.json else sys.stdout)
-    picture = options.output / PICTURE
+    picture, compared = options.output / PICTURE, options.output / COMPARED
     if options.epochs < 1:
         raise UsageError(f"--epochs must be at least 1, got {options.epochs}")
     if options.seed < 0:
         raise UsageError(f"--seed must be at least 0, got {options.seed}")
     make_directory(options.output)
     check_output(picture, Artefact.PICTURE)
+    check_output(compared, Artefact.PAGE)
+    check_output(options.output / f"{FOUR.name}.html", Artefact.PAGE)
     for contestant in CONTESTANTS:
         check_run(contestant, options.output / contestant.name)
         check_output(options.output / f"{contestant.name}.maqd", Artefact.GRAPH)
@@ -176,12 +180,15 @@ def command(arguments: Sequence[str]) -> int:
         output.line("stopped")
         return 128 + stop.signum
     draw_rows(rows, picture)
+    pages = write_pages(rows, options.output)
     seconds = time.monotonic() - begin
     if options.json:
         found = [row.plain() for row in rows]
-        print(json.dumps({"networks": found, "picture": str(picture), "seconds": round(seconds, 3)}))
+        told = {"picture": str(picture), "pages": [str(one) for one in pages], "seconds": round(seconds, 3)}
+        print(json.dumps({"networks": found, **told}))
     else:
         show(rows, output)
+        output.line(f"pages for a browser: {' and '.join(str(one) for one in pages)}")
         output.line(f"picture {picture}  ({seconds:.0f} s; repeat a line with: maqd eval {rows[1].run})")
     return 0
 
@@ -329,6 +336,17 @@ def show_integers(row: Row, integers: Integers, float_bytes: int, output: Output
     if integers.microseconds:
         times = ", ".join(f"{name} {time:.1f}" for name, time in integers.microseconds.items())
         output.line(f"  microseconds an image, one thread: {times}")
+
+
+def write_pages(rows: Sequence[Row], directory: Path) -> tuple[Path, Path]:
+    """Write the page of the four-state network, and one of all beside each other."""
+    four, compared = directory / f"{FOUR.name}.html", directory / COMPARED
+    subjects = [report.compared(open_run(row.run), row.contestant.title, report.SAMPLES) for row in rows]
+    (shown,) = [one for one in subjects if one.name == FOUR.title]
+    assert shown.integers is not None, "it is quantized"
+    report.write_report(shown.name, shown.integers, shown.training, four)
+    report.write_comparison(subjects, compared)
+    return four, compared
 
 
 def draw_rows(rows: Sequence[Row], path: Path) -> None:

@@ -16,6 +16,7 @@ from maqd.io.outputs import Artefact, check_output
 from maqd.runtime import inputs
 
 if TYPE_CHECKING:
+    from maqd.report.comparison import Subject
     from maqd.report.content import Training
     from maqd.report.observation import Observation
     from maqd.training.runs import Run
@@ -85,21 +86,16 @@ def _compare(
     sources: Sequence[Path], output: Path, samples: int, opened: Callable[[Path], "Run"]
 ) -> tuple[Mapping[str, object], str]:
     """Write the page of several, likewise."""
-    from maqd.report.comparison import Subject, comparison
-    from maqd.report.page import page
+    from maqd.report.comparison import Subject
 
     subjects: list[Subject] = []
     for source, name in zip(sources, _names(sources), strict=True):
         if source.is_file():
             subjects.append(Subject(name=name, integers=_of_file(source, samples), training=None))
             continue
-        run = opened(source)
-        integers = None if _in_float(run) else observed(run, samples)
-        subjects.append(Subject(name=name, integers=integers, training=training_of(run)))
-    told = f"{len(subjects)} networks"
-    text = page(f"{told} compared", [], comparison(subjects))
-    write_atomically(output, [text.encode(errors="backslashreplace")])
-    return {"networks": [one.name for one in subjects]}, told
+        subjects.append(compared(opened(source), name, samples))
+    write_comparison(subjects, output)
+    return {"networks": [one.name for one in subjects]}, f"{len(subjects)} networks"
 
 
 def observed(run: "Run", samples: int) -> tuple[Graph, "Observation"]:
@@ -160,10 +156,37 @@ def _of_file(source: Path, samples: int) -> tuple[Graph, "Observation"]:
     return graph, observe(graph, _random(graph, samples))
 
 
-def _in_float(run: "Run") -> bool:
-    """Whether nothing of a run's network is quantized."""
+def compared(run: "Run", name: str, samples: int) -> "Subject":
+    """A run of a comparison, where a network in float has a place as well.
+
+    Args:
+        run: The run.
+        name: What it is called.
+        samples: How many test samples go through its integers.
+
+    Raises:
+        MaqdError: As `observed`.
+    """
+    from maqd.report.comparison import Subject
+
     quant = run.config.model.quant
-    return run.config.model.function is None and quant.weight_states is quant.act_states is None
+    in_float = run.config.model.function is None and quant.weight_states is quant.act_states is None
+    integers = None if in_float else observed(run, samples)
+    return Subject(name=name, integers=integers, training=training_of(run))
+
+
+def write_comparison(subjects: Sequence["Subject"], output: Path) -> None:
+    """Write the page of several networks.
+
+    Args:
+        subjects: At least two.
+        output: The file.
+    """
+    from maqd.report.comparison import comparison
+    from maqd.report.page import page
+
+    text = page(f"{len(subjects)} networks compared", [], comparison(subjects))
+    write_atomically(output, [text.encode(errors="backslashreplace")])
 
 
 def _page_of(sources: Sequence[Path], *, compare: bool) -> Path:
