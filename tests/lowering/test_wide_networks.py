@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from agreement import engines
 from torch import Tensor, nn
 
+import maqd
 from maqd.errors import ExportError, LoweringError
 from maqd.export.onnx.qonnx import Flavour, qonnx_model
 from maqd.graph import container
@@ -94,6 +97,48 @@ def test_all_engines_agree(network: Wide, lowered: Lowered):
     np.testing.assert_array_equal(found["output0"], scores.numpy())
     np.testing.assert_array_equal(found["output1"], means.numpy())
     assert found["output1"].dtype == means.numpy().dtype == np.float64  # beyond 2^24, which float32 does not hold
+
+
+class Averages(nn.Module):
+    """Averages over 9 positions of sums that come near 2^24, and over 25, which go beyond: float64 in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = IntegerInput()
+        self.conv = QuantConv2d(3, 16, 11, states=255)
+        self.act = NormActivation(LayerBatchNorm(16), Quantizer(states=States(count=64, signed=False), step=2.0**-6))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.conv(self.input(x))
+        means = F.avg_pool2d(x, 3, 1)
+        return {
+            "maps": means,
+            "mean": x.mean((2, 3)),
+            "codes": self.act(means),
+            "from_float32": self.act(means.float()),
+        }
+
+
+def test_averages_are_float32_of_what_pytorch_gives_bit_for_bit():
+    torch.manual_seed(3)
+    network = Averages()
+    images = torch.randint(0, 256, (64, 3, 15, 15), dtype=torch.uint8)
+    assert maqd.check(network, images) == ()
+    network(images)
+    graph = lower(network.eval(), images).graph
+    assert network.conv.wide
+    assert 9 * graph.types["conv"].grid.magnitude < EXACT_LIMIT
+    assert verify(graph, [TorchEngine(network, graph), *engines(graph)], [images.numpy()]).ok
+    with torch.no_grad():
+        wanted = network(images)
+    assert wanted["maps"].dtype == wanted["mean"].dtype == torch.float64
+    for engine in engines(graph):
+        found = engine.scores(images)
+        assert [node.divisor for node in graph.outputs] == [9, 25, 1, 1]
+        for key, value in wanted.items():
+            assert found[key].dtype == (np.float64 if key == "mean" else np.float32)
+            expected = value.numpy().astype(found[key].dtype)
+            np.testing.assert_array_equal(found[key], expected, err_msg=f"{engine.name}, {key}")
 
 
 def test_every_step_of_the_widest_activation_is_proved(lowered: Lowered):

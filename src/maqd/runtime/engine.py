@@ -162,7 +162,9 @@ def value_of(graph: Graph, node: Output, codes: NDArray[np.integer]) -> Values:
     """Code * 2**exponent / divisor, with one division at the most, as the network in PyTorch gives it.
 
     Returns:
-        float32; float64 where codes can reach 2**24, which float32 does not hold.
+        float32; float64 where codes can reach 2**24, which float32 does not hold. PyTorch's own float64 of layers that
+        only come near 2**24, rounded to float32, is the same: a quotient of integers of 24 bits that is rounded to 53
+        bits first (docs/numerics.md).
     """
     kind = graph.types[node.name]
     dtype = np.float64 if kind.interval.magnitude >= EXACT_LIMIT else np.float32

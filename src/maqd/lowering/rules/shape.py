@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -302,7 +303,7 @@ def to_float(step: Step, x: Any) -> Any:
     source = step.codes(x, divided=True)
     if source.wide and source.type.grid.magnitude >= EXACT_LIMIT:
         step.refuse("it rounds integers that float32 does not hold", "leave .float() out")
-    return source
+    return replace(source, wide=False)  # an average in float64 becomes the one that float32 gives (docs/numerics.md)
 
 
 def to_type(step: Step, x: Any, *arguments: Any, **options: Any) -> Any:
