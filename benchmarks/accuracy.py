@@ -44,14 +44,13 @@ from maqd.experiment.results import (
     select,
     summarize,
 )
-from maqd.experiment.small import ACT_STEPS
 from maqd.export.c99 import Target
 from maqd.machine import revision
 from maqd.recipes import recipe
 from maqd.settings.data import AugmentConfig, DataConfig, Source
 from maqd.settings.model import Architecture, ModelConfig
 from maqd.settings.phases import Phase
-from maqd.settings.quantization import ActMethod, Norm, Override, QuantConfig, WeightMethod
+from maqd.settings.quantization import ActMethod, Norm, Override, QuantConfig, WeightMethod, act_step
 from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +85,7 @@ def quantization(weight: int | None, act: int | None, method: str = "maqd") -> Q
     return QuantConfig(
         weight_states=weight,
         act_states=act,
-        act_step=ACT_STEPS[act],
+        act_step=act_step(act),
         norm=Norm.BN,
         weight_method=weights,
         act_method=activations,

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from harness import machine, options_parser, print_json, print_machine
 from maqd.data import DataConfig, Source, open_data
-from maqd.experiment.small import ACT_STEPS
 from maqd.graph import container
 from maqd.lowering import TorchEngine, lower
 from maqd.models import Architecture, ModelConfig
 from maqd.nn import Norm, QuantConfig
 from maqd.runtime.onnxruntime import OnnxRuntime
 from maqd.runtime.verify import verify
+from maqd.settings.quantization import act_step
 from maqd.settings.training import ComputeConfig, OptimConfig, TrainConfig
 from maqd.training.progress import Output
 from maqd.training.runs import load_network
@@ -60,7 +60,7 @@ def config(case: Case, options: argparse.Namespace, run: Path) -> TrainConfig:
     quant = QuantConfig(
         weight_states=case.weight_states,
         act_states=case.act_states,
-        act_step=ACT_STEPS[case.act_states],
+        act_step=act_step(case.act_states),
         norm=norm,
     )
     data = DataConfig(

@@ -77,7 +77,7 @@ NO_GRAPHS = {
 }
 """Arguments that name no graph, and what the message must hold."""
 
-RUN_COMMANDS: dict[str, list[str]] = {"eval": [], "lower": ["-o", "new.maqd"]}
+RUN_COMMANDS: dict[str, list[str]] = {"eval": [], "lower": ["-o", "new.maqd"], "mix": []}
 NO_RUNS = {name: name for name in ("missing", "folder", "text", "empty", "m.maqd", "loop", "m.maqd/x")}
 NO_RUNS |= {"": "must name a file"}
 
@@ -256,6 +256,13 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["nothing"], "nothing", 2),
         (["--threads", "0"], "--threads", 2),
         (["--budget", "x"], "--budget", 2),
+    ],
+    "mix": [
+        (["run", "--bytes", "1", "--operations", "1"], "two budgets", 2),
+        (["run", "-o", "mixed.yaml"], "--bytes", 2),
+        (["run", "--weight-states", "3,x"], "--weight-states", 2),
+        (["run", "--act-states", "1,2"], "--act-states", 2),
+        (["run", "--batches", "0"], "--batches", 2),
     ],
     "recipes": [(["nothing"], "nothing", 2), (["--jsn"], "--json", 2)],
     "bench": [

@@ -24,6 +24,7 @@ commands:
   train   train a network from a recipe or a YAML file into a run directory
   eval    repeat the test accuracy of a run
   convert turn a trained float network into an integer graph without training it
+  mix     choose the states of each layer for a budget
   check   say what stands between a network and its integer graph
   lower   turn a run into an integer graph, a .maqd file, with proof
   verify  compare PyTorch, NumPy, the native engine, ONNX Runtime, C and simulators on it, tensor by tensor
@@ -48,6 +49,7 @@ class Command(enum.Enum):
     TRAIN = "train"
     EVAL = "eval"
     CONVERT = "convert"
+    MIX = "mix"
     CHECK = "check"
     LOWER = "lower"
     VERIFY = "verify"
@@ -67,6 +69,7 @@ _MODULES = {
     Command.TRAIN: "maqd.cli.train",
     Command.EVAL: "maqd.cli.evaluate",
     Command.CONVERT: "maqd.cli.convert",
+    Command.MIX: "maqd.cli.mix",
     Command.CHECK: "maqd.cli.check",
     Command.LOWER: "maqd.cli.lower",
     Command.VERIFY: "maqd.cli.verify",

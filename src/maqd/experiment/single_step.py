@@ -8,7 +8,7 @@ import numpy as np
 
 from maqd.experiment.base import Experiment, Found, table, tested
 from maqd.experiment.findings import Figure
-from maqd.experiment.small import ACT_STEPS, cifar, digits
+from maqd.experiment.small import cifar, digits
 from maqd.graph import Graph, Weighted, interpreter
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
@@ -18,7 +18,7 @@ from maqd.runtime.inputs import prepare
 from maqd.settings.data import Source
 from maqd.settings.model import Architecture
 from maqd.settings.phases import Phase
-from maqd.settings.quantization import QuantConfig
+from maqd.settings.quantization import QuantConfig, act_step
 from maqd.training.runs import Run
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class SingleStep(Experiment[Steps]):
         return 3 if budget is Budget.CPU else 1
 
     def phases(self, point: Steps) -> tuple[Phase, ...]:
-        quant = QuantConfig(act_states=point.act_states, act_step=ACT_STEPS[point.act_states])
+        quant = QuantConfig(act_states=point.act_states, act_step=act_step(point.act_states))
         if point.full:
             config = cifar(Architecture.VGG16, quant, Budget.FULL, source=Source.CIFAR10)
         else:

@@ -5,11 +5,8 @@ from dataclasses import replace
 from maqd.recipes import Budget
 from maqd.settings.data import AugmentConfig, DataConfig, Source
 from maqd.settings.model import Architecture, ModelConfig
-from maqd.settings.quantization import Norm, Override, QuantConfig
+from maqd.settings.quantization import Norm, Override, QuantConfig, act_step
 from maqd.settings.training import ComputeConfig, Device, OptimConfig, TrainConfig
-
-ACT_STEPS = {2: 2.0, 3: 1.0, 4: 1.0, 8: 0.5, 16: 0.25}
-"""Activation step by number of states (docs/recipes.md)."""
 
 
 def digits(quant: QuantConfig, *, epochs: int, batch: int = 64, lr: float = 4e-3) -> TrainConfig:
@@ -50,4 +47,4 @@ def quantization(weight: int | None, act: int | None, *, norm: Norm = Norm.LBN) 
         [] if weight is None else [Override(pattern=name, weight_states=max(15, weight)) for name in ("stem*", "head")]
     )
     quant = QuantConfig(weight_states=weight, act_states=act, norm=norm, overrides=ends)
-    return quant if act is None else replace(quant, act_step=ACT_STEPS[act])
+    return quant if act is None else replace(quant, act_step=act_step(act))

@@ -8,13 +8,13 @@ import torch
 
 from maqd.experiment.base import Experiment, Found, table, tested
 from maqd.experiment.findings import Figure
-from maqd.experiment.small import ACT_STEPS, cifar, digits
+from maqd.experiment.small import cifar, digits
 from maqd.recipes import Budget
 from maqd.report.sparsity import activations, nonzero_ratio, weights
 from maqd.settings.data import Source
 from maqd.settings.model import Architecture
 from maqd.settings.phases import Phase
-from maqd.settings.quantization import QuantConfig
+from maqd.settings.quantization import QuantConfig, act_step
 from maqd.training.runs import Run
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Sparsity(Experiment[Trained]):
 
     def phases(self, point: Trained) -> tuple[Phase, ...]:
         quant = QuantConfig(
-            weight_states=point.weight_states, act_states=point.act_states, act_step=ACT_STEPS[point.act_states]
+            weight_states=point.weight_states, act_states=point.act_states, act_step=act_step(point.act_states)
         )
         if point.full:
             config = cifar(Architecture.VGG16, quant, Budget.FULL, source=Source.CIFAR10)

@@ -23,6 +23,7 @@ class Artefact(enum.Enum):
     PAGE = "a page of maqd report"
     TENSORS = "a file of tensors"
     """safetensors, as a .maqd file, but with something else in it."""
+    OPTIONS = "a file of options"
 
 
 BEGINNING = 600
@@ -30,6 +31,10 @@ BEGINNING = 600
 
 GENERATOR = '<meta name="generator" content="maqd">'
 """What a page says of itself: those of others are not replaced."""
+
+
+OPTIONS = b"# Options for maqd train --config, written by maqd mix.\n"
+"""First line of a file of options: those that others wrote are not replaced."""
 
 
 def recognize(start: bytes, suffix: str = "") -> Artefact | None:
@@ -43,6 +48,8 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
         return Artefact.PICTURE
     if start[:15].lower() == b"<!doctype html>" and GENERATOR.encode() in start:
         return Artefact.PAGE
+    if start.startswith(OPTIONS):
+        return Artefact.OPTIONS
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return Artefact.NIR
     if start.startswith(b"GGUF"):

@@ -88,6 +88,16 @@ class Surrogate:
             raise ConfigError(f"a surrogate needs width > 0 and scale > 0, got {self.width!r} and {self.scale!r}")
 
 
+def act_step(states: int) -> float:
+    """The activation step of so many states that trained best: together they cover 4 standard deviations or a little
+    more (docs/recipes.md).
+
+    Args:
+        states: M_a, at least 2.
+    """
+    return 4.0 / 2 ** (states - 1).bit_length()
+
+
 UNCHANGED = -1
 """In an override: keep the network's number of states."""
 
