@@ -13,7 +13,12 @@ def advice(error: OSError, otherwise: str) -> str:
         error: The failure.
         otherwise: What to do about any other one.
     """
-    return "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else otherwise
+    return "free some space" if disk_is_full(error) else otherwise
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether a failure of the system is a full disk, or a quota or a size of files that is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class MaqdError(Exception):

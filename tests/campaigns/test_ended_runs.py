@@ -8,20 +8,26 @@ and uses of files, and chosen with a fixed seed.
 import random
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from children import at_call, at_touch, die, in_child, interrupt, no_space
 from effort import KILLS, long
+from language_models import language_network
 from small_runs import SMALL, entries, full_disk
+from spiking_networks import spiking_network
 
 from maqd.cli import main
 from maqd.errors import CheckpointError, ConfigError
 from maqd.graph import container
+from maqd.language import file as language
+from maqd.lowering.language import lower_language
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import from_plain
 from maqd.training.checkpoint import read_checkpoint
@@ -307,6 +313,84 @@ def test_a_full_disk_at_any_use_of_a_file_leaves_what_was_there(kind: str, whole
         assert "Traceback" not in said
         assert str(output) in said
         assert content(output.parent) == {f"out/{name}": data for name, data in before.items()}
+
+
+WRITERS = (*KINDS, "arrays", "picture", "nir", "gguf", "experiment")
+
+
+def every_writer(folder: Path, whole: Path, graph: Path, output: Path) -> dict[str, list[str]]:
+    """Commands that write anything but a run, by what they write; what they read is made in a folder."""
+    files = {name: folder / name for name in ("samples.npy", "spiking.maqd", "text.maqd")}
+    np.save(files["samples.npy"], np.zeros((3, 1, 8, 8), np.uint8))
+    container.save(spiking_network(0, 2), files["spiking.maqd"])
+    language.save(lower_language(language_network()), files["text.maqd"])
+    shutil.copy(Path(__file__).parents[2] / "docs" / "experiments" / "results.jsonl", folder)
+    return {
+        **{kind: writing(kind, whole, graph, output) for kind in KINDS},
+        "arrays": ["run", str(graph), str(files["samples.npy"]), "-o", f"{output}.npz"],
+        "picture": ["spikes", str(graph), "--images", "1", "--picture", str(output)],
+        "nir": ["export", str(files["spiking.maqd"]), "--to", "nir", "-o", str(output)],
+        "gguf": ["export", str(files["text.maqd"]), "--to", "gguf", "--type", "f32", "-o", str(output)],
+        "experiment": ["experiment", "functions", "--table", "-o", str(output.parent)],
+    }
+
+
+@pytest.mark.parametrize("kind", ["report", *(pytest.param(kind, marks=long) for kind in WRITERS if kind != "report")])
+def test_a_full_disk_in_the_middle_of_any_file_leaves_what_was_there(
+    kind: str, whole: Path, graph: Path, tmp_path: Path
+):
+    if kind in ("nir", "gguf"):
+        pytest.importorskip(kind)
+    output = tmp_path / "out" / "made"
+    output.parent.mkdir()
+    arguments = every_writer(tmp_path, whole, graph, output)[kind]
+    if kind == "experiment":
+        shutil.move(tmp_path / "results.jsonl", output.parent)
+    given = content(output.parent)
+    assert main(arguments) == 0
+    made = content(output.parent)
+    sizes = {len(data) for name, data in made.items() if name not in given}
+    limits = sorted({0, 1, *(size - 1 for size in sizes), *(size // 2 for size in sizes)})
+    for limit in random.Random(f"limits {kind}").sample(limits, min(len(limits), max(1, KILLS // 4))):
+
+        def full(limit: int = limit) -> int:
+            with full_disk(limit):
+                return main(arguments)
+
+        if kind != "c99":  # which replaces nothing
+            assert in_child(full, tmp_path / "said", piped=True) == 1, (tmp_path / "said").read_text()
+            assert content(output.parent) == made
+        shutil.rmtree(output.parent)
+        output.parent.mkdir()
+        for name, data in given.items():
+            (tmp_path / name).write_bytes(data)
+        assert in_child(full, tmp_path / "said", piped=True) == 1
+        said = (tmp_path / "said").read_text()
+        assert ONE_LINE.fullmatch(said.splitlines(keepends=True)[-1]), said
+        assert "Traceback" not in said
+        assert "free some space" in said
+        assert str(output.parent) in said
+        left = content(output.parent)
+        assert left.items() <= made.items()  # an experiment has three files, of which the first ones may be whole
+        assert left == given or kind == "experiment"
+        assert main(arguments) == 0
+        assert content(output.parent) == made
+
+
+COMMANDS_THAT_PRINT = ("--help", "--version", "info GRAPH", "info GRAPH --json", "recipes --json")
+
+
+@pytest.mark.parametrize("words", COMMANDS_THAT_PRINT)
+def test_a_full_disk_below_standard_output_ends_a_command_in_one_line(words: str, graph: Path, tmp_path: Path):
+    arguments = words.replace("GRAPH", str(graph)).split()
+
+    def full() -> int:
+        sys.stdout = Path("/dev/full").open("w")  # noqa: SIM115
+        return main(arguments)
+
+    assert in_child(full, tmp_path / "said") == 1
+    wanted = "maqd: error: standard output: No space left on device; free some space\n"
+    assert (tmp_path / "said").read_text() == wanted
 
 
 @long

@@ -81,10 +81,18 @@ RUN_COMMANDS: dict[str, list[str]] = {"eval": [], "lower": ["-o", "new.maqd"], "
 NO_RUNS = {name: name for name in ("missing", "folder", "text", "empty", "m.maqd", "loop", "m.maqd/x")}
 NO_RUNS |= {"": "must name a file"}
 
+
+def huge(*words: str) -> list[tuple[list[str], str, int]]:
+    """Each option with a number that no machine holds."""
+    names, flags = ([word for word in words if word.startswith("--") is flag] for flag in (False, True))
+    return [([*names, flag, "9" * 30], flag, 2) for flag in flags]
+
+
 VALUES: dict[str, list[tuple[list[str], str, int]]] = {
     "demo": [
         (["--epochs", "0"], "--epochs", 2),
         (["--epochs", "many"], "--epochs", 2),
+        *huge("--epochs", "--seed"),
         (["--seed", "-1"], "--seed", 2),
         (["--seed", "x"], "--seed", 2),
         (["--output", ""], "--output", 2),
@@ -150,6 +158,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
     "verify": [
         (["m.maqd", "--images", "0"], "--images", 2),
         (["m.maqd", "--images", "x"], "--images", 2),
+        *huge("m.maqd", "--images"),
         (["m.maqd", "--engines", "x"], "--engines", 2),
         (["m.maqd", "--engines", ""], "--engines", 2),
         (["m.maqd", "--against", "missing"], "missing", 1),
@@ -164,6 +173,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         *[(["m.maqd", name], name, 1) for name in ("missing", "folder", "text", "empty", "m.onnx", "loop", "text/x")],
         (["m.maqd", "image.png", "--top", "0"], "--top", 2),
         (["m.maqd", "image.png", "--top", "x"], "--top", 2),
+        *huge("m.maqd", "--top"),
         (["m.maqd", "image.png", "--engine", "x"], "--engine", 2),
         (["m.maqd", "image.png", "--input", "output=image.png"], "--input", 2),
         (["m.maqd", "--input", "image.png"], "KEY=FILE", 2),
@@ -208,6 +218,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["folder"], "folder", 1),
         (["text"], "text", 1),
         (["m.maqd", "--samples", "0"], "--samples", 2),
+        *huge("m.maqd", "--samples"),
         (["m.maqd", "-o", "image.png"], "image.png", 1),
         (["m.maqd", "-o", "missing/x.html"], "missing", 1),
         (["m.maqd", "--checkpoint", "best"], "--checkpoint belongs to a RUN", 2),
@@ -234,6 +245,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
     ],
     "spikes": [
         (["m.maqd", "--mode", "both"], "--mode", 2),
+        *huge("m.maqd", "--images", "--steps", "--leak"),
         (["m.maqd", "--steps", "3"], "--mode free", 2),
         (["m.maqd", "--leak", "2"], "--mode free", 2),
         (["m.maqd", "--mode", "free", "--steps", "0"], "--steps", 2),
@@ -245,6 +257,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["m.maqd"], "m.maqd: it holds an integer graph", 1),
         (["m.maqd", "--temperature", "-1"], "temperature must be 0 or positive", 2),
         (["m.maqd", "--temperature", "x"], "--temperature", 2),
+        *huge("m.maqd", "--tokens", "--top-k", "--seed", "--threads"),
         (["m.maqd", "--top-k", "0"], "top_k must be at least 1", 2),
         (["m.maqd", "--top-p", "0"], "top_p must be in (0, 1]", 2),
         (["m.maqd", "--threads", "0"], "threads", 2),
@@ -268,6 +281,8 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
     "bench": [
         (["m.maqd", "--batch", "0"], "--batch", 2),
         (["m.maqd", "--batch", "x"], "--batch", 2),
+        (["m.maqd", "--threads", "4097"], "--threads", 2),
+        *huge("m.maqd", "--batch", "--threads", "--repeats"),
         (["m.maqd", "--batch", ""], "--batch", 2),
         (["m.maqd", "--threads", "0"], "threads", 2),
         (["m.maqd", "--threads", "-1"], "threads", 2),
@@ -340,6 +355,19 @@ def test_a_full_disk_leaves_nothing_and_names_the_output(
     assert err.startswith(f"maqd: error: {output}: ")
     assert "; free some space" in err
     assert sorted(path.name for path in made.iterdir()) == before
+
+
+def test_memory_that_is_not_enough_ends_a_command_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def allocate(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 728. TiB for an array")
+
+    monkeypatch.setattr("maqd.cli.bench._samples", allocate)
+    assert main(["bench", "m.maqd", "--batch", "2147483647"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("maqd: error: memory is not enough: Unable to allocate 728. TiB for an array; take fewer")
+    assert err.count("\n") == 1
 
 
 def test_the_demo_replaces_no_run_but_its_own(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

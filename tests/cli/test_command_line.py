@@ -271,6 +271,12 @@ def test_a_recipe_in_phases_is_shown_trained_and_resumed(here: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["correct"] == result["correct"]
     assert main(["train", "digits-w2a2", "--run", "runs/mine", *SHORT]) == 1
     assert "holds a training in phases; continue it with --resume" in capsys.readouterr().err
+    (here / "mine").mkdir()
+    mine = here / "mine" / "phases.yaml"
+    mine.write_text("phases: [{name: a, epochs: 1}, {name: b, epochs: 1}]")
+    assert main(["train", "--config", str(mine), "--run", str(mine.parent), "--overwrite"]) == 1
+    assert f"{mine} was not written by maqd: it is not replaced" in capsys.readouterr().err
+    assert mine.read_text() == "phases: [{name: a, epochs: 1}, {name: b, epochs: 1}]"
     assert main(["train", "digits-w2a2", "--run", "runs/mine", *SHORT, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] == result["correct"]
 

@@ -163,6 +163,16 @@ def test_a_page_needs_a_measurement(tmp_path: Path):
         write_page(Functions(), tmp_path / "none.jsonl", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["functions.md", "functions.svg", "functions.png"])
+def test_only_pages_and_pictures_of_experiments_are_replaced(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / name).write_text("mine")
+    assert main(["experiment", "functions", "-o", str(tmp_path)]) == 1
+    assert f"{tmp_path / name} was not written by maqd experiment functions; name another" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
 def test_the_command_lists_refuses_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

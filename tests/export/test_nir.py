@@ -234,5 +234,5 @@ def test_the_command_writes_what_the_importer_reads(tmp_path: Path, capsys: pyte
     assert set(graph.nodes) == {"input", "a_synapses", "a_neurons", "output"}
     assert float(graph.nodes["a_neurons"].tau.max()) == pytest.approx(1e-4)
     assert main(["export", str(source), "--to", "onnx", "-o", str(target)]) == 1
-    assert "is a NIR file, and an ONNX file would replace it" in capsys.readouterr().err
+    assert "is an HDF5 file, and an ONNX file would replace it" in capsys.readouterr().err
     assert main(["export", str(source), "--to", "c99", "-o", str(tmp_path / "p"), "--importer", "norse"]) == 2

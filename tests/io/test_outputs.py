@@ -1,24 +1,61 @@
 """Outputs replace nothing but files of their own kind, and are refused before the work begins."""
 
 import errno
+import io
 import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, PngImagePlugin
 
 from maqd.errors import OutputError
 from maqd.io.files import write_atomically, write_directory
 from maqd.io.outputs import GENERATOR, Artefact, check_output, make_directory, recognize
+from maqd.io.pictures import save_png
+
+
+def archive(*names: str) -> bytes:
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {name: np.zeros(2) for name in names}
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def picture(**metadata: str) -> bytes:
+    text = PngImagePlugin.PngInfo()
+    for key, value in metadata.items():
+        text.add_text(key, value)
+    file = io.BytesIO()
+    Image.new("L", (2, 2)).save(file, "PNG", pnginfo=text)
+    return file.getvalue()
+
+
+def hdf5(generator: str | None, *groups: str) -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as made:
+        if generator is not None:
+            made.attrs["generator"] = generator
+        for group in groups:
+            made.create_group(group)
+    return file.getvalue()
+
 
 FILES = {
     Artefact.GRAPH: (300).to_bytes(8, "little") + b'{"__metadata__":{"maqd":"{}"}}',
     Artefact.TENSORS: (300).to_bytes(8, "little") + b'{"__metadata__":{"format":"pt"},"w":{}}',
     Artefact.PAGE: f'<!doctype html><html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>'.encode(),
     Artefact.ONNX: b"\x08\x0a\x12\x04maqd",
-    Artefact.PICTURE: b"\x89PNG\r\n\x1a\n0000",
+    Artefact.PICTURE: picture(Software="maqd"),
     Artefact.CHECKPOINT: b"PK\x03\x04rest of a zip file",
+    Artefact.GGUF: b"GGUF" + bytes(20) + b"\x14general.architecture\x05llama\x0cmaqd.version\x030.1",
+    Artefact.NIR: hdf5("maqd", "node"),
 }
 
 
@@ -26,11 +63,56 @@ FILES = {
 def test_files_are_recognized_and_replaced_by_their_own_kind_only(kind: Artefact, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(FILES[kind])
-    assert recognize(FILES[kind]) is kind
+    assert recognize(FILES[kind]) is (Artefact.HDF5 if kind is Artefact.NIR else kind)
     check_output(path, kind)
+    if kind is Artefact.NIR:
+        with pytest.raises(OutputError, match=r"is an HDF5 file, and a \.maqd file would replace it"):
+            check_output(path, Artefact.GRAPH)
+        return
     for other in FILES.keys() - {kind}:
         with pytest.raises(OutputError, match=f"is {kind.value}, and {other.value} would replace it"):
             check_output(path, other)
+
+
+STRANGERS = [
+    (Artefact.ONNX, b"\x08\x08\x12\x07pytorch\x1a\x05"),
+    (Artefact.ONNX, b"\x08\x08\x12\x05maqdx"),
+    (Artefact.PICTURE, picture()),
+    (Artefact.PICTURE, picture(Software="Matplotlib version 3.11, https://matplotlib.org/")),
+    (Artefact.PICTURE, picture(Comment="maqd")),
+    (Artefact.GGUF, b"GGUF" + bytes(20) + b"\x14general.architecture\x05llama\x0cgeneral.name"),
+    (Artefact.NIR, hdf5(None, "node")),
+    (Artefact.NIR, hdf5("keras", "node")),
+    (Artefact.NIR, hdf5("maqd", "weights")),
+    (Artefact.NIR, b"\x89HDF\r\n\x1a\n" + bytes(90)),
+    (Artefact.ARRAYS, archive("images", "labels")),
+    (Artefact.ARRAYS, archive("y.codes", "y.scores", "mine")),
+    (Artefact.ARRAYS, archive("y.codes")),
+    (Artefact.ARRAYS, b"PK\x03\x04rest of a zip file"),
+]
+"""Files of a kind that maqd writes, which somebody else wrote."""
+
+
+@pytest.mark.parametrize(("kind", "content"), STRANGERS)
+def test_files_of_the_kind_that_somebody_else_wrote_are_never_replaced(
+    kind: Artefact, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.npz"
+    path.write_bytes(content)
+    with pytest.raises(
+        OutputError, match=r"that maqd did not write, and .* would replace it; name another or remove it"
+    ):
+        check_output(path, kind)
+    assert path.read_bytes() == content
+
+
+def test_what_is_written_may_be_written_again(tmp_path: Path) -> None:
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    save_png(tmp_path / "picture", figure)
+    check_output(tmp_path / "picture", Artefact.PICTURE)
+    (tmp_path / "a.npz").write_bytes(archive("y.codes", "y.scores", "z.codes", "z.scores"))
+    check_output(tmp_path / "a.npz", Artefact.ARRAYS)
 
 
 @pytest.mark.parametrize("content", [b"text", b"{}", b"\x00" * 20, b"\x08", b"epochs: 3\n", b"<!doctype html><html>"])

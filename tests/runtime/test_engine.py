@@ -184,8 +184,8 @@ def test_load_chooses_an_engine(graph: Graph, tmp_path: Path):
     assert isinstance(maqd.runtime.load(path, engine="numpy"), NumpyEngine)
     with pytest.raises(EngineError, match=r"engine must be one of numpy, native, onnxruntime, c99, .*got 'gpu'"):
         maqd.runtime.load(path, engine="gpu")
-    for threads in (0, -1, 1.5, None, True):
-        with pytest.raises(EngineError, match="needs an integer of at least 1 for its threads, got"):
+    for threads in (0, -1, 1.5, None, True, 4097, 10**20):
+        with pytest.raises(EngineError, match=r"needs an integer in 1 \.\. 4096 for its threads, got"):
             maqd.runtime.load(path, threads=threads)  # pyright: ignore[reportArgumentType]
 
 

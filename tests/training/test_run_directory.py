@@ -131,6 +131,28 @@ def test_overwriting_removes_only_what_a_run_wrote(config: TrainConfig, run: Sil
     assert len(after) == len(mine) + 4  # last checkpoint, configuration, metrics, one log
 
 
+def test_options_that_a_user_wrote_are_not_replaced(config: TrainConfig, run: Silent) -> None:
+    directory = RunDirectory(Path(str(config.run)))
+    directory.path.mkdir()
+    directory.config.write_text("# mine\nepochs: 3\n")  # with --run . beside one's own --config
+    with pytest.raises(ConfigError, match=r"no config\.yaml that maqd wrote: it is not replaced"):
+        run(config, overwrite=True)
+    assert files(directory.path) == {"config.yaml": b"# mine\nepochs: 3\n"}
+
+
+def test_the_configuration_is_there_at_any_time(
+    config: TrainConfig, run: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config)
+    directory = RunDirectory(Path(str(config.run)))
+    before = directory.config.read_bytes()
+    assert before.startswith(b"# Written by maqd train, which may replace it.\n")
+    monkeypatch.setattr(RunDirectory, "clear", lambda self: (RunDirectory._written(self), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        run(config, overwrite=True)
+    assert directory.config.read_bytes() == before
+
+
 def test_a_run_that_cannot_start_replaces_none(config: TrainConfig, run: Silent, tmp_path: Path) -> None:
     run(config)
     before = files(Path(str(config.run)))

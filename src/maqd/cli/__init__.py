@@ -1,5 +1,6 @@
 """The command line: `maqd COMMAND ...`. Importing this, and `maqd --help`, needs nothing but Python."""
 
+import contextlib
 import enum
 import importlib
 import io
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maqd.cli.options import UsageError
-from maqd.errors import MaqdError, advice
+from maqd.errors import MaqdError, advice, disk_is_full
 from maqd.machine import rank
 from maqd.optional import EXTRAS, remedy
 from maqd.settings.tree import unknown_key
@@ -99,14 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files and classes may hold what the terminal cannot show; that must not end a command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if not given or given[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return 0 if given else 2
-    if given[0] == "--version":
-        print(_version())
-        return 0
     try:
-        return _dispatch(given[0], given[1:])
+        status = _run(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk can still be told
+        return status
     except MaqdError as error:
         message = str(error)
         return _fail(message.partition("\n")[0] if error.details else message, 1, error.details)
@@ -115,14 +113,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"maqd {given[0]} needs {error.name}, which is not installed; {remedy(str(error.name))}", 1)
     except BrokenPipeError:
-        # The reader of the output has gone; Python would report that again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # its reader has gone
         return 1
     except OSError as error:
+        # Files are named; what is printed has no name.
         where = f"{error.filename}: " if error.filename else ""
+        if disk_is_full(error) and not where:
+            _discard_output()
+            where = "standard output: "
         return _fail(f"{where}{error.strerror or error}; {advice(error, 'check the path and its permissions')}", 1)
+    except MemoryError as error:
+        told = f": {error}" if str(error) else ""
+        return _fail(f"memory is not enough{told}; take fewer samples at a time, or smaller ones", 1)
     except KeyboardInterrupt:
         return 130
+
+
+def _run(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if given else 2
+    if given[0] == "--version":
+        print(_version())
+        return 0
+    return _dispatch(given[0], given[1:])
+
+
+def _discard_output() -> None:
+    """Let what could not be printed go nowhere: Python would report that again when it flushes at exit."""
+    with contextlib.suppress(OSError, AttributeError):  # none, or none of the system's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:

@@ -16,12 +16,13 @@ from maqd.bench.timing import pinned
 from maqd.cli.arguments import take_settings
 from maqd.cli.emulated import emulated
 from maqd.cli.graphs import load_graph
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import Counter, table
 from maqd.cli.verify import samples_of
 from maqd.export.c99 import Strategy, Target
 from maqd.graph import Graph, Storage
 from maqd.machine import machine
+from maqd.numerics.limits import MOST_THREADS
 from maqd.runtime import inputs
 from maqd.runtime.native import NativeEngine
 from maqd.settings.training import EvalConfig
@@ -37,8 +38,8 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("graph", metavar="GRAPH", type=some_path, help="a .maqd file")
     parser.add_argument("--batch", metavar="N,..", default="1,64", help="images of a call (1,64)")
-    parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of a call (1)")
-    parser.add_argument("--repeats", metavar="N", type=int, help=f"turns of each ({REPEATS})")
+    parser.add_argument("--threads", metavar="N", type=whole, default=1, help="threads of a call (1)")
+    parser.add_argument("--repeats", metavar="N", type=whole, help=f"turns of each ({REPEATS})")
     parser.add_argument(
         "--peers",
         action="store_true",
@@ -62,8 +63,8 @@ def command(arguments: list[str]) -> int:
         raise UsageError(f"--{data[0][0]} belongs to --against RUN: without a run the images are random")
     if options.repeats is not None and options.repeats < 2:
         raise UsageError(f"--repeats must be at least 2, got {options.repeats}")
-    if options.threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    if not 1 <= options.threads <= MOST_THREADS:
+        raise UsageError(f"--threads must be in 1 .. {MOST_THREADS}, got {options.threads}")
     if options.strategy is not None and options.target is None:
         raise UsageError("--strategy belongs to --target")
     graph = load_graph(options.graph)
@@ -125,8 +126,8 @@ def _batches(text: str) -> list[int]:
         batches = [int(part) for part in text.split(",")]
     except ValueError:
         batches = []
-    if not batches or min(batches) < 1:
-        raise UsageError(f"--batch must be positive numbers with commas between them, got {text!r}")
+    if not batches or min(batches) < 1 or max(batches) >= 2**31:
+        raise UsageError(f"--batch must be numbers in 1 .. 2^31 - 1 with commas between them, got {text!r}")
     return batches
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import note
 from maqd.errors import CheckpointError, ConfigError, DataError
 from maqd.graph import container
@@ -47,8 +47,8 @@ def command(arguments: list[str]) -> int:
         help="a .npy or .npz file with samples (by the names of forward's parameters), or a folder of images",
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, type=some_path, help="the .maqd file to write")
-    parser.add_argument("--weights", type=int, default=255, metavar="M", help="states of the weights (255)")
-    parser.add_argument("--activations", type=int, default=256, metavar="M", help="states of the activations (256)")
+    parser.add_argument("--weights", type=whole, default=255, metavar="M", help="states of the weights (255)")
+    parser.add_argument("--activations", type=whole, default=256, metavar="M", help="states of the activations (256)")
     parser.add_argument(
         "--norm",
         choices=("keep", "lbn", "levelled"),

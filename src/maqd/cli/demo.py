@@ -17,7 +17,7 @@ from maqd.bench.conventional import Precision
 from maqd.bench.peers import OnnxRuntimePeer
 from maqd.bench.timing import alternated, spread
 from maqd.cli import report
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.data import Data, open_data
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.export.onnx.integer import Profile, save_onnx
@@ -152,8 +152,8 @@ def command(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--output", type=some_path, default=Path("demo"), help="directory of runs, files and picture (demo)"
     )
-    parser.add_argument("--epochs", type=int, default=FLOAT.config.epochs, help="epochs of each network")
-    parser.add_argument("--seed", type=int, default=0, help="seed (0)")
+    parser.add_argument("--epochs", type=whole, default=FLOAT.config.epochs, help="epochs of each network")
+    parser.add_argument("--seed", type=whole, default=0, help="seed (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     options = parser.read(arguments)
     output = Output(sys.stderr if options.json else sys.stdout)

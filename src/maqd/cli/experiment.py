@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import table
 from maqd.errors import ConfigError
 from maqd.io.outputs import make_directory
@@ -30,7 +30,7 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("--data", metavar="DIR", type=some_path, help="directory of CIFAR's images; fetched without")
     parser.add_argument("--cache", metavar="DIR", type=some_path, help="directory of decoded data sets")
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of a training")
+    parser.add_argument("--threads", metavar="N", type=whole, help="CPU threads of a training")
     parser.add_argument("--table", action="store_true", help="measure nothing: write page and pictures anew")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     options = parser.read(arguments)
@@ -38,7 +38,7 @@ def command(arguments: list[str]) -> int:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
 
     from maqd.experiment.base import Place, measure_all
-    from maqd.experiment.table import EXPERIMENTS, find_experiment, write_page
+    from maqd.experiment.table import EXPERIMENTS, check_page, find_experiment, write_page
     from maqd.training.progress import Output
 
     if options.name is None:
@@ -62,6 +62,7 @@ def command(arguments: list[str]) -> int:
         threads=options.threads,
         output=Output(sys.stderr if options.json else None),
     )
+    check_page(experiment, folder)
     made = 0 if options.table else measure_all(experiment, Budget(options.budget), place)
     page = write_page(experiment, place.results, folder)
     if options.json:

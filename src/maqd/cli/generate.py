@@ -5,7 +5,7 @@ import sys
 import time
 
 from maqd.cli.graphs import open_file
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.errors import ConfigError, EngineError
 from maqd.language.file import model_of
 from maqd.language.sampling import Sampling
@@ -24,17 +24,17 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "text", metavar="TEXT", nargs="?", default="", help="what comes before; a line break without it"
     )
-    parser.add_argument("--tokens", metavar="N", type=int, default=200, help="how many bytes to generate (200)")
+    parser.add_argument("--tokens", metavar="N", type=whole, default=200, help="how many bytes to generate (200)")
     parser.add_argument(
         "--temperature", metavar="X", type=float, default=0.8, help="divides the scores; 0: the best (0.8)"
     )
-    parser.add_argument("--top-k", metavar="K", type=int, help="draw from the k best bytes only")
+    parser.add_argument("--top-k", metavar="K", type=whole, help="draw from the k best bytes only")
     parser.add_argument(
         "--top-p", metavar="P", type=float, default=1.0, help="draw from the fewest of probability P (1)"
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the random generator (0)")
+    parser.add_argument("--seed", metavar="N", type=whole, default=0, help="of the random generator (0)")
     parser.add_argument("--engine", metavar="NAME", help="native or numpy")
-    parser.add_argument("--threads", metavar="N", type=int, default=1, help="of the native engine (1)")
+    parser.add_argument("--threads", metavar="N", type=whole, default=1, help="of the native engine (1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     options = parser.read(arguments)
     try:

@@ -75,6 +75,21 @@ def some_path(text: str) -> Path:
     return Path(text)
 
 
+def whole(text: str) -> int:
+    """The type of an argument that is a whole number; no machine counts beyond 63 bits.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 2**63
+    if abs(number) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number below 2^63, got {text!r}")
+    return number
+
+
 def take_values(arguments: list[str], option: str) -> list[str]:
     """Remove an option wherever it is, as "--option value" or "--option=value"; its values in turn.
 

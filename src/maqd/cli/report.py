@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.graph import Graph, container
 from maqd.io.files import write_atomically
 from maqd.io.outputs import Artefact, check_output
@@ -41,7 +41,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--compare", action="store_true", help="a page of two or more beside each other")
     parser.add_argument("-o", "--output", metavar="FILE", type=some_path, help="the page (NAME.html, or compared.html)")
     parser.add_argument(
-        "--samples", metavar="N", type=int, default=SAMPLES, help=f"samples that go through it ({SAMPLES})"
+        "--samples", metavar="N", type=whole, default=SAMPLES, help=f"samples that go through it ({SAMPLES})"
     )
     parser.add_argument("--checkpoint", choices=["last", "best"], help="of a run (last)")
     parser.add_allow_import()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.cli.graphs import load_graph
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import note, table
 from maqd.errors import DataError, EngineError
 from maqd.graph import Graph, Input, Output
@@ -53,7 +53,7 @@ def command(arguments: list[str]) -> int:
         help="samples of one input, an image, .npy or .npz; or FILE.npz whose names are the inputs'",
     )
     parser.add_argument("-o", "--output", metavar="OUT.npz", type=some_path, help="write OUTPUT.codes, OUTPUT.scores")
-    parser.add_argument("--top", metavar="N", type=int, help="how many classes (5); also of outputs without labels")
+    parser.add_argument("--top", metavar="N", type=whole, help="how many classes (5); also of outputs without labels")
     parser.add_argument("--resize", action="store_true", help="resize the middle square of images of another size")
     parser.add_argument(
         "--engine", choices=list(ENGINES), help="what computes (native, or numpy where that was not built)"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maqd.cli.arguments import take_settings
 from maqd.cli.graphs import load_graph
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import table
 from maqd.cli.verify import inputs_of, open_against, random_inputs
 from maqd.errors import ConfigError
@@ -47,13 +47,13 @@ def command(arguments: list[str]) -> int:
         default=Mode.DRAIN.value,
         help="drain: integrate a window, then fire, exact (the default); free: integrate and fire in every step",
     )
-    parser.add_argument("--steps", metavar="T", type=int, help="of free: steps (a multiple of every M-1)")
+    parser.add_argument("--steps", metavar="T", type=whole, help="of free: steps (a multiple of every M-1)")
     parser.add_argument(
         "--reset", choices=[reset.value for reset in Reset], help="of free: subtract the threshold (soft), or to zero"
     )
-    parser.add_argument("--leak", metavar="BITS", type=int, help="of free: potentials lose 2^-BITS a step (no leak)")
+    parser.add_argument("--leak", metavar="BITS", type=whole, help="of free: potentials lose 2^-BITS a step (no leak)")
     parser.add_argument("--against", metavar="RUN", type=some_path, help="test images of this run; random samples else")
-    parser.add_argument("--images", metavar="N", type=int, default=100, help="at most N images (100)")
+    parser.add_argument("--images", metavar="N", type=whole, default=100, help="at most N images (100)")
     parser.add_argument(
         "--picture",
         metavar="PATH",

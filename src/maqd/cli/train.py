@@ -11,7 +11,7 @@ from maqd.cli.arguments import configure, help_all, named_functions, take_settin
 from maqd.cli.options import Options, UsageError, some_path
 from maqd.errors import ConfigError
 from maqd.io.files import write_atomically
-from maqd.io.outputs import make_directory
+from maqd.io.outputs import COMMENT, make_directory
 from maqd.machine import rank
 from maqd.recipes import Budget, recipe
 from maqd.settings.functions import check_imports
@@ -155,7 +155,8 @@ def _over(stages: list[tuple[str, list[Mapping[str, Any]]]], file: Path) -> list
 
 def _train_phases(run: Path, phases: Sequence[Phase], *, resume: bool, overwrite: bool, as_json: bool) -> int:
     """A training in phases, each in a directory of its own below that of the training."""
-    import yaml
+    from maqd.training.phases import train_phases
+    from maqd.training.run_directory import RunDirectory, stored_options
 
     if any(phase.config.compute.devices * phase.config.compute.nodes > 1 for phase in phases):
         raise ConfigError("phases are trained by one process; leave compute.devices and compute.nodes at 1")
@@ -166,9 +167,15 @@ def _train_phases(run: Path, phases: Sequence[Phase], *, resume: bool, overwrite
         remedy = "start it without --resume" if resume else "continue it with --resume or replace it with --overwrite"
         raise ConfigError(f"{run} holds {'no' if resume else 'a'} training in phases; {remedy}")
     make_directory(run)
-    write_atomically(stored, [yaml.safe_dump(phases_to_plain(phases), sort_keys=False).encode()])
-
-    from maqd.training.phases import train_phases
+    if stored.exists():
+        # Earlier versions wrote no comment, but the directories of the phases at once.
+        began = any(RunDirectory(run / phase.name).holds() for phase in phases)
+        if not (stored.read_text(errors="replace").startswith(COMMENT) or began):
+            raise ConfigError(
+                f"{stored} was not written by maqd: it is not replaced; choose another directory with --run DIR, or "
+                "rename the file"
+            )
+    write_atomically(stored, [stored_options(phases_to_plain(phases))])
 
     def train_all(output: "Output") -> "TrainResult":
         return train_phases(phases, run, overwrite=overwrite, output=output)[-1]

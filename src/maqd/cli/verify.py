@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maqd.cli.arguments import configure, named_functions, take_settings
 from maqd.cli.graphs import load_graph
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import Counter, table
 from maqd.errors import ConfigError, MissingDependencyError
 from maqd.graph import Graph
@@ -50,7 +50,7 @@ def command(arguments: list[str]) -> int:
         metavar="NAME,..",
         help=f"of {', '.join(ENGINES)}; by default {', '.join(DEFAULT_ENGINES)} where installed",
     )
-    parser.add_argument("--images", metavar="N", type=int, default=1000, help="at most N images (1000)")
+    parser.add_argument("--images", metavar="N", type=whole, default=1000, help="at most N images (1000)")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (last)")
     parser.add_allow_import()
     parser.add_argument("--json", action="store_true", help="print one JSON object")

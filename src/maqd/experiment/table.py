@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from maqd.errors import ConfigError
+from maqd.errors import ConfigError, OutputError
 from maqd.experiment.ablation import Ablation
 from maqd.experiment.base import Experiment, Found, found_in
 from maqd.experiment.batch_size import BatchSize
@@ -44,6 +44,40 @@ def find_experiment(name: str) -> Experiment[Any]:
     raise ConfigError(f"there is no experiment {name!r}; the experiments are {names}")
 
 
+def check_page(experiment: Experiment[Any], folder: Path) -> None:
+    """Check that page and pictures replace none but the experiment's own, before days of work.
+
+    Args:
+        experiment: The experiment.
+        folder: Where to.
+
+    Raises:
+        OutputError: Something else is there.
+    """
+    page = _files(experiment, folder)[0]
+    try:
+        ours = _written_by(experiment) in page.read_text(errors="replace")
+    except OSError:
+        ours = False
+    if ours:
+        return
+    for path in _files(experiment, folder):
+        if path.exists() or path.is_symlink():
+            raise OutputError(
+                f"the output {path} was not written by maqd experiment {experiment.name}; name another directory with "
+                "-o DIR, or remove it"
+            )
+
+
+def _files(experiment: Experiment[Any], folder: Path) -> list[Path]:
+    """The page, and the pictures that belong to it."""
+    return [folder / f"{experiment.name}.{kind}" for kind in ("md", *FORMATS)]
+
+
+def _written_by(experiment: Experiment[Any]) -> str:
+    return f"Written by `maqd experiment {experiment.name}`."
+
+
 def write_page(experiment: Experiment[Any], results: Path, folder: Path) -> Path:
     """Write what was measured: NAME.md with tables, NAME.svg and NAME.png.
 
@@ -58,22 +92,24 @@ def write_page(experiment: Experiment[Any], results: Path, folder: Path) -> Path
     Raises:
         ConfigError: Nothing of the experiment is measured.
         DataError: The file of measurements cannot be read.
-        OutputError: The directory cannot be made.
+        OutputError: The directory cannot be made, or other files are in the way.
     """
     found = found_in(results, experiment.name)
     if not found.findings:
         raise ConfigError(f"{results} holds no measurement of {experiment.name}; run maqd experiment {experiment.name}")
     make_directory(folder)
-    for kind in FORMATS:
-        write_atomically(folder / f"{experiment.name}.{kind}", [_picture(experiment, found, kind)])
-    page = folder / f"{experiment.name}.md"
+    check_page(experiment, folder)
+    page, *pictures = _files(experiment, folder)
+    # The page first: it says whose the pictures are.
     write_atomically(page, [("\n".join(_page(experiment, found)) + "\n").encode()])
+    for path, kind in zip(pictures, FORMATS, strict=True):
+        write_atomically(path, [_picture(experiment, found, kind)])
     return page
 
 
 def _page(experiment: Experiment[Any], found: Found) -> Iterator[str]:
     yield f"# {experiment.title}\n"
-    yield f"Written by `maqd experiment {experiment.name}`. It repeats: {experiment.source}.\n"
+    yield f"{_written_by(experiment)} It repeats: {experiment.source}.\n"
     yield experiment.text
     yield f"\n![{experiment.title}]({experiment.name}.svg)\n"
     yield from experiment.lines(found)

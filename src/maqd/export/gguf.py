@@ -16,8 +16,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd import __version__
 from maqd.errors import ExportError
 from maqd.io.files import write_atomically
+from maqd.io.outputs import GGUF_KEY
 from maqd.language.model import LanguageModel, WeightMap
 from maqd.optional import require
 from maqd.settings.language import FeedForward
@@ -118,6 +120,7 @@ def float_weights(found: WeightMap, exponent: int | None = None) -> NDArray[np.f
 def _write(gguf: ModuleType, model: LanguageModel, path: Path, packing: Packing) -> None:
     config, kinds = model.config, gguf.GGMLQuantizationType
     writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_string(GGUF_KEY, __version__)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32 if packing is Packing.F32 else gguf.LlamaFileType.MOSTLY_TQ2_0)
     writer.add_context_length(model.context)
     writer.add_embedding_length(config.width)

@@ -1,12 +1,18 @@
-"""Kinds of files, and outputs that are checked before the work, so that nothing is lost and no work is wasted."""
+"""Kinds of files, and outputs that are checked before the work, so that nothing is lost and no work is wasted.
+
+A file is replaced only if it is of the same kind and says of itself that this package wrote it: an ONNX file, a picture
+or an archive from elsewhere stays.
+"""
 
 import enum
 import stat
 import tempfile
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from maqd.errors import OutputError, advice
+from maqd.optional import require
 
 
 class Artefact(enum.Enum):
@@ -15,6 +21,8 @@ class Artefact(enum.Enum):
     GRAPH = "a .maqd file"
     ONNX = "an ONNX file"
     NIR = "a NIR file"
+    HDF5 = "an HDF5 file"
+    """What a NIR file is as well; so are those of many other programs."""
     GGUF = "a GGUF file"
     PICTURE = "a PNG picture"
     ARRAYS = "a NumPy archive"
@@ -28,6 +36,15 @@ class Artefact(enum.Enum):
 
 BEGINNING = 600
 """Bytes of a file that tell what it is."""
+
+NAME = "maqd"
+"""What files call the program that wrote them, each in its own way."""
+
+GGUF_KEY = "maqd.version"
+"""The key of a GGUF file that says so."""
+
+COMMENT = "# Written by maqd"
+"""How a text file begins that says so."""
 
 GENERATOR = '<meta name="generator" content="maqd">'
 """What a page says of itself: those of others are not replaced."""
@@ -51,7 +68,7 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
     if start.startswith(OPTIONS):
         return Artefact.OPTIONS
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return Artefact.NIR
+        return Artefact.HDF5
     if start.startswith(b"GGUF"):
         return Artefact.GGUF
     if start.startswith(b"PK\x03\x04"):
@@ -66,7 +83,7 @@ def recognize(start: bytes, suffix: str = "") -> Artefact | None:
 
 
 def check_output(path: Path, kind: Artefact, *, inputs: Iterable[Path] = ()) -> None:
-    """Check that an artefact can be written, and that it replaces nothing but another of its kind.
+    """Check that an artefact can be written, and that it replaces nothing but another of its kind that maqd wrote.
 
     Args:
         path: Where to; of a program a directory that is new or empty.
@@ -104,10 +121,67 @@ def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
         raise OutputError(f"the output {path} is no regular file; name a file")
     with path.open("rb") as file:
         start = file.read(BEGINNING)
+    if not start:
+        return
     found = recognize(start, path.suffix)
-    if start and found is not kind:
+    if found is not (Artefact.HDF5 if kind is Artefact.NIR else kind):
         what = "another kind of file" if found is None else found.value
         raise OutputError(f"the output {path} is {what}, and {kind.value} would replace it; name another or remove it")
+    if not OWN.get(kind, _recognized)(path, start):
+        raise OutputError(
+            f"the output {path} is {found.value} that maqd did not write, and {kind.value} would replace it; name "
+            "another or remove it"
+        )
+
+
+def _recognized(path: Path, start: bytes) -> bool:
+    """Of kinds that nobody else writes."""
+    return True
+
+
+def _own_onnx(path: Path, start: bytes) -> bool:
+    """Field 2 of the protocol buffer, behind the version: the producer's name."""
+    return start[2:].startswith(b"\x12" + bytes([len(NAME)]) + NAME.encode())
+
+
+def _own_picture(path: Path, start: bytes) -> bool:
+    """The text of a PNG that names the software."""
+    return f"tEXtSoftware\0{NAME}".encode() in start
+
+
+def _own_gguf(path: Path, start: bytes) -> bool:
+    """One of the first keys."""
+    return GGUF_KEY.encode() in start
+
+
+def _own_nir(path: Path, start: bytes) -> bool:
+    """An attribute of the file, and a network in it."""
+    try:
+        with require("h5py", "replacing a NIR file").File(path, "r") as file:
+            return file.attrs.get("generator") == NAME and "node" in file
+    except OSError:  # damaged
+        return False
+
+
+def _own_arrays(path: Path, start: bytes) -> bool:
+    """Codes and scores of each output, and nothing else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    keys = {name.removesuffix(".codes.npy") for name in names if name.endswith(".codes.npy")}
+    return sorted(names) == sorted(f"{key}.{what}.npy" for key in keys for what in ("codes", "scores"))
+
+
+OWN: Mapping[Artefact, Callable[[Path, bytes], bool]] = {
+    Artefact.ONNX: _own_onnx,
+    Artefact.PICTURE: _own_picture,
+    Artefact.GGUF: _own_gguf,
+    Artefact.NIR: _own_nir,
+    Artefact.ARRAYS: _own_arrays,
+}
+"""How files of kinds that others write as well say that maqd wrote them; takes the path and how the file begins."""
 
 
 def make_directory(path: Path) -> None:

@@ -18,6 +18,9 @@ MAX_EXPONENT = 512
 MAX_ELEMENTS = 2**28
 """No tensor of one sample has more elements: a damaged shape must not lead to wild allocations."""
 
+MOST_THREADS = 4096
+"""Of a process: beyond, no system starts them, and libraries end the process."""
+
 MAX_RANK = 8
 """No tensor of one sample has more dimensions."""
 

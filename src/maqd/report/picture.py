@@ -1,6 +1,5 @@
 """A picture of what an image looks like inside a network of integers, and what that costs and saves."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maqd.io.files import write_atomically
+from maqd.io.pictures import save_png
 from maqd.nn import NormActivation, QuantLinear
 from maqd.report.sparsity import LayerActivations, LayerWeights, activation_outputs, total_bytes
 
@@ -114,9 +113,7 @@ def draw(
     _draw_weights(left, shown, network)
     _draw_activity(middle, portraits)
     _draw_cost(right, portraits)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110, format="png")
-    write_atomically(path, [picture.getbuffer()])
+    save_png(path, figure)
 
 
 def _draw_weights(axis: Any, row: Portrait, network: nn.Module) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maqd.errors import EngineError
 from maqd.graph import Graph, Output, container
-from maqd.numerics.limits import EXACT_LIMIT
+from maqd.numerics.limits import EXACT_LIMIT, MOST_THREADS
 from maqd.runtime.inputs import Prepared, prepare
 
 Codes = NDArray[np.int32]
@@ -199,10 +199,10 @@ def check_threads(threads: object) -> int:
     """The number of threads.
 
     Raises:
-        EngineError: It is no integer of at least 1.
+        EngineError: It is no integer from 1 to what systems start.
     """
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise EngineError(f"an engine needs an integer of at least 1 for its threads, got {threads!r}")
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise EngineError(f"an engine needs an integer in 1 .. {MOST_THREADS} for its threads, got {threads!r}")
     return threads
 
 

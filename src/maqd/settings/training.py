@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 from maqd.errors import ConfigError
+from maqd.numerics.limits import MOST_THREADS
 from maqd.numerics.states import FEW_STATES
 from maqd.settings.data import DataConfig
 from maqd.settings.model import ModelConfig
@@ -85,10 +86,6 @@ class OptimConfig:
         _require(self.accumulate >= 1, "optim.accumulate", "at least 1", self.accumulate)
 
 
-MOST_THREADS = 4096
-"""Of a process."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """Where and how the numbers are computed.
@@ -112,7 +109,7 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         _require(self.devices >= 1, "compute.devices", "at least 1", self.devices)
         _require(self.nodes >= 1, "compute.nodes", "at least 1", self.nodes)
-        threads = f"1 .. {MOST_THREADS} or null"  # beyond, no system starts them, and libraries end the process
+        threads = f"1 .. {MOST_THREADS} or null"
         _require(self.threads is None or 1 <= self.threads <= MOST_THREADS, "compute.threads", threads, self.threads)
 
 

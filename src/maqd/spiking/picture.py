@@ -1,6 +1,5 @@
 """A picture of a spiking network: who fires when, and what free-running neurons make of more steps."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd.graph import interpreter
-from maqd.io.files import write_atomically
+from maqd.io.pictures import save_png
 from maqd.optional import require
 from maqd.spiking.network import SpikingNetwork
 from maqd.spiking.neurons import LOSSLESS, Dynamics
@@ -100,9 +99,7 @@ def draw(path: Path, network: SpikingNetwork, simulation: Simulation, points: Se
         axes[name].grid(alpha=0.3)
         axes[name].set_ylim(bottom=0)
     axes["same"].set_ylim(0, 105)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110, format="png")
-    write_atomically(path, [picture.getbuffer()])
+    save_png(path, figure)
 
 
 def _raster(axis: Any, simulation: Simulation, title: str) -> None:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from maqd.errors import CheckpointError, ConfigError, OutputError, advice
-from maqd.io.outputs import make_directory
+from maqd.io.outputs import COMMENT, make_directory
 from maqd.settings.training import TrainConfig
 from maqd.settings.tree import check_keys
 
@@ -18,6 +19,11 @@ try:
     import fcntl
 except ImportError:  # Not on Windows: there, two runs in one directory are not noticed.
     fcntl = None
+
+
+def stored_options(tree: Any) -> bytes:
+    """Options as YAML, with a line that tells them from a user's own: those are never replaced."""
+    return f"{COMMENT} train, which may replace it.\n{yaml.safe_dump(tree, sort_keys=False)}".encode()
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,10 @@ class RunDirectory:
             )
 
     def clear(self) -> None:
-        """Remove the files of the run that is here, after `check`. Only what a run wrote is removed: nothing else."""
+        """Remove the files of the run that is here, after `check`. Only what a run wrote is removed: nothing else.
+
+        The configuration stays until another one replaces it: without it, what is left would not be known as a run's.
+        """
         for written in self._written():
             written.unlink(missing_ok=True)
 
@@ -132,20 +141,20 @@ class RunDirectory:
             left.unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
-        """Whether the configuration here is one of a training run."""
+        """Whether the configuration here was written by a training run: one that a user wrote has the same keys."""
         try:
-            tree = yaml.safe_load(self.config.read_text())
-            check_keys(TrainConfig, tree, str(self.config))
+            text = self.config.read_text()
+            check_keys(TrainConfig, yaml.safe_load(text), str(self.config))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError):
             return False
-        return True
+        # Earlier versions wrote no comment, but had metrics beside the configuration at once.
+        return text.startswith(COMMENT) or self.metrics.exists()
 
     def _written(self) -> Iterator[Path]:
-        """The files that runs write, and what a killed one left of them."""
+        """The files that runs write beside their configuration, and what a killed one left of them."""
         yield from (self.last, self.best, self.metrics)
         yield from self.tensorboard.glob("events.out.tfevents.*")
         yield from self._half_written()
-        yield self.config  # last: without it, what is left would not be known as a run's
 
     def _half_written(self) -> Iterator[Path]:
         for file in (self.last, self.best, self.config, self.metrics):

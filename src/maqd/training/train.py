@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
@@ -46,7 +45,7 @@ from maqd.training.nonfinite import all_finite, locate_nonfinite
 from maqd.training.objective import Objective, check_objective
 from maqd.training.progress import Output, ProgressCallback
 from maqd.training.recording import RecordingCallback
-from maqd.training.run_directory import RunDirectory, locked
+from maqd.training.run_directory import RunDirectory, locked, stored_options
 from maqd.training.text import TextCallback
 from maqd.training.warm_start import warm_start
 
@@ -232,7 +231,7 @@ def _train(
             else:
                 run.clear()  # not sooner: a run that cannot start replaces none
             run.checkpoints.mkdir(exist_ok=True)
-            write_run_file(run.config, yaml.safe_dump(to_plain(config), sort_keys=False).encode())
+            write_run_file(run.config, stored_options(to_plain(config)))
             truncate_metrics(run.metrics, start)
             writer = stack.enter_context(MetricsWriter(run.metrics, run.tensorboard, step=start.step))
             writer.write("start", step=start.step, **_environment(config, place))

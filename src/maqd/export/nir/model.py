@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maqd.export.nir.network import INPUT, OUTPUT, Network, Reading, build
 from maqd.graph import Graph
 from maqd.io.files import write_atomically
+from maqd.io.outputs import NAME
 from maqd.optional import require
 
 
@@ -172,13 +173,10 @@ def save_nir(model: NirModel, path: Path | str) -> None:
     nir = require("nir", "an export to NIR")
     buffer = io.BytesIO()
     nir.write(buffer, nir_graph(model))
-    if model.importer is Importer.SINABS:
-        _forget_resets(buffer)
-    write_atomically(Path(path), [buffer.getvalue()])
-
-
-def _forget_resets(buffer: io.BytesIO) -> None:
-    """Leave out what the neurons are reset to, which is 0: sinabs reads files with nir 1.0.4, which knows no reset."""
     with require("h5py", "an export to NIR").File(buffer, "r+") as file:
-        for node in file["node/nodes"].values():
-            node.pop("v_reset", None)
+        file.attrs["generator"] = NAME
+        if model.importer is Importer.SINABS:
+            # What neurons are reset to is 0, and sinabs reads files with nir 1.0.4, which knows no reset.
+            for node in file["node/nodes"].values():
+                node.pop("v_reset", None)
+    write_atomically(Path(path), [buffer.getvalue()])
