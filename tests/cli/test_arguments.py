@@ -276,6 +276,7 @@ VALUES: dict[str, list[tuple[list[str], str, int]]] = {
         (["run", "--weight-states", "3,x"], "--weight-states", 2),
         (["run", "--act-states", "1,2"], "--act-states", 2),
         (["run", "--batches", "0"], "--batches", 2),
+        *huge("run", "--batches"),
     ],
     "recipes": [(["nothing"], "nothing", 2), (["--jsn"], "--json", 2)],
     "bench": [

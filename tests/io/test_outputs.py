@@ -1,5 +1,6 @@
 """Outputs replace nothing but files of their own kind, and are refused before the work begins."""
 
+import ast
 import errno
 import io
 import os
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
+import maqd
 from maqd.errors import OutputError
 from maqd.io.files import write_atomically, write_directory
 from maqd.io.outputs import GENERATOR, Artefact, check_output, make_directory, recognize
@@ -155,6 +157,37 @@ def test_places_where_nothing_can_be_written(
     with pytest.raises(OutputError, match=message):
         check_output(Path(name), Artefact.ONNX)
     check_output(Path("empty"), Artefact.ONNX)
+
+
+WRITERS = {
+    "io/files.py",  # whole or not at all
+    "io/pictures.py", "experiment/table.py",  # into memory first
+    "experiment/lines.py", "training/metrics.py",  # lines added to a file
+    "bench/avr.py", "bench/cmsis.py", "bench/microcontroller.py", "bench/qemu.py", "runtime/c99.py",  # in a directory
+    "runtime/sinabs_worker.py",  # for temporary files
+}  # fmt: skip
+"""Modules that may write files themselves."""
+
+
+def test_files_are_written_in_one_place() -> None:
+    source = Path(maqd.__path__[0])
+    found = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            modes = [
+                one.value
+                for one in [*node.args, *(word.value for word in node.keywords)]
+                if isinstance(one, ast.Constant)
+            ]
+            opened = name in ("open", "fdopen") and any(
+                isinstance(mode, str) and set(mode) & set("wax+") for mode in modes
+            )
+            if opened or name in ("write_text", "write_bytes", "savefig", "savez", "tofile"):
+                found.add(str(path.relative_to(source)))
+    assert found - {"cli/run.py"} <= WRITERS  # which saves arrays into memory
 
 
 def test_programs_go_to_new_or_empty_directories(tmp_path: Path) -> None:

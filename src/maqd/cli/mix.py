@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maqd.cli.options import Options, UsageError, some_path
+from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import Counter, table
 from maqd.graph.mixture import Budget, Choice, Group, Kind, Loss, Mixture, front, groups_of, uniform, within
 from maqd.io.files import write_atomically
@@ -36,7 +36,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--operations", metavar="N", type=float, help="budget: multiplications of bits for one sample")
     parser.add_argument("--weight-states", metavar="M", default="3,5,7,15", help="numbers to choose from (3,5,7,15)")
     parser.add_argument("--act-states", metavar="M", default="2,4,8,16", help="numbers to choose from (2,4,8,16)")
-    parser.add_argument("--batches", metavar="N", type=int, default=4, help="training batches for the losses (4)")
+    parser.add_argument("--batches", metavar="N", type=whole, default=4, help="training batches for the losses (4)")
     parser.add_argument("-o", "--output", metavar="FILE", type=some_path, help="options of the training that follows")
     parser.add_argument("--picture", metavar="FILE", type=some_path, help="PNG of loss against cost")
     parser.add_allow_import()

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from maqd.io.pictures import save_png
 
 Place = tuple[float, float]
 """A cost and a rise of the loss."""
@@ -19,12 +22,12 @@ def draw(
         unit: Of the cost.
         path: The file.
     """
-    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis: Any = figure.subplots()
     axis.step(*zip(*front, strict=True), where="post", label="states of each layer chosen")
     axis.plot([x for _, (x, _) in even], [y for _, (_, y) in even], "s", ms=4, label="the same states everywhere")
     for label, place in even:
@@ -36,5 +39,4 @@ def draw(
     axis.set_ylabel("rise of the loss before training")
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_png(path, figure)
