@@ -152,6 +152,25 @@ def resnet8(network: str, states: str, schedule: str) -> tuple[Phase, ...]:
     return tuple(Phase(name=name, config=config) for name, config in zip(names, configs, strict=True))
 
 
+MORE = (
+    Override(pattern="stem", weight_states=63),
+    *(
+        Override(pattern=name, act_states=16, act_step=act_step(16))
+        for name in ("stages.1.0.act1", "stages.2.0.act1", "act")
+    ),
+)
+"""Layers of ResNet-8 that few states cost most and that hardly cost more instructions, as `maqd mix` finds them."""
+
+
+def mixed(network: str, states: str, schedule: str) -> tuple[Phase, ...]:
+    """As `resnet8`, with `MORE` states in the last phase."""
+    first, last = resnet8(network, states, schedule)
+    quant = last.config.model.quant
+    quant = replace(quant, overrides=[*quant.overrides, *MORE])
+    config = replace(last.config, model=replace(last.config.model, quant=quant))
+    return (first, Phase(name=f"{last.name}_mixed", config=config))
+
+
 def cases() -> dict[Case, tuple[Phase, ...]]:
     """Everything that `--measure` can train."""
     table: dict[Case, tuple[Phase, ...]] = {}
@@ -169,6 +188,7 @@ def cases() -> dict[Case, tuple[Phase, ...]]:
             for weight, act in ((3, 4), (3, 8), (3, 16)):
                 case = Case(network=network, schedule=schedule, method="maqd", weight_states=weight, act_states=act)
                 table[case] = resnet8(network, f"w{weight}a{act}", schedule)
+                table[replace(case, method="mixed")] = mixed(network, f"w{weight}a{act}", schedule)
     return table
 
 
@@ -279,6 +299,11 @@ def tables(summaries: list[Summary]) -> Iterator[str]:
             yield f"| {case.method} | {states} | {summary.mean:.2f}{spread} | {summary.seeds} | {gap} |"
 
 
+def states_of(case: Case) -> str:
+    """For the picture."""
+    return f"({case.weight_states},{case.act_states})" + ("" if case.method == "maqd" else f" {case.method}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """A network on the fronts: its accuracy and what it takes.
@@ -331,7 +356,7 @@ def points(summaries: list[Summary], costs: list[Cost]) -> tuple[list[Point], li
     known = {summary.case: summary.mean for summary in summaries}
     few = [
         Point(
-            label=f"{RESNETS[case.network]} ({case.weight_states},{case.act_states}) {cost.strategy}",
+            label=f"{RESNETS[case.network]} {states_of(case)} {cost.strategy}",
             accuracy=known[case],
             instructions=cost.instructions,
             flash=cost.flash,
@@ -398,7 +423,7 @@ def front_picture(few: list[Point], eight: list[Point], path: Path) -> None:
                     [getattr(p, name) / scale for p in members], [p.accuracy for p in members], marker, label=label
                 )
             for network in dict.fromkeys(point.label.rsplit(" ", 1)[0] for point in members):
-                own = [point for point in members if point.label.startswith(f"{network} ")]
+                own = [point for point in members if point.label.rsplit(" ", 1)[0] == network]
                 rightmost = max(getattr(point, name) for point in own) / scale
                 axis.annotate(network, (rightmost, own[0].accuracy), (5, 3), textcoords="offset points", fontsize=8)
         axis.axvline(getattr(LIMITS["equal"], name) / scale, ls=":", color="gray", label="int8, width 16")
