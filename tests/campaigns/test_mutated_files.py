@@ -29,7 +29,7 @@ from mutations import mutated, mutated_tree
 from PIL import Image
 from small_runs import SMALL, Silent
 
-from maqd.cli.convert import load_state
+from maqd.convert.state import load_state
 from maqd.data import cache as data_cache
 from maqd.data.arrays import ImageArrays
 from maqd.data.tables import open_table

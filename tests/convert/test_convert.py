@@ -9,10 +9,11 @@ from float_networks import BasicBlock, PlainCNN, ResNet, prepared
 from torch import Tensor, nn
 
 import maqd
-from maqd.convert import ConversionConfig, ConversionError, convert
+from maqd.convert import Centring, ConversionConfig, ConversionError, convert
 from maqd.convert.pixels import FromPixels
 from maqd.errors import ConfigError, DataError, MaqdError
-from maqd.nn import NormActivation, QuantConv2d, QuantLinear
+from maqd.nn import FittedSteps, NormActivation, QuantConv2d, QuantLinear
+from maqd.nn.quantizers import RoundClip
 from maqd.settings.quantization import Override
 
 SHAPE = (3, 16, 16)
@@ -97,6 +98,67 @@ def test_pixels_stay_pixels():
         FromPixels(model, (0.5,), (0.0,))
 
 
+@pytest.mark.parametrize("as_pixels", [True, False])
+def test_zeros_around_an_image_are_the_float_networks(as_pixels: bool):
+    """Each channel's mean is another pixel; a border of one pixel for all would be wrong at the edges."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 5))
+    model = FromPixels(network, (0.6, 0.4, 0.2), (0.25, 0.2, 0.3)).eval()
+    x = torch.randint(0, 256, (32, 3, 8, 8), dtype=torch.uint8)
+    result = convert(model if as_pixels else Scaled(network), x if as_pixels else x / 255, weights=255, activations=256)
+    found: list[Tensor] = []
+    result.model.network.get_submodule("1").register_forward_hook(lambda _, inputs, output: found.append(output))
+    with torch.no_grad():
+        wanted = network[1](network[0]((x / 255 - model.mean) / model.std))
+        result.model(x if as_pixels else x / 255)
+    scale = float((found[0] * wanted).sum() / wanted.square().sum())
+    off = (found[0] / scale - wanted).abs().amax((0, 1))
+    edge = torch.ones(8, 8, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    assert float(off[edge].max()) < 1.5 * float(off[~edge].max())
+
+
+class Scaled(nn.Module):
+    """A network that prepares floats itself."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor((0.6, 0.4, 0.2)).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor((0.25, 0.2, 0.3)).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network((x - self.mean) / self.std)
+
+
+def test_heads_have_the_float_networks_mean():
+    model, x = network(), batch(64)
+    result = convert(model, x, weights=3, activations=4)
+    with torch.no_grad():
+        off = result.model(x).mean(0) - model(x).mean(0)
+    head = result.model.fc2
+    assert isinstance(head, QuantLinear)
+    assert head.exponent is not None
+    assert float(off.abs().max()) <= 0.501 * 2.0**head.exponent  # biases are multiples of it
+
+
+def test_filters_lose_their_means_where_that_is_asked_for_or_closer():
+    model, x = network(), batch(32)
+    made = {kind: convert(model, x, ConversionConfig(weights=127, activations=128, centring=kind)) for kind in Centring}
+    assert isinstance(made[Centring.ALWAYS].model.conv2.quantizer, RoundClip)
+    assert isinstance(made[Centring.ALWAYS].model.fc2.quantizer, FittedSteps)
+    assert not any(isinstance(module, RoundClip) for module in made[Centring.NEVER].model.modules())
+    cosines = {kind: one.report.agreement.cosine for kind, one in made.items() if one.report.agreement is not None}
+    assert cosines[Centring.CLOSER] == max(cosines[Centring.NEVER], cosines[Centring.ALWAYS])
+    assert "QuantConv2d, centred" in {row.becomes for row in made[Centring.ALWAYS].report.rows}
+    assert maqd.lower(made[Centring.ALWAYS].model.eval(), x[:1]).graph.outputs
+
+
+def test_sums_are_finer_where_activations_are():
+    assert [ConversionConfig(activations=m).stream_states for m in (4, 64, 65, 256)] == [256, 256, 4095, 4095]
+    assert ConversionConfig(activations=256, stream=256).stream_states == 256
+
+
 def test_the_report_is_a_table():
     report = convert(network(), batch()).report
     lines = str(report).splitlines()
@@ -105,6 +167,9 @@ def test_the_report_is_a_table():
         module.weight.numel() for module in network().modules() if isinstance(module, nn.Conv2d | nn.Linear)
     )
     assert lines[-1] == "it can be lowered"
+    assert report.agreement is not None
+    told = [f"cosine {layer.cosine:.4f}" for layer in report.agreement.layers]
+    assert told == [row.becomes.rpartition(", ")[2] for row in report.rows if "quantizer, step" in row.becomes]
 
 
 class TwoFaults(nn.Module):

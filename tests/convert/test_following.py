@@ -6,7 +6,7 @@ from float_networks import prepared
 from torch import Tensor, nn
 
 from maqd.convert import ConversionConfig, Rounding, convert
-from maqd.convert.following import follow
+from maqd.convert.following import DAMPING, follow
 from maqd.nn import FittedSteps, QuantConv2d, QuantLinear
 from maqd.nn.layers import QuantLayer
 from maqd.numerics.states import Grid, States
@@ -27,25 +27,29 @@ def correlated(*shape: int) -> Tensor:
     return (4 * shared + torch.randn(*shape, generator=generator)).round().clamp(-8, 8)
 
 
-def test_codes_are_those_of_the_formula_one_weight_after_the_other():
+@pytest.mark.parametrize("float_input", [False, True])
+def test_codes_are_those_of_the_formula_one_weight_after_the_other(float_input: bool):
     torch.manual_seed(1)
     module, x = nn.Linear(6, 3, bias=False), correlated(64, 6)
+    wanted = x + torch.randn_like(x) if float_input else x
     layer = QuantLinear(6, 3, states=FittedSteps(states=States(count=3, signed=True)), input_grid=GRID)
     fitted(layer, module)
     steps = layer.quantizer.steps(layer.weight, tuple(layer.learned)).flatten()
+    rows, ideal = (values.double() - values.double().mean(0) for values in (x, wanted))
+    damping = DAMPING * rows.square().sum(0).mean()
     expected = torch.zeros(3, 6)
     for o in range(3):
+        w = module.weight[o].detach().double()
         u = torch.zeros(64, dtype=torch.float64)
         for t in range(6):
-            column, w = x[:, t].double(), module.weight[o, t].detach().double()
-            wanted = (w + column @ u / (column @ column)) / steps[o]
-            code = torch.clamp(torch.floor(wanted + 0.5), -1, 1)
-            expected[o, t] = code
-            u = u + (w - code * steps[o]) * column
-        alone = torch.clamp(torch.floor(module.weight[o].detach().double() / steps[o] + 0.5), -1, 1)
-        if (x.double() @ (module.weight[o].detach().double() - alone * steps[o])).norm() <= u.norm():
+            u = u + w[t] * ideal[:, t]
+            goal = (rows[:, t] @ u + damping * w[t]) / (rows[:, t] @ rows[:, t] + damping)
+            expected[o, t] = torch.clamp(torch.floor(goal / steps[o] + 0.5), -1, 1)
+            u = u - expected[o, t] * steps[o] * rows[:, t]
+        alone = torch.clamp(torch.floor(w / steps[o] + 0.5), -1, 1)
+        if (ideal @ w - rows @ (alone * steps[o])).norm() <= u.norm():
             expected[o] = alone
-    plain, error = follow(layer, module, x)
+    plain, error = follow(layer, module, x, wanted)
     assert error < plain
     assert torch.equal(layer.weight_codes().float(), expected)
 
@@ -62,7 +66,9 @@ def test_sums_of_a_convolution_are_closer_than_rounded_ones(groups: int):
     def error() -> float:
         scale = quantizer.steps(layer.weight, tuple(layer.learned)) / (2.0**layer.exponent)
         wanted = module(x)
-        return float((layer.eval()(x) * scale.flatten()[:, None, None] - wanted).norm() / wanted.norm())
+        off = layer.eval()(x) * scale.flatten()[:, None, None] - wanted
+        parts = [value - value.mean((0, 2, 3), keepdim=True) for value in (off, wanted)]  # means are set afterwards
+        return float(parts[0].norm() / parts[1].norm())
 
     before, (plain, along) = error(), follow(layer, module, x)
     assert along < plain

@@ -6,13 +6,13 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maqd.cli.options import Options, UsageError, some_path, whole
 from maqd.cli.text import note
-from maqd.errors import CheckpointError, ConfigError, DataError
+from maqd.errors import ConfigError, DataError
 from maqd.graph import container
 from maqd.io.arrays import SUFFIXES, read_arrays
 from maqd.io.images import read_image
@@ -57,8 +57,8 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--rounding",
         choices=("nearest", "following"),
-        default="nearest",
-        help="of weights: each by itself, or along the data, with the errors before it (nearest)",
+        default="following",
+        help="of weights: each by itself, or along the data, with the errors before it (following)",
     )
     parser.add_argument(
         "--state", metavar="FILE", type=some_path, help="its state: .safetensors, or as torch.save does"
@@ -75,6 +75,7 @@ def command(arguments: list[str]) -> int:
 
     from maqd.convert import convert
     from maqd.convert.pixels import FromPixels
+    from maqd.convert.state import load_state
     from maqd.lowering import lower
     from maqd.models import build_from
 
@@ -140,41 +141,6 @@ def _config(options: argparse.Namespace) -> ConversionConfig:
         weights=options.weights, activations=options.activations, norm=Kept(options.norm or Kept.KEEP.value),
         rounding=Rounding(options.rounding),
     )  # fmt: skip
-
-
-def load_state(network: "nn.Module", path: Path) -> None:
-    """Loads a network's state from a file.
-
-    Raises:
-        CheckpointError: It cannot be read, or has other tensors than the network, all of which the message names.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise nearly anything
-        reason = (error.strerror or error) if isinstance(error, OSError) else str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as a state: {reason}; save it with torch.save") from error
-    state = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds {type(found).__name__} and no tensors by name; save network.state_dict()")
-    own = network.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in state]
-    faults += [f"{name} is not the network's" for name in state if name not in own]
-    faults += [
-        f"{name} is {tuple(state[name].shape)}, the network's {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    if faults:
-        raise CheckpointError(
-            f"{path} is the state of another network: {'; '.join(faults)}; name the network that it was saved from"
-        )
-    network.load_state_dict(state)
 
 
 def _images(folder: Path, size: tuple[int, ...]) -> "tuple[Tensor, ...]":

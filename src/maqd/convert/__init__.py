@@ -10,10 +10,11 @@ from typing import Any
 from maqd.convert.calibration import Agreement, LayerAgreement
 from maqd.convert.convert import Converted, convert
 from maqd.convert.report import ConversionError, Report, Row
-from maqd.settings.conversion import ConversionConfig, Kept, Rounding
+from maqd.settings.conversion import Centring, ConversionConfig, Kept, Rounding
 
 __all__ = [
     "Agreement",
+    "Centring",
     "ConversionConfig",
     "ConversionError",
     "Converted",

@@ -1,5 +1,6 @@
 """Runs a float network and its conversion side by side: what tensors look like, and how well they agree."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from maqd.convert.fitting import Observed, correct, observe, sampled
+from maqd.convert.fitting import Observed, correct, correct_head, observe, sampled
 from maqd.convert.following import follow
 from maqd.convert.values import Layer, Norm, Site
 from maqd.errors import DataError
@@ -88,18 +89,59 @@ class _Watch(fx.Interpreter):
         return result
 
 
-class _Correct(fx.Interpreter):
-    """Runs a converted network; rounds some layers along their inputs, and corrects normalizations before their use."""
+class _Beside(fx.Interpreter):
+    """Runs a float network up to one tensor after the other, beside the converted one.
 
-    def __init__(self, model: fx.GraphModule, sites: dict[str, tuple[Site, Observed]], layers: Sequence[Layer]) -> None:
+    Args:
+        traced: The float network.
+        wanted: What will be asked for, once for each element.
+        inputs: Of the network.
+    """
+
+    def __init__(self, traced: Traced, wanted: Sequence[fx.Node], inputs: tuple[Tensor, ...]) -> None:
+        super().__init__(traced.model)
+        self.args_iter = iter(inputs)
+        self.left = Counter(wanted)
+        self.ahead = iter(traced.model.graph.nodes)
+        self.held: dict[fx.Node, Tensor] = {}
+
+    def tensor(self, node: fx.Node) -> Tensor:
+        """What a call returned."""
+        while node not in self.held:
+            call = next(self.ahead)
+            self.env[call] = self.run_node(call)
+            if call in self.left:
+                self.held[call] = self.env[call].clone()  # a later call may change it in place
+            for read in self.user_to_last_uses.get(call, []):
+                del self.env[read]
+        self.left[node] -= 1
+        return self.held[node] if self.left[node] else self.held.pop(node)
+
+
+class _Correct(fx.Interpreter):
+    """Runs a converted network; rounds some layers along their inputs, corrects normalizations before their use, and
+    the biases of heads.
+    """
+
+    def __init__(
+        self,
+        model: fx.GraphModule,
+        sites: dict[str, tuple[Site, Observed]],
+        heads: dict[str, tuple[Layer, Observed]],
+        layers: Sequence[Layer],
+        beside: _Beside,
+    ) -> None:
         super().__init__(model)
-        self.sites, self.layers = sites, {layer.name: layer for layer in layers}
+        self.sites, self.heads, self.layers = sites, heads, {layer.name: layer for layer in layers}
+        self.beside = beside
         self.cosines: dict[str, float] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = self.layers.pop(str(target), None)  # shared weights are rounded for their first input
         if layer is not None and layer.made is not None:
-            layer.errors = follow(layer.made, layer.module, args[0])
+            layer.errors = follow(layer.made, layer.module, args[0], self._ideal(layer))
+        if (known := self.heads.get(str(target))) is not None and known[0].made is not None:
+            correct_head(known[0].made, super().call_module(target, args, kwargs), known[1], known[0].channel_dim)
         found = self.sites.get(str(target))
         if found is None:
             return super().call_module(target, args, kwargs)
@@ -113,6 +155,13 @@ class _Correct(fx.Interpreter):
         result = super().call_module(target, args, kwargs)
         self.cosines[str(target)] = cosine(sampled(result), site.target(seen.sample))
         return result
+
+    def _ideal(self, layer: Layer) -> Tensor:
+        """What a layer would read if nothing before it were rounded."""
+        source, value = layer.source, self.beside.tensor(layer.source.float_node)
+        numbers, column = source.numbers(), [1] * value.ndim
+        column[source.channel_dim] = -1
+        return ((value - numbers.b.reshape(column)) / numbers.a.reshape(column)).float()
 
 
 def cosine(x: Tensor, y: Tensor) -> float:
@@ -128,11 +177,13 @@ class Seen:
 
     Args:
         sites: Before each quantizer.
+        heads: Results of the layers whose values leave the network.
         read: Before the normalizations that have no running statistics.
         returned: What the network returns.
     """
 
     sites: dict[Site, Observed]
+    heads: dict[Layer, Observed]
     read: dict[Norm, Observed]
     returned: list[Tensor]
 
@@ -140,13 +191,17 @@ class Seen:
 @torch.no_grad()
 def watch(
     traced: Traced,
+    layers: Sequence[Layer],
     sites: Sequence[Site],
     norms: dict[str, Norm],
     results: Sequence[fx.Node],
     inputs: tuple[Tensor, ...],
 ) -> Seen:
-    """What the float tensors before some quantizers look like, and what some calls return."""
+    """What the float tensors before some quantizers and after heads look like, and what some calls return."""
     wanted, read = {}, dict[Norm, fx.Node]()
+    heads = [layer for layer in layers if layer.head and not layer.others]
+    for layer in heads:
+        wanted[layer.call] = layer.channel_dim
     for site in sites:
         wanted[site.source.float_node] = site.source.channel_dim
         norm = None if site.source.norm is None else norms[site.source.norm]
@@ -158,24 +213,30 @@ def watch(
         runner.run(*inputs)
     return Seen(
         sites={site: runner.seen[site.source.float_node] for site in sites},
+        heads={layer: runner.seen[layer.call] for layer in heads},
         read={norm: runner.seen[node] for norm, node in read.items()},
         returned=[found for node in results if (found := runner.results[node]) is not None],
     )
 
 
 @torch.no_grad()
-def compare(model: fx.GraphModule, seen: Seen, inputs: tuple[Tensor, ...], layers: Sequence[Layer]) -> Agreement:
-    """How well a converted network agrees with the float one, once its normalizations are corrected.
+def compare(
+    model: fx.GraphModule, traced: Traced, seen: Seen, inputs: tuple[Tensor, ...], layers: Sequence[Layer]
+) -> Agreement:
+    """How well a converted network agrees with the float one, once its normalizations and heads are corrected.
 
     Args:
         model: The converted network.
+        traced: The float one.
         seen: What the float one's tensors look like.
         inputs: For both.
         layers: Whose weights are rounded along their inputs.
     """
     sites = {site.name: (site, observed) for site, observed in seen.sites.items()}
-    with evaluation(model):
-        runner = _Correct(model, sites, layers)
+    heads = {layer.name: (layer, observed) for layer, observed in seen.heads.items()}
+    with evaluation(model), evaluation(traced.model):
+        beside = _Beside(traced, [layer.source.float_node for layer in layers], inputs)
+        runner = _Correct(model, sites, heads, layers, beside)
         result = runner.run(*inputs)
     return agreed(flat(result), seen.returned, runner.cosines)
 

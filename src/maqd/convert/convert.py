@@ -21,9 +21,10 @@ from maqd.convert.values import Layer, Site
 from maqd.errors import ConfigError, DataError
 from maqd.lowering import Refusal, check
 from maqd.nn import QuantLinear
+from maqd.nn.quantizers import RoundClip
 from maqd.nn.tracing import Traced, TracingError, evaluation, name_of, plain
 from maqd.numerics.fixedpoint import AffineForm
-from maqd.settings.conversion import ConversionConfig, Kept, Rounding
+from maqd.settings.conversion import Centring, ConversionConfig, Kept, Rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,12 @@ def convert(
     check_model(float_model)
     examples = checked_examples(example)
     with torch.random.fork_rng(devices=[]):
-        return _convert(float_model, examples, config, calibrate, partial=partial)
+        if config.centring is not Centring.CLOSER:
+            return _convert(float_model, examples, config, calibrate, partial=partial)
+        inputs = [examples] if calibrate is None else [gathered(calibrate)]
+        both = [replace(config, centring=kind) for kind in (Centring.NEVER, Centring.ALWAYS)]
+        found = [_convert(float_model, examples, one, inputs, partial=partial) for one in both]
+    return max(found, key=lambda one: -1.0 if one.report.agreement is None else one.report.agreement.cosine)
 
 
 def changed(
@@ -174,7 +180,7 @@ def _convert(
         refusals += tuple(lowering_refusals(converted, traced, plan, examples))
     if refusals and not partial:
         raise ConversionError(refusals)
-    report = Report(rows=rows(traced, plan, refusals), refusals=refusals, agreement=agreement)
+    report = Report(rows=rows(traced, plan, refusals, agreement), refusals=refusals, agreement=agreement)
     return Converted(model=converted, report=report)
 
 
@@ -211,7 +217,7 @@ def fitted(
 ) -> tuple[fx.GraphModule, Agreement]:
     """The converted network, with its numbers fitted to some data."""
     try:
-        seen = watch(traced, plan.sites, plan.norms, plan.results, inputs)
+        seen = watch(traced, plan.layers, plan.sites, plan.norms, plan.results, inputs)
     except RuntimeError as error:  # PyTorch's, of a type that a layer does not take: tracing sees shapes only
         reason = str(error).partition("\n")[0]
         raise DataError(
@@ -231,7 +237,7 @@ def fitted(
     for item in plan.order:
         if isinstance(item, Layer):
             try:
-                make_layer(item)
+                make_layer(item, centred=config.centring is Centring.ALWAYS)
             except ConfigError as error:
                 faults.append(
                     Refusal(module=item.name, line=item.call.meta.get("line"), reason=str(error), remedy=FEWER)
@@ -248,7 +254,7 @@ def fitted(
     for module in converted.modules():  # not with train(), which would fold what `compare` folds
         module.training = model.training
     followed = plan.layers if config.rounding is Rounding.FOLLOWING else []
-    agreement = compare(converted, seen, inputs, followed)
+    agreement = compare(converted, traced, seen, inputs, followed)
     return converted, agreement
 
 
@@ -309,9 +315,10 @@ def check_overrides(config: ConversionConfig, plan: Plan) -> None:
             )
 
 
-def rows(traced: Traced, plan: Plan, refusals: tuple[Refusal, ...]) -> tuple[Row, ...]:
+def rows(traced: Traced, plan: Plan, refusals: tuple[Refusal, ...], agreement: Agreement) -> tuple[Row, ...]:
     """The table of a report."""
     by_name = {refusal.module: refusal for refusal in refusals}
+    cosines = {layer.name: layer.cosine for layer in agreement.layers}
     made: dict[str, list[Site]] = {}
     for site in plan.sites:
         made.setdefault(site.source.norm or site.source.name, []).append(site)
@@ -320,11 +327,12 @@ def rows(traced: Traced, plan: Plan, refusals: tuple[Refusal, ...]) -> tuple[Row
         found.append(row(traced, change, by_name.get(change.name)))
         for site in made.pop(change.name, []):
             sign, step = "signed " if site.states.signed else "", 2.0**site.exponent / site.scale.value
+            close = f", cosine {cosines[site.name]:.4f}" if site.name in cosines else ""
             found.append(
                 Row(
                     name=site.name,
                     was="",
-                    becomes=f"{sign}quantizer, step {step:.3g}",
+                    becomes=f"{sign}quantizer, step {step:.3g}{close}",
                     states=site.states.count,
                     refusal=by_name.get(site.name),
                 )
@@ -344,6 +352,7 @@ def row(traced: Traced, change: Change, refusal: Refusal | None) -> Row:
     if layer is None or layer.made is None:
         return Row(name=change.name, was=str(was), becomes=change.becomes, refusal=refusal)
     weight, value = layer.made.weight, call.meta["value"]
+    centred = ", centred" if isinstance(layer.made.quantizer, RoundClip) else ""
     errors = ""
     if layer.errors is not None:
         errors = f", error of sums {layer.errors[1]:.1%}, rounded {layer.errors[0]:.1%}"
@@ -355,7 +364,7 @@ def row(traced: Traced, change: Change, refusal: Refusal | None) -> Row:
     return Row(
         name=change.name,
         was=str(was),
-        becomes=type(layer.made).__name__ + (", head" if layer.head else "") + errors,
+        becomes=type(layer.made).__name__ + (", head" if layer.head else "") + centred + errors,
         states=layer.states,
         weights=weight.numel(),
         macs=weight.numel() * places,

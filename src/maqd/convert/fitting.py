@@ -27,9 +27,10 @@ from maqd.nn import (
     Values,
 )
 from maqd.nn.curves import CurveQuantizer
-from maqd.nn.functional import quantize_activation
+from maqd.nn.functional import EPS_WEIGHT, quantize_activation
 from maqd.nn.layers import QuantLayer
 from maqd.nn.norm import FoldableNorm
+from maqd.nn.quantizers import RoundClip
 from maqd.numerics.states import Grid, States
 from maqd.settings.conversion import ConversionConfig, Kept
 from maqd.settings.quantization import Affine, Quantizer
@@ -111,8 +112,12 @@ def fit_step(y: Tensor, site: Site, scale: float) -> tuple[float, int]:
     return best
 
 
-def make_layer(layer: Layer) -> None:
+def make_layer(layer: Layer, *, centred: bool = False) -> None:
     """Makes a weighted layer from a float one: the same but for a factor per filter, which its numbers say.
+
+    Args:
+        layer: Its description.
+        centred: Whether its filters lose their means, unless it is a head or has filters of a few weights.
 
     Raises:
         ConfigError: Its sums may leave the range of exact integers.
@@ -136,14 +141,23 @@ def make_layer(layer: Layer) -> None:
             return
         quantizer = None
         if layer.states is not None:
-            quantizer = FittedSteps(states=States(count=layer.states, signed=True))
+            kind = RoundClip if centred and weight[0].numel() >= LEAST_WEIGHTS else FittedSteps
+            quantizer = kind(states=States(count=layer.states, signed=True))
         made = build_layer(module, quantizer, grid, bias=False, gain=1.0)
         set_weight(made, weight)
         factor = torch.ones(1, dtype=torch.float64)
         if quantizer is not None and made.exponent is not None:
-            steps = quantizer.steps(made.weight, tuple(made.learned or ())).flatten()
+            if isinstance(quantizer, RoundClip):
+                deviation = made.weight.double().flatten(1).var(1, correction=0).add(EPS_WEIGHT).sqrt()
+                steps = quantizer.distance * deviation
+            else:
+                steps = quantizer.steps(made.weight, tuple(made.learned or ())).flatten()
             factor = steps / (quantizer.states.spacing * math.ldexp(1.0, made.exponent))
         layer.made, layer.numbers = made, Numbers(a=a * factor, b=bias, grid=None)
+
+
+LEAST_WEIGHTS = 8
+"""Of a filter that can lose its mean: of fewer, too little is left."""
 
 
 def make_head(layer: Layer, weight: Tensor, bias: Tensor, grid: Grid | None, a: Tensor) -> tuple[QuantLayer, Numbers]:
@@ -193,7 +207,7 @@ def per_input(values: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def build_layer(
-    module: Any, quantizer: FittedSteps | None, grid: Grid | None, *, bias: bool, gain: float
+    module: Any, quantizer: FittedSteps | RoundClip | None, grid: Grid | None, *, bias: bool, gain: float
 ) -> QuantLayer:
     """The layer of a float one's shape, with memory for its numbers but no numbers yet; without a grid, for inputs in
     float.
@@ -205,7 +219,7 @@ def build_layer(
 
 
 def _outlined(
-    module: Any, quantizer: FittedSteps | None, known: Grid | Values, *, bias: bool, gain: float
+    module: Any, quantizer: FittedSteps | RoundClip | None, known: Grid | Values, *, bias: bool, gain: float
 ) -> QuantLayer:
     if isinstance(module, nn.Linear):
         return QuantLinear(module.in_features, module.out_features, bias, states=quantizer, input_grid=known, gain=gain)
@@ -239,7 +253,7 @@ def pads(module: Any) -> tuple[int, ...] | str:
 def set_weight(made: QuantLayer, weight: Tensor) -> None:
     """Takes over the weights and fits their steps."""
     made.weight.copy_(weight)
-    if made.quantizer is not None and made.learned is not None:
+    if isinstance(made.quantizer, FittedSteps) and made.learned is not None:
         for parameter, value in zip(made.learned, made.quantizer.initial(weight), strict=True):
             parameter.data = value.to(parameter.dtype)
         made.learned.requires_grad_(False)
@@ -378,6 +392,21 @@ def correct(norm: FoldableNorm, x: Tensor, wanted: Observed, scale: float) -> No
     elif isinstance(norm, LayerBatchNorm):
         known = (seen.mean, seen.variance)
     set_norm(norm, new_gain, new_offset, *known)
+
+
+def correct_head(head: QuantLayer, result: Tensor, wanted: Observed, channel_dim: int) -> None:
+    """Shifts the biases of a head so that its results have the float network's mean.
+
+    Args:
+        head: Of the converted network.
+        result: What it returns.
+        wanted: What the float layer returns, for the same samples.
+        channel_dim: Of the result.
+    """
+    if head.bias is None or wanted.count < LEAST_VALUES:
+        return
+    with torch.no_grad():
+        head.bias.add_((wanted.mean - observe(result, channel_dim).mean).to(head.bias.dtype))
 
 
 MANY_BATCHES = 2**20

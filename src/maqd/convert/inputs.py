@@ -27,7 +27,8 @@ class Entry:
     Args:
         name: Of the module.
         call: The float network's placeholder.
-        zero: What becomes code 0, which the padding of the first layer is; 1 or C values in units of the data.
+        zero: What becomes code 0, which the padding of the first layer is; 1 or C values in units of the data, of
+            which integers take the mean.
         like: Another input that the same weights read, whose grid it shares.
         made: The module, once it is made.
         numbers: Data = a * converted value + b, likewise.
@@ -55,10 +56,11 @@ class EntryNumbers:
         found = self.entry.numbers
         return Numbers(a=self.k * found.a, b=self.k * found.b + self.t, grid=found.grid)
 
-    def read(self) -> None:
+    def read(self, channel_dim: int) -> None:
         """A layer reads the tensor: where it is zero, padding is."""
         if self.entry.zero is None:
-            self.entry.zero = -self.t / self.k
+            zero = -self.t / self.k
+            self.entry.zero = zero if channel_dim == 1 else zero.mean().reshape(1)
 
 
 def make_entry(entry: Entry, batches: Sequence[Tensor]) -> None:
@@ -71,33 +73,44 @@ def make_entry(entry: Entry, batches: Sequence[Tensor]) -> None:
         DataError: The data are of a type that no input takes.
     """
     data = batches[0]
-    zero = 0.0 if entry.zero is None else float(entry.zero.mean())
+    zeros = torch.zeros(1, dtype=torch.float64) if entry.zero is None else entry.zero.double()
     one = torch.ones(1, dtype=torch.float64)
     stored = {torch.uint8: Storage.U8, torch.int8: Storage.I8, torch.int16: Storage.I16}.get(data.dtype)
     if stored is not None:
         limits = np.iinfo(stored.value)
-        code_zero = int(min(max(round(zero), limits.min), limits.max))
+        code_zero = int(min(max(round(float(zeros.mean())), limits.min), limits.max))
         grid = Grid(low=int(limits.min) - code_zero, high=int(limits.max) - code_zero, exponent=EXPONENT)
         entry.made = IntegerInput(grid, stored, zero=code_zero)
         entry.numbers = Numbers(a=one / grid.unit, b=one * code_zero, grid=grid)
         return
     if data.dtype != torch.float32:
         raise DataError(f"an input of a network is float32, uint8, int8 or int16, got {data.dtype}; convert the data")
-    low = min(float(batch.min()) for batch in batches)
-    high = max(float(batch.max()) for batch in batches)
-    if not np.isfinite([low, high]).all():
+    low, high = (torch.stack([side(batch, zeros.numel()) for batch in batches]) for side in (lowest, highest))
+    low, high = low.amin(0), high.amax(0)
+    if not bool(torch.cat((low, high)).isfinite().all()):
         raise DataError("the example holds infinity or not-a-number; clean the data")
-    width = high - low or abs(high) or 1.0
-    if not low - width <= zero <= high + width:
-        zero = (low + high) / 2
-    low, high = min(low, zero), max(high, zero)
-    scale = (STATES - 1) / (high - low or 1.0)
+    width = float((high - low).max()) or float(high.abs().max()) or 1.0
+    zeros = torch.where((low - width <= zeros) & (zeros <= high + width), zeros, (low + high) / 2)
+    low, high = (torch.minimum(low, zeros) - zeros).min(), (torch.maximum(high, zeros) - zeros).max()
+    scale = (STATES - 1) / (float(high - low) or 1.0)
     shift = int(np.clip(28 - np.ceil(np.log2(scale)), 0, 62))
     multiplier = round(scale * 2.0**shift)
     exact = multiplier * 2.0**-shift
-    offset = -round(zero * exact)
-    first = round(low * exact) + offset
+    offset = -(zeros * exact).round().long()
+    first = round(float(low) * exact)
     grid = Grid(low=first, high=first + STATES - 1, exponent=EXPONENT)
-    border = Border(multiplier=np.array([multiplier]), offset=np.array([offset]), shift=shift)
+    border = Border(multiplier=np.full(len(offset), multiplier), offset=offset.numpy(), shift=shift)
     entry.made = IntegerInput(grid, Storage.F32, border=border)
-    entry.numbers = Numbers(a=one / (grid.unit * exact), b=one * (-offset / exact), grid=grid)
+    entry.numbers = Numbers(a=one / (grid.unit * exact), b=-offset.double() / exact, grid=grid)
+
+
+def lowest(batch: Tensor, channels: int) -> Tensor:
+    """The least value of each channel, or of all, float64."""
+    return -highest(-batch, channels)
+
+
+def highest(batch: Tensor, channels: int) -> Tensor:
+    """The largest value of each channel, or of all, float64."""
+    if channels == 1:
+        return batch.max().reshape(1).double()
+    return batch.movedim(1, 0).flatten(1).amax(1).double()

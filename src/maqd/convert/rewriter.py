@@ -461,8 +461,10 @@ class Step:
         """Of a new quantizer."""
         act = value.activation
         signed = act.signed if act is not None else value.signed or value.norm is not None
-        count = self.config.stream
+        count = self.config.stream_states
         chosen = few and (act is not None or value.wide)
+        if few:  # what layers read stays in a byte
+            count = min(count, FEW_STATES)
         if chosen:
             count = self.rewriter.activation_states(value.name)
         if act is not None:

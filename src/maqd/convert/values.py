@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from maqd.nn import NormActivation
 from maqd.nn.curves import Curve
@@ -253,6 +253,11 @@ class Layer:
     made: QuantLayer | None = None
     numbers: Numbers | None = None
     errors: tuple[float, float] | None = None
+
+    @property
+    def channel_dim(self) -> int:
+        """Where the channels of its result are."""
+        return -1 if isinstance(self.module, nn.Linear) and self.call.meta["value"].ndim > 2 else 1
 
 
 @dataclass(kw_only=True, eq=False)

@@ -28,8 +28,25 @@ class Rounding(enum.Enum):
     """One after the other along the calibration data, each taking up the errors before it (GPFQ, arXiv 2201.11113)."""
 
 
+class Centring(enum.Enum):
+    """Whether the mean of each filter is taken from its weights (weight standardization), as MaQD trains them."""
+
+    NEVER = "never"
+    """The layer is its float original times a factor per filter."""
+    ALWAYS = "always"
+    """In all layers but heads. No normalization gives back what the mean of a filter added to its sums."""
+    CLOSER = "closer"
+    """Both are tried, and the network whose results are closer to the float ones is taken."""
+
+
 EDGE_STATES = 15
 """States that the first layer, the head and depthwise layers have at least, if a configuration does not say."""
+
+COARSE = 64
+"""States of activations up to which a byte holds what is added, sign and all."""
+
+FINE = 4095
+"""States of what is added beside more: products of two of them are below 2**24, where float32 is exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +59,15 @@ class ConversionConfig:
         edge: Weight states of layers that read the network's input or whose result leaves it; None for the larger of
             `weights` and 15.
         depthwise: Weight states of depthwise layers; None likewise.
-        stream: States of what is added, gated or returned, unsigned; where the sign matters, the odd number below.
+        stream: States of what is added, gated or returned, unsigned; where the sign matters, the odd number below. None
+            for 256 beside up to 64 states of activations, and 4095 beside more: a sum with a sign would otherwise be
+            coarser than what it is made of.
         products: States of activations from which SiLU, GELU, Hardswish and Mish are exact products with a gate; with
             fewer they are rectifiers with steps along the curve.
         norm: What normalizations become. With `Kept.KEEP`, those that take their statistics from each sample are
             refused.
         rounding: How weights become states.
+        centring: Whether filters lose their means.
         overrides: Other states by the name of the float network's module; the last match wins.
         surrogate: Gradient of the activations' quantizers.
     """
@@ -56,10 +76,11 @@ class ConversionConfig:
     activations: int = 4
     edge: int | None = None
     depthwise: int | None = None
-    stream: int = FEW_STATES
+    stream: int | None = None
     products: int = 64
     norm: Kept = Kept.KEEP
     rounding: Rounding = Rounding.NEAREST
+    centring: Centring = Centring.NEVER
     overrides: list[Override] = field(default_factory=list)
     surrogate: Surrogate = field(default_factory=Surrogate)
 
@@ -67,15 +88,20 @@ class ConversionConfig:
         for count in (self.weights, self.edge, self.depthwise):
             if count is not None:
                 weight_states(count)
-        for count in (self.activations, self.stream):
+        for count in (self.activations, self.stream_states):
             States(count=count, signed=False)
-        if self.stream < 3:
+        if self.stream_states < 3:
             raise ConfigError(f"a stream needs at least 3 states to have a sign, got {self.stream}; use 256")
 
     @property
     def edge_states(self) -> int:
         """M_w of first layers and heads."""
         return max(self.weights, EDGE_STATES) if self.edge is None else self.edge
+
+    @property
+    def stream_states(self) -> int:
+        """States of what is added, gated or returned."""
+        return (FINE if self.activations > COARSE else FEW_STATES) if self.stream is None else self.stream
 
     @property
     def depthwise_states(self) -> int:

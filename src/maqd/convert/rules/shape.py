@@ -167,7 +167,7 @@ def pad(step: Step, x: Any, pad: Any, mode: str = "constant", value: float | Non
     if value:
         step.refuse(f"it pads with {value}", "pad with zeros")
     if source.grade is Grade.INPUT and not source.pending and isinstance(source.numbers, EntryNumbers):
-        source.numbers.read()  # its zero is code 0
+        source.numbers.read(source.channel_dim)  # its zero is code 0
     elif source.per_channel or source.pending:
         source = step.quantized(source, Want.MANY if step.wants & {Want.MANY, Want.EXACT, Want.ANY} else Want.FEW)
     node = step.call_function(F.pad, (source.node, tuple(pad)))

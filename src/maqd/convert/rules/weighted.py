@@ -13,7 +13,7 @@ from maqd.convert.inputs import EntryNumbers
 from maqd.convert.rewriter import Rule, Rules, Step, Want
 from maqd.convert.values import Grade, Layer, Scale, Value
 from maqd.numerics.limits import INT32_LIMIT
-from maqd.numerics.states import States
+from maqd.numerics.states import FEW_STATES, States
 from maqd.settings.quantization import UNCHANGED
 
 LAYERS = (
@@ -29,7 +29,8 @@ def weighted(step: Step, x: Any, module: Any, name: str | None = None) -> Value:
     first = source.grade is Grade.INPUT and not source.pending
     # An offset of the input would not be the same sum at every place of a transposed convolution's result.
     transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    source = step.quantized(source, Want.MANY if first and transposed else Want.FEW)
+    apart = first and pads_apart(step, source, module)
+    source = step.quantized(source, Want.MANY if first and (transposed or apart) else Want.FEW)
     head = Want.EXACT in step.wants
     layer = step.rewriter.layers.get(name)
     if layer is None:
@@ -40,7 +41,7 @@ def weighted(step: Step, x: Any, module: Any, name: str | None = None) -> Value:
         step.rewriter.taken.add(name)
         step.plan.order.append(layer)
         if isinstance(source.numbers, EntryNumbers):
-            source.numbers.read()
+            source.numbers.read(source.channel_dim)
         step.became("", layer)
     else:
         step.became(f"again {name}")
@@ -55,8 +56,22 @@ def weighted(step: Step, x: Any, module: Any, name: str | None = None) -> Value:
         scale.fix(1.0)
     return Value(
         node=node, float_node=step.call, grade=Grade.ACCUMULATOR, numbers=Result(layer), shape=step.shape, name=name,
-        channel_dim=-1 if isinstance(module, nn.Linear) and len(step.shape) > 1 else 1, scale=scale,
+        channel_dim=layer.channel_dim, scale=scale,
     )  # fmt: skip
+
+
+def pads_apart(step: Step, source: Value, module: nn.Module) -> bool:
+    """Whether the zeros around pixels stand for another pixel in each channel, and codes of many states can say so."""
+    numbers = source.numbers
+    if not isinstance(numbers, EntryNumbers) or numbers.entry.call.meta["value"].is_floating_point():
+        return False
+    zeros = -numbers.t / numbers.k
+    padded = any(getattr(module, "_reversed_padding_repeated_twice", ()))
+    return padded and float(zeros.max() - zeros.min()) > HALF and step.config.stream_states > FEW_STATES
+
+
+HALF = 0.5
+"""Of a pixel: what the zero of an input is rounded by."""
 
 
 def surrounded(step: Step, source: Value, module: nn.Module) -> Value:
@@ -96,7 +111,8 @@ def within_limit(step: Step, source: Value, module: Any, states: int | None, lim
     if states is None or not source.magnitude or source.grade is Grade.INPUT:
         return source
     fan_in = filters(module)[0].numel()
-    wanted = States(count=step.config.stream - (source.signed and step.config.stream % 2 == 0), signed=source.signed)
+    count = min(step.config.stream_states, FEW_STATES)
+    wanted = States(count=count - (source.signed and count % 2 == 0), signed=source.signed)
     if fan_in * States(count=states, signed=True).high * source.magnitude < limit:
         return source
     return source if source.magnitude <= wanted.high else step.quantizer(source, wanted)
