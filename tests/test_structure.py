@@ -37,12 +37,15 @@ ALLOWED = {
     "data": {"settings", "numerics", "io"},
     "lowering": {"models", "nn", "runtime", "language", "graph", "numerics", "settings"},
     "convert": {"lowering", "nn", "settings", "numerics"},
-    "training": {"lowering", "language", "graph", "report", "models", "data", "nn", "settings", "numerics", "io"},
+    "training": {
+        "convert", "lowering", "language", "graph", "report", "models", "data", "nn", "settings", "numerics", "io",
+    },
     "report": {"runtime", "graph", "nn", "settings", "numerics", "io"},
     "experiment": {
         "training", "report", "lowering", "runtime", "graph", "recipes", "models", "data", "nn", "settings", "numerics",
         "io",
     },
+    "hub": {"training", "runtime", "graph", "data", "settings"},
     "cli": {
         "bench", "runtime", "export", "plan", "spiking", "language", "graph", "nn", "models", "lowering", "convert",
         "data", "training", "report", "experiment", "recipes", "settings", "numerics", "io",

@@ -21,6 +21,7 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "openvino": "peers",
     "gguf": "gguf",
+    "huggingface_hub": "hub",
     **dict.fromkeys(("h5py", "loguru", "nir", "nirtorch", "norse", "snntorch", "spikingjelly"), "spiking"),
 }
 """Extra of this package that brings each module."""

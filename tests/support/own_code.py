@@ -91,3 +91,21 @@ def curved(quant: QuantConfig) -> nn.Module:
     """A network with a curve that no integers have."""
     head = LayerFactory(quant=quant).head("head", 64, 2, None)
     return nn.Sequential(IntegerInput(), nn.Flatten(), nn.Sigmoid(), head)
+
+
+def float_digits() -> nn.Module:
+    """An ordinary float network of 1 x 8 x 8 pictures, with a residual block."""
+
+    class Digits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm1 = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.second, self.norm2 = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.norm1(self.first(x)))
+            x = torch.relu(x + self.norm2(self.second(x)))
+            return self.head(x.mean((2, 3)))
+
+    return Digits()

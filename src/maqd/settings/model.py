@@ -40,6 +40,29 @@ class Shortcut(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """A float network of PyTorch's layers, which `function` returns, as one of few states.
+
+    Args:
+        enabled: Whether it is converted (`maqd.convert`) before training starts, along training samples (init.batches),
+            with the states of `quant`; norm=bn keeps its batch normalizations. With quant.rounding=false it is trained
+            as it is: a float phase, which a converted run starts from with init.run.
+        state: File of its state, .safetensors or as torch.save writes it; null takes the network as it is returned.
+        mean: Of uint8 images, which the network gets as (pixels / 255 - mean) / std: one a channel; empty for 0.
+        std: Likewise, positive; empty for 1.
+    """
+
+    enabled: bool = False
+    state: str | None = None
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.enabled and (self.state is not None or self.mean or self.std):
+            raise ConfigError("model.convert has options and is not enabled; set model.convert.enabled to true")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A network without its data: image size, channels and classes come from the data set.
 
@@ -52,6 +75,7 @@ class ModelConfig:
         quant: How its layers are quantized.
         shortcut: How a residual network's stream changes its width; others have none.
         transformer: Sizes of a decoder; others have none.
+        convert: Whether `function` returns a float network, and how that is converted.
     """
 
     architecture: Architecture = Architecture.DIGITS
@@ -60,10 +84,16 @@ class ModelConfig:
     quant: QuantConfig = field(default_factory=QuantConfig)
     shortcut: Shortcut = Shortcut.STRIDED
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
 
     def __post_init__(self) -> None:
         if not 0 < self.width < math.inf:
             raise ConfigError(f"width must be a positive number, got {self.width!r}; 1 is the whole network")
+        if self.convert.enabled and self.function is None:
+            raise ConfigError(
+                f"model.convert takes a network of your own, and {self.architecture.value} has few states; name "
+                "one with --model package.module:function"
+            )
         own = self.function is not None or self.architecture.value.startswith("preact_resnet")
         if self.shortcut is not Shortcut.STRIDED and not own:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """The network of a run, and what its inputs take from the data."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from maqd.nn.calling import Inputs, call, each
 from maqd.numerics.border import Storage
 from maqd.numerics.fixedpoint import AffineForm
 from maqd.settings.model import ModelConfig
+from maqd.settings.quantization import QuantConfig
+from maqd.training.converted import converted_network
 
 
 def network_of(config: ModelConfig, info: DataInfo) -> nn.Module:
@@ -41,9 +44,13 @@ def network_of(config: ModelConfig, info: DataInfo) -> nn.Module:
         network = build_model(config, in_channels=info.in_channels, num_classes=classes, image_size=info.image_size)
     else:
         sizes = {"in_channels": info.in_channels, "image_size": info.image_size} if info.images else {}
+        # Options of states are the conversion's, where there is one.
+        wanted = replace(config, quant=QuantConfig()) if config.convert.enabled else config
         network = build_from(
-            config, num_classes=info.num_classes, shapes=tuple(one.shape for one in info.inputs), **sizes
+            wanted, num_classes=info.num_classes, shapes=tuple(one.shape for one in info.inputs), **sizes
         )
+        if config.convert.enabled:
+            network = converted_network(config, info, network)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 

@@ -16,10 +16,12 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from maqd.convert.state import load_state
 from maqd.data import Data, open_data
 from maqd.errors import CheckpointError, ConfigError, NonFiniteError
 from maqd.machine import machine
 from maqd.models import check_overrides
+from maqd.nn.calling import Inputs
 from maqd.settings.training import Device, Schedule, TrainConfig
 from maqd.settings.tree import to_plain
 from maqd.training.checkpoint import (
@@ -35,6 +37,7 @@ from maqd.training.checkpoint import (
     read_checkpoint,
     write_run_file,
 )
+from maqd.training.converted import ConvertedNetwork, float_of
 from maqd.training.ema import WeightAverage
 from maqd.training.environment import Processes, below_torchrun, processes, resolve_compute
 from maqd.training.interrupt import Interrupted, StopCallback, StopRequest
@@ -205,11 +208,21 @@ def _train(
     start = Position()
     if checkpoint is not None:
         check_same_run(checkpoint, config, data.info)
+        if isinstance(network, ConvertedNetwork):
+            network.load_state_dict(checkpoint.trained_state())  # which converts it: the optimizer needs its parameters
         check_tensors(checkpoint.path, network.state_dict(), checkpoint.trained_state())
         start = checkpoint.header.position
         output.line(f"resuming {run.path} after step {start.step}")
     else:
-        check_overrides(config.model.quant, network)
+        if config.model.convert.state is not None and config.init.run is None:
+            load_state(float_of(network), Path(config.model.convert.state))
+        if isinstance(network, ConvertedNetwork):
+            if place.world > 1:
+                raise ConfigError("a network is converted by one process; train it with --compute.devices 1")
+            if config.init.run is None:
+                network.fit(first_batches(config, data))
+        else:
+            check_overrides(config.model.quant, network)
         if config.init.run is not None:
             start_from(config, network, data)
             output.line(f"starting from {config.init.run}")
@@ -252,6 +265,11 @@ def _train(
     )
 
 
+def first_batches(config: TrainConfig, data: Data) -> Iterator[Inputs]:
+    """Training samples to fit a network to."""
+    return (inputs for inputs, _ in islice(data.train_loader(), config.init.batches))
+
+
 def start_from(config: TrainConfig, network: torch.nn.Module, data: Data) -> None:
     """Give a network the weights that `config.init` names, fitted to its states.
 
@@ -260,8 +278,14 @@ def start_from(config: TrainConfig, network: torch.nn.Module, data: Data) -> Non
     """
     path = Path(str(config.init.run))
     checkpoint = read_checkpoint(RunDirectory(path).last if path.is_dir() else path)
-    batches = (images for images, _ in islice(data.train_loader(), config.init.batches))
+    batches = first_batches(config, data)
     try:
+        if isinstance(network, ConvertedNetwork):
+            state = checkpoint.network_state()
+            check_tensors(checkpoint.path, network.original.state_dict(), state)
+            network.original.load_state_dict(state)
+            network.fit(batches)
+            return
         # What was trained with the quantizers' ranges has its scales already.
         fit = checkpoint.header.config.model.quant.act_states is None
         network.load_state_dict(warm_start(network, checkpoint.network_state(), batches, fit=fit))
