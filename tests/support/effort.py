@@ -24,5 +24,5 @@ MUTATIONS = int(os.environ.get("MAQD_MUTATIONS", "400"))
 KILLS = int(os.environ.get("MAQD_KILLS", "4"))
 """Moments at which runs are ended; `make campaigns` takes 100 of each kind."""
 
-EXPORTS = int(os.environ.get("MAQD_EXPORTS", "8"))
+EXPORTS = int(os.environ.get("MAQD_EXPORTS", "6"))
 """Random graphs whose exports are read by every other tool; `make campaigns` takes 200."""
