@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: docs wheel test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize fuzz
+.PHONY: docs wheel test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize misra fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite, in under five minutes"
@@ -18,6 +18,7 @@ help:
 	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
 	@echo "make test-min-versions  try the oldest NumPy, onnx and ONNX Runtime that are allowed"
 	@echo "make sanitize  the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make misra  MISRA C:2012 of the microcontroller's kernels and of an exported program, by cppcheck"
 	@echo "make fuzz   feed the file loader with mutated files for FUZZ_SECONDS (60)"
 
 setup: $(STAMP)
@@ -108,6 +109,9 @@ sanitize: $(STAMP)
 	$(SANITIZED)/compare_kernels 2000
 	MAQD_GRAPHS=50 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(SANITIZERS)" MAQD_NATIVE_MODULE="$$(ls $(CURDIR)/$(SANITIZED)/_native*.so)" \
 		$(BIN)/python -m pytest tests/runtime/test_native.py tests/runtime/test_engine.py tests/runtime/test_language_native.py
+
+misra: $(STAMP)
+	MAQD_LONG=1 $(BIN)/python -m pytest tests/csrc/test_misra.py
 
 # Coverage-guided: inputs that reach new code are kept and changed further.
 FUZZ_SECONDS ?= 60

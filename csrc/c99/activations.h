@@ -1,4 +1,4 @@
-/* What becomes of sums: thresholds and fixed-point maps, of a pixel's sums or of those of a pass (packed.h). */
+/* Activations: thresholds and fixed-point maps, of the sums of a pixel or of a pass (packed.h). */
 #ifndef MAQD_ACTIVATIONS_H
 #define MAQD_ACTIVATIONS_H
 
@@ -36,13 +36,14 @@ MAQD_INLINE uint32_t maqd_count(const maqd_steps *s, const MAQD_FLASH void *t, i
     return count;
 }
 
-/* Stores the sums of a pass: y = them, or y += them with `accumulate`, for lanes of 8 bits; for lanes of 16 bits adds
- * what is missing. */
+/* Stores the sums of a pass. Lanes of 8 bits: y = sums, or y += sums with `accumulate`. Lanes of 16 bits: the pass has
+ * added to y already, and only low * (sum of a) is missing. */
 MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                    int32_t accumulate, int32_t *y) {
-#define MAQD_STORE(r, l)                                     \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) \
-        y[MAQD_OUTPUT(r, l)] = (accumulate ? y[MAQD_OUTPUT(r, l)] : 0) + MAQD_HALF(r, l);
+    const int32_t registers = maqd_registers(w, outputs);
+#define MAQD_STORE(r, l)                                   \
+    if ((r) < registers && maqd_output(w, r, l) < outputs) \
+        y[maqd_output(w, r, l)] = (accumulate ? y[maqd_output(w, r, l)] : 0) + maqd_half(g, s, r, l);
 #define MAQD_STORES(r) MAQD_STORE(r, 0) MAQD_STORE(r, 1) MAQD_STORE(r, 2) MAQD_STORE(r, 3)
     if (w->lane == 8) {
         MAQD_EACH(MAQD_STORES)
@@ -55,20 +56,21 @@ MAQD_INLINE void maqd_events_store(const maqd_events *g, const maqd_rows *w, con
 
 /* Stores the sums of a pass as a tensor's integers.
  *
- *   y       what the pass has added up, for lanes of 16 bits
+ *   y       the sums of the pass, for lanes of 16 bits
  *   bias    int32_t [outputs], or NULL
  *   bits    8, 16 or 32: of an integer, to whose value `zero` is added
  *   stored  the first of them */
 MAQD_INLINE void maqd_events_raw(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                  const int32_t *y, const MAQD_FLASH int32_t *bias, int32_t bits, int32_t zero,
                                  void *stored) {
-#define MAQD_RAW(r, l)                                                                              \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                      \
-        const int32_t v = (w->lane == 8 ? MAQD_HALF(r, l) : y[MAQD_OUTPUT(r, l)] + s->sum) + zero + \
-                          (bias != NULL ? bias[MAQD_OUTPUT(r, l)] : 0);                             \
-        if (bits == 8) ((uint8_t *)stored)[MAQD_OUTPUT(r, l)] = (uint8_t)v;                         \
-        if (bits == 16) ((int16_t *)stored)[MAQD_OUTPUT(r, l)] = (int16_t)v;                        \
-        if (bits == 32) ((int32_t *)stored)[MAQD_OUTPUT(r, l)] = v;                                 \
+    const int32_t registers = maqd_registers(w, outputs);
+#define MAQD_RAW(r, l)                                                                                       \
+    if ((r) < registers && maqd_output(w, r, l) < outputs) {                                                 \
+        const int32_t v = (w->lane == 8 ? maqd_half(g, s, r, l) : y[maqd_output(w, r, l)] + s->sum) + zero + \
+                          (bias != NULL ? bias[maqd_output(w, r, l)] : 0);                                   \
+        if (bits == 8) ((uint8_t *)stored)[maqd_output(w, r, l)] = (uint8_t)v;                               \
+        if (bits == 16) ((int16_t *)stored)[maqd_output(w, r, l)] = (int16_t)v;                              \
+        if (bits == 32) ((int32_t *)stored)[maqd_output(w, r, l)] = v;                                       \
     }
 #define MAQD_RAWS(r) MAQD_RAW(r, 0) MAQD_RAW(r, 1) if (w->lane == 8){MAQD_RAW(r, 2) MAQD_RAW(r, 3)}
     MAQD_EACH(MAQD_RAWS)
@@ -77,33 +79,29 @@ MAQD_INLINE void maqd_events_raw(const maqd_events *g, const maqd_rows *w, const
 #undef MAQD_RAWS
 }
 
-/* What is added to sums: (sum << shift) + (value << value_shift). */
+/* The addend of a residual connection: (sum << shift) + (stored integer << value_shift). */
 typedef struct {
-    int32_t bits; /* 1, 2 or 4: fields; 8 or 16: integers, whose value is less by `zero`; 0: nothing is added */
-    int32_t zero;
+    int32_t bits; /* 1, 2 or 4: fields; 8 or 16: integers as they are stored; 0: nothing is added */
     int32_t shift, value_shift;
 } maqd_addend;
 
-/* Codes of the sums of a pass, with code of its own for each output: faster than maqd_quantize_pixel, and larger.
+/* Codes of the sums of a pass. Every output has code of its own: faster than maqd_quantize_pixel, and larger.
  *
  *   t           the activation; its output is fields
  *   thresholds  of the pass, [outputs][levels]
- *   codes       the word where the codes begin
- *   shift       and the bit, of passes that are not whole words: what is in the bits below stays
- *   q, fields   what is added, from the word of the first output on; for lanes of 8 bits */
+ *   codes       the word of the first code
+ *   shift       the bit of the first code, in passes that are not whole words; lower bits are kept
+ *   q, fields   the addend, from the word of the first output on; for lanes of 8 bits */
 MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                    const int32_t *y, const maqd_steps *t, const MAQD_FLASH void *thresholds,
                                    maqd_word *codes, int32_t shift, const maqd_addend *q, const maqd_word *fields) {
+    const int32_t registers = maqd_registers(w, outputs);
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
     const uint32_t a0 = q->bits > 0 ? fields[0] : 0u, a1 = outputs * q->bits > 32 ? fields[1] : 0u;
     const uint32_t a2 = outputs * q->bits > 64 ? fields[2] : 0u, a3 = outputs * q->bits > 96 ? fields[3] : 0u;
-#define MAQD_ADDEND(o)                     \
-    (((((o) * q->bits / 32 == 0   ? a0     \
-        : (o) * q->bits / 32 == 1 ? a1     \
-        : (o) * q->bits / 32 == 2 ? a2     \
-                                  : a3) >> \
-       (uint32_t)((o) * q->bits % 32)) &   \
-      (((uint32_t)1 << q->bits) - 1u))     \
+#define MAQD_ADDEND(o)                                                                    \
+    ((maqd_choose((o) * q->bits / 32, a0, a1, a2, a3) >> (uint32_t)((o) * q->bits % 32) & \
+      (((uint32_t)1 << q->bits) - 1u))                                                    \
      << q->value_shift)
 #define MAQD_WITH(o, v) (q->bits == 0 ? (v) : (int32_t)(((uint32_t)(v) << q->shift) + MAQD_ADDEND(o)))
 #define MAQD_CODE(o, v)                                                                     \
@@ -116,10 +114,10 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
         if ((o) * t->bits / 32 == 2) c2 |= code;                                            \
         if ((o) * t->bits / 32 == 3) c3 |= code;                                            \
     }
-#define MAQD_LANE_CODE(r, l)     \
-    if ((r) < MAQD_REGISTERS)    \
-    MAQD_CODE(MAQD_OUTPUT(r, l), \
-              w->lane == 8 ? MAQD_WITH(MAQD_OUTPUT(r, l), MAQD_HALF(r, l)) : y[MAQD_OUTPUT(r, l)] + s->sum)
+#define MAQD_LANE_CODE(r, l)                                                                              \
+    if ((r) < registers)                                                                                  \
+    MAQD_CODE(maqd_output(w, r, l), w->lane == 8 ? MAQD_WITH(maqd_output(w, r, l), maqd_half(g, s, r, l)) \
+                                                 : y[maqd_output(w, r, l)] + s->sum)
 #define MAQD_CODES(r) \
     MAQD_LANE_CODE(r, 0) MAQD_LANE_CODE(r, 1) if (w->lane == 8){MAQD_LANE_CODE(r, 2) MAQD_LANE_CODE(r, 3)}
     MAQD_EACH(MAQD_CODES)
@@ -135,18 +133,19 @@ MAQD_INLINE void maqd_events_codes(const maqd_events *g, const maqd_rows *w, con
 #undef MAQD_CODES
 }
 
-/* The same for weights of 2 bits in lanes of 8, two outputs at once: those whose sums share a word, 8 apart. For every
- * v = (sum << shift) + addend and threshold t, |v - t| is below 2^15; so no half of (v + 2^15) - t reaches into the
- * other, and its highest bit is v >= t. The bits of a code are sums modulo 2 of such bits: ascending thresholds are
- * reached in their order.
+/* The same for weights of 2 bits in lanes of 8, two outputs together: those whose sums share a word, 8 apart. For every
+ * v = (sum << shift) + addend and threshold t, |v - t| is below 2^15. So no half of (v + 2^15) - t borrows from the
+ * other, and its highest bit is v >= t. Thresholds ascend, so the bits of a code are sums modulo 2 of these bits.
  *
  *   levels      1 .. 7
  *   bits        of a code
- *   thresholds  uint32_t [registers][2][levels]: those of a pair of outputs, t + (t' << 16)
+ *   thresholds  uint32_t [registers][2][levels]: t + (t' << 16) of a pair of outputs; they include the zero point
+ *               of the addend
  *   addend      of the first output */
 MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, const maqd_sums *s, int32_t outputs,
                                    int32_t levels, int32_t bits, const MAQD_FLASH uint32_t *thresholds,
                                    maqd_word *codes, const maqd_addend *q, const void *addend) {
+    const int32_t registers = maqd_registers(w, outputs);
     const uint32_t start = (0x8000u + ((uint32_t)s->sum << q->shift)) * 0x10001u;
     const maqd_word *const fields = (const maqd_word *)addend;
     uint32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0; /* pairs of codes of 16 outputs: c0; of 4 bits, c0 and c2 */
@@ -172,11 +171,11 @@ MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, con
     (((MAQD_UPPER(r, l, q->bits) ? ((r) < 4 ? a2 : a3) : ((r) < 4 ? a0 : a1)) >> MAQD_IN_WORD(r, l, q->bits)) & \
      ((((uint32_t)1 << q->bits) - 1u) * 0x10001u))
 #define MAQD_STORED(o) (q->bits == 8 ? ((const uint8_t *)addend)[o] : ((const int16_t *)addend)[o])
-#define MAQD_INTEGER(o) ((o) >= outputs ? 0u : (uint32_t)(MAQD_STORED(o) - q->zero))
-#define MAQD_INTEGERS(r, l) (MAQD_INTEGER(MAQD_OUTPUT(r, l)) + (MAQD_INTEGER(MAQD_OUTPUT(r, l) + 8) << 16))
+#define MAQD_INTEGER(o) ((o) >= outputs ? 0u : (uint32_t)MAQD_STORED(o))
+#define MAQD_INTEGERS(r, l) (MAQD_INTEGER(maqd_output(w, r, l)) + (MAQD_INTEGER(maqd_output(w, r, l) + 8) << 16))
 #define MAQD_REACHED_AT(k) ((k) <= levels ? x - t[(k) - 1] : 0u)
 #define MAQD_CODE_PAIR(r, l)                                                                             \
-    if ((r) < MAQD_REGISTERS && MAQD_OUTPUT(r, l) < outputs) {                                           \
+    if ((r) < registers && maqd_output(w, r, l) < outputs) {                                             \
         const uint32_t more = q->bits == 0 ? 0u : q->bits < 8 ? MAQD_FIELDS(r, l) : MAQD_INTEGERS(r, l); \
         const uint32_t sums = s->half[2 * (r) + (l)] * (uint32_t)g->spacing << q->shift;                 \
         const uint32_t x = sums + start + (more << q->value_shift);                                      \
@@ -226,25 +225,26 @@ MAQD_INLINE void maqd_events_pairs(const maqd_events *g, const maqd_rows *w, con
  *   y           the pixel */
 MAQD_INLINE void maqd_quantize_pixel(const maqd_steps *s, const int32_t *x, int32_t channels,
                                      const MAQD_FLASH void *thresholds, const MAQD_FLASH int8_t *signs, void *y) {
-    const MAQD_FLASH uint8_t *t = (const MAQD_FLASH uint8_t *)thresholds;
+    const int32_t each = s->bits < 8 ? 32 / s->bits : 1;
     const ptrdiff_t step = (ptrdiff_t)s->levels * (s->wide ? 4 : 2);
+    const MAQD_FLASH uint8_t *next = (const MAQD_FLASH uint8_t *)thresholds;
     maqd_word *words = (maqd_word *)y;
-    uint32_t word = 0, at = 0;
-    for (int32_t c = 0; c < channels; c++, t += step) {
-        const int32_t v = signs != NULL && signs[c] < 0 ? -x[c] : x[c];
-        const uint32_t count = maqd_count(s, t, v);
-        if (s->bits == 8) {
-            ((uint8_t *)y)[c] = (uint8_t)(s->base + s->spacing * (int32_t)count);
-            continue;
+    for (int32_t first = 0; first < channels; first += each) {
+        const int32_t count = channels - first < each ? channels - first : each;
+        const MAQD_FLASH uint8_t *t = next + count * step;
+        uint32_t word = 0;
+        next = t;
+        for (int32_t c = first + count - 1; c >= first; c--) {
+            const int32_t v = signs != NULL && signs[c] < 0 ? -x[c] : x[c];
+            t -= step;
+            const uint32_t index = maqd_count(s, t, v);
+            word = s->bits < 8 ? word << s->bits | index : (uint32_t)(s->base + s->spacing * (int32_t)index);
         }
-        word |= count << at;
-        at += (uint32_t)s->bits;
-        if (at == 32) {
+        if (s->bits < 8)
             *words++ = word;
-            word = at = 0;
-        }
+        else
+            ((uint8_t *)y)[first] = (uint8_t)word;
     }
-    if (s->bits < 8 && at > 0) *words = word;
 }
 
 /* An activation as a fixed-point map: clip(floor((A v + B) / 2^shift), 0, highest). */
@@ -256,40 +256,47 @@ typedef struct {
     int32_t bits, spacing, base;
 } maqd_affine;
 
-/* The same with a multiplication, an addition and a shift.
+/* Its result for channel c, before spacing and base. */
+MAQD_INLINE uint32_t maqd_affine_index(const maqd_affine *f, int32_t x, int32_t c, const MAQD_FLASH void *multipliers,
+                                       const MAQD_FLASH void *offsets) {
+    const int32_t a = f->multiplier_bits == 16 ? (int32_t)((const MAQD_FLASH int16_t *)multipliers)[c]
+                                               : ((const MAQD_FLASH int32_t *)multipliers)[c];
+    if (f->wide) {
+        const int64_t b = f->offset_bits == 32 ? (int64_t)((const MAQD_FLASH int32_t *)offsets)[c]
+                                               : ((const MAQD_FLASH int64_t *)offsets)[c];
+        const int64_t v = (int64_t)a * x + b;
+        const int64_t moved = v > 0 ? v >> f->shift : 0;
+        return (uint32_t)(moved > f->highest ? f->highest : moved);
+    }
+    const int32_t v = a * x + ((const MAQD_FLASH int32_t *)offsets)[c];
+#if (-1 >> 1) == -1 /* shifts of negative numbers round down: Arm shifts and clips in one instruction */
+    const int32_t moved = v >> f->shift;
+    return (uint32_t)(moved < 0 ? 0 : moved > f->highest ? f->highest : moved);
+#else
+    const int32_t moved = v > 0 ? v >> f->shift : 0;
+    return (uint32_t)(moved > f->highest ? f->highest : moved);
+#endif
+}
+
+/* Activation of a pixel by a fixed-point map.
  *
- *   multipliers, offsets  A and B, [channels] */
+ *   multipliers, offsets  A and B, [channels]
+ *   y                     the pixel */
 MAQD_INLINE void maqd_affine_pixel(const maqd_affine *f, const int32_t *x, int32_t channels,
                                    const MAQD_FLASH void *multipliers, const MAQD_FLASH void *offsets, void *y) {
+    const int32_t each = f->bits < 8 ? 32 / f->bits : 1;
     maqd_word *words = (maqd_word *)y;
-    uint32_t word = 0, at = 0;
-    for (int32_t c = 0; c < channels; c++) {
-        const int32_t a = f->multiplier_bits == 16 ? (int32_t)((const MAQD_FLASH int16_t *)multipliers)[c]
-                                                   : ((const MAQD_FLASH int32_t *)multipliers)[c];
-        uint32_t index; /* negative numbers end at 0, and so are never shifted */
-        if (f->wide) {
-            const int64_t b = f->offset_bits == 32 ? (int64_t)((const MAQD_FLASH int32_t *)offsets)[c]
-                                                   : ((const MAQD_FLASH int64_t *)offsets)[c];
-            const int64_t v = (int64_t)a * x[c] + b;
-            const int64_t shifted_v = v > 0 ? v >> f->shift : 0;
-            index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
-        } else {
-            const int32_t v = a * x[c] + ((const MAQD_FLASH int32_t *)offsets)[c];
-            const int32_t shifted_v = v > 0 ? v >> f->shift : 0;
-            index = (uint32_t)(shifted_v > f->highest ? f->highest : shifted_v);
+    for (int32_t first = 0; first < channels; first += each) {
+        uint32_t word = 0;
+        for (int32_t c = (channels - first < each ? channels : first + each) - 1; c >= first; c--) {
+            const uint32_t index = maqd_affine_index(f, x[c], c, multipliers, offsets);
+            word = f->bits < 8 ? word << f->bits | index : (uint32_t)(f->base + f->spacing * (int32_t)index);
         }
-        if (f->bits == 8) {
-            ((uint8_t *)y)[c] = (uint8_t)(f->base + f->spacing * (int32_t)index);
-            continue;
-        }
-        word |= index << at;
-        at += (uint32_t)f->bits;
-        if (at == 32) {
+        if (f->bits < 8)
             *words++ = word;
-            word = at = 0;
-        }
+        else
+            ((uint8_t *)y)[first] = (uint8_t)word;
     }
-    if (f->bits < 8 && at > 0) *words = word;
 }
 
 #endif

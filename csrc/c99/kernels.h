@@ -1,11 +1,12 @@
-/* Scalar kernels in C99 for every kind of step: what the native engine falls back to and what other kernels must equal.
+/* Scalar kernels in C99 for every kind of step. They define the result of all other kernels, and the native engine
+ * falls back to them.
  *
  * Tensors. A tensor of one sample is rows x columns x channels integers, the channels innermost, without gaps. They are
  * stored as uint8_t, int16_t or int32_t; the value of a stored integer s is s - zero, and zero is 0 unless the type is
  * uint8_t. Rows of int32_t that pass between kernels ("accumulators") hold values.
  *
- * Ranges. The caller guarantees that no value and no partial sum exceeds 2^31 - 1 in magnitude; the graph's bounds are
- * there for that. Nothing is rounded: there is no division here, and comparisons are exact.
+ * Ranges. The caller guarantees, from the bounds of the graph, that no value and no partial sum exceeds 2^31 - 1 in
+ * magnitude. Nothing is rounded: there is no division, and comparisons are exact.
  *
  * Memory. No kernel allocates. Pointers need the alignment of their type only, and inputs must not overlap outputs.
  *
@@ -14,7 +15,7 @@
 #ifndef MAQD_KERNELS_H
 #define MAQD_KERNELS_H
 
-/* What tables are declared with: packed.h has it for processors whose flash has addresses of its own. */
+/* Tables are declared with this: packed.h defines it for processors whose flash has an address space of its own. */
 #ifndef MAQD_FLASH
 #define MAQD_FLASH
 #endif
@@ -30,7 +31,7 @@
 #define MAQD_NAME(name) maqd_##name
 #endif
 
-/* What stands before the declarations: `static` in programs that contain this file as text. */
+/* Comes before each declaration: `static` in programs that contain this file as text. */
 #ifndef MAQD_LINKAGE
 #define MAQD_LINKAGE
 #endif

@@ -1,22 +1,21 @@
-/* First layers: convolutions of pixels, all of which are visited, two outputs in a multiplication.
+/* First layers: convolutions that visit every pixel, with two outputs in one multiplication.
  *
- * Pairs. A word holds two weights, w0 + (w1 << 16), and a sum of pixel * word is two sums of 16 bits. Pixels are taken
- * as they are stored, 0 .. 255, and sums begin with 255 times the magnitudes of their negative weights: so no partial
- * sum is negative, and none is above 255 * (sum of |w|), which has to stay below 2^16. What was added is in the
- * thresholds.
+ * Pairs. A word holds two weights, w0 + (w1 << 16), so a sum of pixel * word is two sums of 16 bits. Pixels are used as
+ * stored, 0 .. 255. Sums start with 255 times the sum of the magnitudes of the negative weights. So no partial sum is
+ * negative, and none exceeds 255 * (sum of |w|), which must be below 2^16. The thresholds include the start.
  *
- * Codes. Where both sums stay below 2^15 they are compared at once: bit 15 of (sum | 2^15) - t is sum >= t.
+ * Codes. If both sums are below 2^15 they are compared together: bit 15 of (sum | 2^15) - t is sum >= t.
  *
- * Fields. Dense layers of few states have eight weights in a word, each the index of its state in 4 bits. The fields of
- * one half of the word are apart by 16 bits, and so are their sums. The lowest sums are taken without a mask: the
- * others are what has to be taken off afterwards, for all of it is arithmetic modulo 2^32. */
+ * Fields. Dense layers of few states have eight weights in a word: the index of each state in 4 bits. Two fields that
+ * lie 16 bits apart are summed together. The lowest pair is summed without a mask; the sums of the other fields are
+ * subtracted from it afterwards, modulo 2^32. */
 #ifndef MAQD_PIXELS_H
 #define MAQD_PIXELS_H
 
-/* A row of the image with `padding` pixels of value 0 before and some after it, `width` pixels in all.
+/* A row of the image, `width` pixels: `padding` pixels of value 0, the row, and pixels of value 0 after it.
  *
  *   x    the image, uint8_t
- *   row  its row; NULL for one beyond the image, which is 0 everywhere */
+ *   row  the row; NULL outside of the image, for zeros */
 MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *row, int32_t padding, int32_t width, uint8_t *to) {
     const int32_t row_bytes = x->columns * x->channels, first = (padding < width ? padding : width) * x->channels;
     const uint8_t *const end = to + width * x->channels, *inside = to + first;
@@ -32,7 +31,7 @@ MAQD_INLINE void maqd_pixels_row(const maqd_codes *x, const uint8_t *row, int32_
  *
  *   x        uint8_t [inputs]
  *   weights  uint32_t [inputs]; field r is output r
- *   chunk    inputs whose sums stay below 2^16
+ *   chunk    number of inputs whose sums stay below 2^16
  *   y        int32_t [8] */
 MAQD_INLINE void maqd_fields_pass(const uint8_t *x, int32_t inputs, int32_t chunk, const MAQD_FLASH uint32_t *weights,
                                   int32_t *y) {

@@ -1,25 +1,25 @@
-/* Depthwise convolutions on bit planes: 32 channels at once, a bit of each in a word.
+/* Depthwise convolutions on bit planes: 32 channels together, one bit of each in a word.
  *
- * Planes. A pixel's fields (packed.h) of 32 channels are `bits` words. Word k gives its fields' bit p to bit k of each
- * field of plane p: two operations a word and plane, and channel c lies in lane bits * (c % (32 / bits)) + c / (32 /
- * bits). Weights and thresholds are tables of words in the same order of lanes.
+ * Planes. The fields (packed.h) of 32 channels of a pixel are `bits` words. Bit p of each field of word k goes to bit k
+ * of the same field of plane p, which takes two operations. So channel c lies in lane
+ * bits * (c % (32 / bits)) + c / (32 / bits). Tables of weights and thresholds have the same order of lanes.
  *
  * Sums. A weight is a sign and the planes of its magnitude. The term of activation plane p and magnitude plane q is
- * (a_p ^ negative) & magnitude_q, of weight 2^(p + q); the complement stands for -a, and what it adds is in the
- * thresholds. Terms go through full adders until there is a word for each bit of the sum.
+ * (a_p ^ negative) & magnitude_q, with weight 2^(p + q). The complement stands for -a; the thresholds include the
+ * constant that it adds. Terms go through full adders until one word is left for each bit of the sum.
  *
  * Codes. Thresholds are compared plane by plane from the lowest: v >= t is the carry out of v + ~t + 1. */
 #ifndef MAQD_PLANES_H
 #define MAQD_PLANES_H
 
-/* s and c become the sum and the carry of three bits, in every lane. */
+/* Full adder: s and c are the sum and the carry of three bits, in every lane. */
 #define MAQD_FULL(s, c, x, y, z) const uint32_t s##x = (x) ^ (y), s = s##x ^ (z), c = (x) ^ (s##x & ((x) ^ (z)))
-/* Of two bits. */
+/* Half adder. */
 #define MAQD_PAIR(s, c, x, y) const uint32_t s = (x) ^ (y), c = (x) & (y)
-/* v >= t in the planes up to this one, with n = ~t; `g` holds it for those below. */
+/* v >= t up to this plane, with n = ~t; `g` is the result of the planes below. */
 #define MAQD_REACHED(g, v, n) g = (n) ^ (((v) ^ (n)) & ((n) ^ g))
 
-/* Which of a field's bits are set by plane operations: the lowest of each. */
+/* A mask of the lowest bit of each field. */
 #define MAQD_LOWEST(bits) ((bits) == 1 ? 0xffffffffu : (bits) == 2 ? 0x55555555u : 0x11111111u)
 
 /* A place in a ring of `size`. */
@@ -28,11 +28,10 @@ MAQD_INLINE int32_t maqd_wrap(int32_t place, int32_t size) {
     return place;
 }
 
-/* Planes of the rows of fields that windows look at: a row of `width` pixels, of which the first `padding` are before
- * the first column and those after the last one are 0, too.
+/* A row of fields as planes, `width` pixels: `padding` zeros, the columns of the row, and zeros after them.
  *
  *   x       the tensor, of fields
- *   row     which row; one that does not exist is 0
+ *   row     index of the row; rows outside of the tensor are zeros
  *   planes  of the codes; not more than bits
  *   to      [groups of 32 channels][width][planes], `group_step` words from group to group */
 MAQD_INLINE void maqd_planes_row(const maqd_codes *x, const void *from, int32_t row, int32_t padding, int32_t width,
@@ -71,7 +70,7 @@ MAQD_INLINE void maqd_planes_row(const maqd_codes *x, const void *from, int32_t 
     }
 }
 
-/* Planes of codes as `count` words of fields; planes that there are not are 0. */
+/* Planes of codes as `count` words of fields; unused planes are 0. */
 MAQD_INLINE void maqd_planes_store(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, int32_t bits, int32_t count,
                                    maqd_word *to) {
     const uint32_t lowest = MAQD_LOWEST(bits);

@@ -9,7 +9,10 @@ from effort import LONG
 from graphs import thresholds, weight
 from programs import GCC, run_selftests
 
+from maqd.bench.tiny import tiny_network
 from maqd.export.c99 import Strategy, export_c99
+from maqd.export.c99.operations import EventConv
+from maqd.export.c99.program import make_program
 from maqd.graph import Add, Conv, Graph, Input, Node, Output, Thresholds
 from maqd.numerics.packing import PackedCodes
 from maqd.numerics.states import States
@@ -84,6 +87,21 @@ def test_states_outputs_and_addends(tmp_path: Path) -> None:
     assert all(map(paired, graphs))
     assert not paired(network(9, 3, 16, "nothing", 0))
     assert run_selftests(graphs, [Strategy.FAST], GCC, tmp_path) == len(graphs)
+
+
+def test_layers_of_the_same_form_share_their_passes() -> None:
+    text = export_c99(tiny_network("ic", activations=4), strategy=Strategy.FAST).files["maqd_model.c"]
+    found = re.findall(r"^MAQD_SHARED void (pass\d+_\d+)\(", text, re.M)
+    # 1 has no addend and 2 has; 6 is like 3 and 8 like 5, but for the channels of their input.
+    assert found == ["pass1_16", "pass2_16", "pass3_32", "pass5_32", "pass10_10"]
+
+
+@pytest.mark.parametrize(("outputs", "fast", "other"), [(9, 4, 3), (17, 5, 5), (21, 6, 6), (26, 8, 7), (29, 8, 8)])
+def test_rows_of_weights_that_are_a_byte_short_of_words_are_padded(outputs: int, fast: int, other: int) -> None:
+    for strategy, wanted in ((Strategy.FAST, fast), (Strategy.BALANCED, other)):
+        program = make_program(network(4, 3, outputs, "nothing", 0), strategy)
+        found = [one.passes[0].bytes for one in program.operations if isinstance(one, EventConv)]
+        assert found[0] == wanted
 
 
 def extreme(acts: int, channels: int, end: int) -> Graph:

@@ -11,7 +11,7 @@ from programs import Toolchain, run_selftests
 from maqd.export.c99 import Strategy, export_c99
 from maqd.export.c99.operations import PixelConv
 from maqd.export.c99.program import make_program
-from maqd.graph import Add, Conv, GlobalSum, Graph, Input, Linear, Node, Output, SumPool
+from maqd.graph import Add, Concat, Conv, GlobalSum, Graph, Input, Linear, Multiply, Node, Output, SumPool
 from maqd.runtime.c99 import WARNINGS
 
 
@@ -49,6 +49,36 @@ def residual(states: int, *, first: int = 3, fine: bool = False, rows: int = 10)
     return Graph(nodes=(*nodes, Output(name="logits", inputs=("head",))))
 
 
+def joined(*, wide: bool) -> Graph:
+    """Two branches whose channels are joined, a product of two maps, and sums of the whole map of codes or products."""
+    random = np.random.default_rng(3)
+    nodes: list[Node] = [Input(name="input", inputs=(), shape=(2, 40, 5))]
+    for name, outputs in (("a", 5), ("b", 9), ("c", 14)):
+        conv = Conv(
+            name=name, inputs=("input",), weight=weight(random, 3, outputs, 2, 3, 3), exponent=0, stride=(1, 1),
+            padding=(1, 1), dilation=(1, 1),
+        )  # fmt: skip
+        nodes += [conv, thresholds(random, f"{name}.act", name, outputs, 4, 900)]
+    nodes.append(Concat(name="both", inputs=("a.act", "b.act"), axis=0, shifts=(0, 0)))
+    nodes.append(Multiply(name="product", inputs=("both", "c.act")))
+    last = "product"
+    if not wide:
+        nodes.append(thresholds(random, "last", "product", 14, 4, 9))
+        last = "last"
+    nodes.append(GlobalSum(name="all", inputs=(last,), shift=0))
+    nodes.append(Linear(name="head", inputs=("all",), weight=weight(random, 3, 4, 14), exponent=0))
+    return Graph(nodes=(*nodes, Output(name="logits", inputs=("head",))))
+
+
+def test_joined_channels_products_and_global_sums_by_rows(tmp_path: Path) -> None:
+    graphs = [joined(wide=False), joined(wide=True)]
+    for graph in graphs:
+        program = make_program(graph, Strategy.BALANCED)
+        assert program.memory.early == len(program.operations) - 1
+    tools = Toolchain(compiler="gcc", flags=("-O1",))
+    assert run_selftests([graphs[0], *graphs * 2], list(Strategy), tools, tmp_path) == 5
+
+
 def test_residual_networks_equal_the_interpreter(tmp_path: Path) -> None:
     graphs = [residual(states, first=first, fine=fine) for states, first, fine in CASES]
     tools = Toolchain(compiler="gcc", flags=("-O1",))
@@ -61,9 +91,9 @@ CASES = [(2, 3, False), (4, 15, False), (8, 3, False), (16, 3, False), (4, 3, Tr
 @pytest.mark.parametrize("states", [2, 4, 8, 16])
 def test_streams_keep_a_few_rows(states: int) -> None:
     program = make_program(residual(states, rows=32), Strategy.FAST)
-    assert program.memory.early == len(program.operations) - 2
+    assert program.memory.early == len(program.operations) - 1  # all but the head, which reads sums of the whole map
     assert program.memory.size + program.memory.given < (program.whole.size + program.whole.given) / 2
-    between = program.memory.codes[1:-3]  # beside the input, the last map, its sums and the result
+    between = program.memory.codes[1:-2]  # beside the input, the sums of the last map and the result
     assert max(codes.held for codes in between) == 3
     assert all(codes.packed for codes in between if codes.channels == 9 and codes.bits == codes.bits % 8)
 

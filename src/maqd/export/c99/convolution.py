@@ -18,6 +18,9 @@ FUSED_LEVELS = 3
 SMALL = 16
 """Layers whose share of the work is less than one in this many have no code of their own."""
 
+OPEN = 24
+"""Inputs of a window from which on masks are saved."""
+
 PAIRED_LEVELS, PAIRED = 7, 2**14 - 1
 """Most thresholds that are compared for two outputs at once, and what no magnitude of a sum may reach for that."""
 
@@ -189,7 +192,7 @@ def _repeated(w: Writer, conv: EventConv) -> bool:
 
 def _kernel(w: Writer, what: str, index: int, conv: EventConv) -> str:
     """A call up to its first argument of gather or slide, which layers with the same inputs can share."""
-    rows, g = rows_struct(conv), _geometry(w, index, conv)
+    rows, g = rows_struct(w, conv), _geometry(w, index, conv)
     if not w.sharing and not _repeated(w, conv):
         return f"maqd_{what}(&{g}, &{w.constant('maqd_rows', f'rows{index}', rows)}, "
     more = ", int32_t *slot" if what == "slide" else ""
@@ -237,21 +240,37 @@ def _passes(w: Writer, index: int, conv: EventConv, tables: list[str], slot: str
     return lines
 
 
-def _share_passes(w: Writer, conv: EventConv) -> bool:
-    """Whether passes are functions that other layers of the same form call, too: where code counts more than time.
-
-    That is so with the strategy `size`, and for layers that are a small part of the work and store their sums.
-    """
+def _small(w: Writer, conv: EventConv) -> bool:
+    """Whether a layer is a small part of the work."""
 
     def work(one: EventConv) -> int:
         out = one.step.links.outputs[0]
         return out.rows * out.columns * math.prod(one.step.weight.shape)
 
+    return SMALL * work(conv) <= sum(work(one) for one in w.program.operations if isinstance(one, EventConv))
+
+
+def _share_passes(w: Writer, conv: EventConv) -> bool:
+    """Whether passes are functions that other layers of the same form call, too: where code counts more than time.
+
+    That is so with the strategy `size`, and for layers that are a small part of the work and store their sums.
+    """
     if w.sharing:
         return True
     others = [one for one in w.program.operations if isinstance(one, EventConv)]
     alike = [one for one in others if one.direct and (one.rows, one.unit) == (conv.rows, conv.unit)]
-    return conv.direct and len(alike) > 1 and SMALL * max(map(work, alike)) <= sum(map(work, others))
+    return conv.direct and len(alike) > 1 and all(_small(w, one) for one in alike)
+
+
+def _alike(w: Writer, conv: EventConv) -> list[tuple[int, EventConv]]:
+    """Layers for which passes compute the same: what passes look at of the geometry does not differ."""
+
+    def seen(one: EventConv) -> tuple[object, ...]:
+        states, window = one.step.weight.states, (1, 1) if one.whole else (one.lists, one.step.dilation[1])
+        return rows_struct(w, one), one.rows, states.low, states.spacing, one.whole, window
+
+    numbered = enumerate(w.program.operations)
+    return [(at, one) for at, one in numbered if isinstance(one, EventConv) and seen(one) == seen(conv)]
 
 
 def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
@@ -265,11 +284,20 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     name = f"pass_{form}" if shared else f"pass{index}_{part.outputs}"
     variables = "const maqd_events *g, int32_t columns, ptrdiff_t column_bytes, int32_t zero, " if shared else ""
     base = 0 if raw is None else raw.zero
-    g, wide, step, zero = (
-        ("g", "columns", "column_bytes", "zero")
-        if shared
-        else (f"&{_geometry(w, index, conv)}", columns, column_bytes, base)
-    )
+    g, wide, step, zero = "g", "columns", "column_bytes", "zero"
+    others = _alike(w, conv)
+    steps = {
+        one.data.shape[2]
+        for _, other in others
+        for one in other.passes
+        if (one.bytes, one.outputs) == (part.bytes, part.outputs)
+    }
+    if not shared:
+        g, wide, zero = f"&{_geometry(w, *others[0])}", columns, base
+        if len(steps) == 1:
+            step = column_bytes
+        else:
+            variables = "ptrdiff_t column_bytes, "
     store = f"maqd_events_store({g}, &w, &s, {part.outputs}, {accumulate}, y);"
     more, lines, y = "", [], "int32_t *y"
     if raw is not None:
@@ -289,10 +317,10 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
     else:
         table = "const MAQD_FLASH uint32_t *thresholds" if fused.paired else "const MAQD_FLASH void *thresholds"
         more = f",\n        {table}, maqd_word *codes{'' if fused.paired else ', int32_t shift'}"
-        added, addend, x = (0, 0, 0, 0), "NULL", fused.addend
+        added, addend, x = (0, 0, 0), "NULL", fused.addend
         if x is not None:
             more += f", const {'maqd_word' if x.packed else TYPES[x.bits]} *addend"
-            added, addend = (x.bits, x.zero, conv.step.shift, conv.step.addend_shift), "addend"
+            added, addend = (x.bits, conv.step.shift, conv.step.addend_shift), "addend"
         lines.append(f"static const maqd_addend q = {brackets(added)};")
         if fused.paired:
             lines += [
@@ -310,9 +338,11 @@ def _pass_function(w: Writer, index: int, conv: EventConv, part: Pass) -> str:
         name,
         f"MAQD_SHARED void {name}({variables}const maqd_list *lists, int32_t slot,\n"
         f"        const MAQD_FLASH void *weights, {y}{more}) {{\n"
-        f"    static const maqd_rows w = {rows_struct(conv)};\n    maqd_sums s;\n{body}\n}}",
+        f"    static const maqd_rows w = {rows_struct(w, conv)};\n    maqd_sums s;\n{body}\n}}",
     )
-    return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, {base}, " if shared else f"{name}("
+    if shared:
+        return f"{name}(&{_geometry(w, index, conv)}, {columns}, {column_bytes}, {base}, "
+    return f"{name}(" if len(steps) == 1 else f"{name}({column_bytes}, "
 
 
 def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
@@ -339,6 +369,8 @@ def _fused_activation(w: Writer, conv: EventConv) -> Fused | None:
     narrow = addend is None or addend.bits <= 16
     if narrow and rows.bits == 2 and rows.lane == 8 and levels <= PAIRED_LEVELS and bound < PAIRED:
         reached = clip_thresholds(thresholds, 1, -bound, bound)
+        if addend is not None:  # integers are added as they are stored
+            reached = reached + (addend.zero << step.addend_shift)
         return Fused(codes=codes, thresholds=reached, addend=addend, paired=True)
     if levels > FUSED_LEVELS or (addend is not None and (not addend.packed or rows.lane != 8)):
         return None
@@ -415,10 +447,12 @@ def plain(w: Writer, index: int, conv: PlainConv) -> list[str]:
     ]
 
 
-def rows_struct(conv: EventConv) -> str:
+def rows_struct(w: Writer, conv: EventConv) -> str:
     """A maqd_rows."""
-    rows = conv.rows
-    return brackets((rows.bits, rows.lane, int(rows.ones), conv.unit, "trits" if rows.trits else "NULL"))
+    rows, (_, columns, column_rows, _) = conv.rows, conv.passes[0].data.shape
+    inputs = column_rows if conv.whole else columns * column_rows
+    loop = int(inputs >= OPEN), int(not w.sharing and not _small(w, conv))
+    return brackets((rows.bits, rows.lane, int(rows.ones), conv.unit, *loop, "trits" if rows.trits else "NULL"))
 
 
 def element_bytes(conv: EventConv, part: Pass) -> int:

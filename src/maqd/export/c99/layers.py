@@ -14,6 +14,7 @@ from maqd.export.c99.operations import (
     step_of,
 )
 from maqd.export.c99.program import Program
+from maqd.export.c99.rows import turns
 from maqd.export.c99.text import Body, Writer, comment
 from maqd.graph.rules import Rules
 from maqd.plan import (
@@ -53,7 +54,13 @@ def _function(w: Writer, index: int, operation: Operation) -> str:
     )
     what = ", ".join(links.nodes) or "reorder"
     body, early = C99.find(operation, what)(w, index, operation), index < w.program.memory.early
-    trace = w.trace(operation, row=early)
+    if early and isinstance(operation, SumStep):
+        trace = w.trace(operation, row=False)
+        trace = (
+            [trace[0], f"    if (row == {turns(operation) - 1}) {{", *trace[1:-1], "    }", trace[-1]] if trace else []
+        )
+    else:
+        trace = w.trace(operation, row=early)
     if isinstance(body, Body):
         rows = body.row
         if not early:
@@ -63,10 +70,11 @@ def _function(w: Writer, index: int, operation: Operation) -> str:
     return "\n".join(
         [
             f"/* {comment(what)}: {shapes} */",
-            f"static void layer{index}({', '.join(w.program.parameters(index))}) {{",
+            f"MAQD_SHARED void layer{index}({', '.join(w.program.parameters(index))}) {{",
             *body,
             *trace,
             *(f"    (void){end.argument};" for end in w.program.handed),
+            *(["    (void)row;"] if early else []),  # of tensors of which one row is kept
             "}",
         ]
     )

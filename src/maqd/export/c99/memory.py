@@ -90,8 +90,8 @@ def _memory(plan: Plan, ends: Ends, operations: Sequence[Operation], stored: Seq
         size = 0 if s in callers or under[s] != s else max(stored[one].size for one in mine)
         begin, finish = min(alone[one].first for one in mine), max(alone[one].last for one in mine)
         wanted.append(Lifetime(size=size, first=begin, last=finish))
-    # Of operations that run row by row, those that keep rows have memory of their own, and the others share some.
-    shared = [at for at, one in enumerate(operations[:early]) if not isinstance(one, PlaneConv | Pixels)]
+    # Of operations that run row by row, those that keep something have memory of their own, and the others share some.
+    shared = [at for at, one in enumerate(operations[:early]) if not isinstance(one, PlaneConv | Pixels | SumStep)]
     owner = {at: max(shared, key=lambda other: _scratch(operations[other])) for at in shared}
     wanted += [
         Lifetime(size=_scratch(one) if owner.get(at, at) == at else 0, first=time, last=time)

@@ -87,6 +87,7 @@ class RowFormat:
         lane: Bits of a lane.
         ones: Whether all values are 0 or 1.
         trits: Whether five weights of three states share a byte.
+        padded: Whether rows that are a byte short of whole words have it.
         capacity: Sum of |values| that a lane can take.
         largest: No |value| is larger.
     """
@@ -95,6 +96,7 @@ class RowFormat:
     lane: int
     ones: bool
     trits: bool
+    padded: bool
     capacity: int
     largest: int
 

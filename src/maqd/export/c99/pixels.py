@@ -144,8 +144,20 @@ def _weights(conv: Pixels, passes: Sequence[Sequence[tuple[int, ...]]]) -> NDArr
 def _sums(conv: Pixels, pairs: int) -> list[str]:
     """Text of the sums of a pass, f0 to f3."""
     high, run = conv.weights.shape[1:]
-    lines = [f"    uint32_t f{k} = w[{k}];" for k in range(pairs)]
-    tap = [f"f{k} += a * w[{{}}];" for k in range(pairs)]
+    weights = [f"w{k}" for k in range(pairs)]
+    loads = ", ".join(f"{name} = w[{pairs} * (j) + {k}]" for k, name in enumerate(weights))
+    # Weights are loaded together, and each product is added at once: or compilers add up products of several pixels
+    # first, and load each weight on its own.
+    lines = [
+        "#define MAQD_PIXEL(j) \\",
+        "    { \\",
+        "        const uint32_t a = p[j]; \\",
+        f"        uint32_t {loads}; \\",
+        *([f"        MAQD_TOGETHER({', '.join(weights)}); \\"] if pairs == PAIRS else []),
+        *(f"        f{k} += a * {name}; MAQD_REGISTER(f{k}); \\" for k, name in enumerate(weights)),
+        "    }",
+        *(f"    uint32_t f{k} = w[{k}];" for k in range(pairs)),
+    ]
     lines += [
         f"    w += {pairs};",
         f"    for (int32_t i = 0; i < {high}; i++) {{",
@@ -158,10 +170,7 @@ def _sums(conv: Pixels, pairs: int) -> list[str]:
         lines.append(
             f"        for (const uint8_t *const end = p + {run - tail}; p != end; p += {each}, w += {each * pairs}) {{"
         )
-    body = [
-        f"{indent}{{ const uint32_t a = p[{j}]; " + " ".join(t.format(j * pairs + k) for k, t in enumerate(tap)) + " }"
-        for j in range(each)
-    ]
+    body = [f"{indent}MAQD_PIXEL({j})" for j in range(each)]
     lines += body
     if run > UNROLLED:
         lines.append("        }")
@@ -169,8 +178,7 @@ def _sums(conv: Pixels, pairs: int) -> list[str]:
         lines.append(f"        w += {tail * pairs};")
     else:
         lines.append(f"        w += {each * pairs};")
-    lines.append("    }")
-    return lines
+    return [*lines, "    }", "#undef MAQD_PIXEL"]
 
 
 def _declare(

@@ -141,11 +141,12 @@ def make_program(
     plan = make_plan(graph)
     ends = make_ends(graph, plan)
     planes = choices.best(Layer.DEPTHWISE, target) is Kernel.PLANES
-    operations = tuple(_operation(step, trits=False, planes=planes) for step in plan.steps)
+    fast = strategy is Strategy.FAST
+    operations = tuple(_operation(step, trits=False, planes=planes, padded=fast) for step in plan.steps)
     if strategy is not Strategy.SIZE:
         operations = tuple(_first(one, image_storages(ends), target, choices) for one in operations)
     if strategy is Strategy.SIZE:
-        smaller = tuple(_operation(step, trits=True, planes=planes) for step in plan.steps)
+        smaller = tuple(_operation(step, trits=True, planes=planes, padded=False) for step in plan.steps)
         if _weight_bytes(smaller) + TRITS.nbytes < _weight_bytes(operations):
             operations = smaller
     while True:  # a kernel on planes needs fields on both sides, or another one takes its place
@@ -173,16 +174,14 @@ def _weight_bytes(operations: tuple[Operation, ...]) -> int:
     return sum(one.weight_bytes for one in operations if isinstance(one, EventConv))
 
 
-def _operation(step: Step, *, trits: bool, planes: bool) -> Operation:
-    return _convolution(step, trits=trits, planes=planes) if isinstance(step, ConvStep) else step
+def _operation(step: Step, *, trits: bool, planes: bool, padded: bool) -> Operation:
+    if not isinstance(step, ConvStep):
+        return step
+    return (_planes(step) if planes else None) or _by_events(step, trits=trits, padded=padded)
 
 
-def _convolution(step: ConvStep, *, trits: bool, planes: bool) -> EventConv | PlainConv | PlaneConv:
-    return (_planes(step) if planes else None) or _by_events(step, trits=trits)
-
-
-def _by_events(step: ConvStep, *, trits: bool) -> EventConv | PlainConv:
-    rows = _row_format(step, trits=trits)
+def _by_events(step: ConvStep, *, trits: bool, padded: bool = False) -> EventConv | PlainConv:
+    rows = _row_format(step, trits=trits, padded=padded)
     if rows is None:
         return _plain_convolution(step)
     return _events(step, rows)
@@ -278,8 +277,8 @@ def _plain_convolution(step: ConvStep) -> PlainConv:
     return PlainConv(step=step, thresholds=channel_thresholds(q), signs=turned_signs(q))
 
 
-def _row_format(step: ConvStep, *, trits: bool) -> RowFormat | None:
-    """How weights are stored for events, five a byte if wanted; None where events cannot compute the layer."""
+def _row_format(step: ConvStep, *, trits: bool, padded: bool) -> RowFormat | None:
+    """How weights are stored for events, five a byte or padded if wanted; None where events cannot compute it."""
     x, states, shape = step.links.inputs[0], step.weight.states, step.weight.shape
     lowest = x.lowest - x.zero
     largest, most = max(x.highest - x.zero, -lowest), states.count - 1
@@ -295,6 +294,7 @@ def _row_format(step: ConvStep, *, trits: bool) -> RowFormat | None:
         lane=lane,
         ones=lowest >= 0 and largest == 1,
         trits=trits and states.count == 3 and lane == 8,
+        padded=padded,
         capacity=LANES[lane] // most,
         largest=max(largest, 1),
     )
@@ -355,7 +355,10 @@ def _packed(index: NDArray[np.int64], rows: RowFormat) -> NDArray[np.uint8]:
     each, base = (5, 3) if rows.trits else (8 // rows.bits, 2**rows.bits)
     padded = np.pad(index, [(0, 0)] * (index.ndim - 1) + [(0, -index.shape[-1] % each)])
     digits = padded.reshape(*index.shape[:-1], -1, each) * base ** np.arange(each)
-    return np.ascontiguousarray(digits.sum(-1).astype(np.uint8))
+    found = digits.sum(-1).astype(np.uint8)
+    if rows.padded and found.shape[-1] % WORD == WORD - 1:  # three bytes take five instructions more than a word
+        found = np.pad(found, [(0, 0)] * (index.ndim - 1) + [(0, 1)])
+    return np.ascontiguousarray(found)
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maqd.export.c99.operations import Codes, EventConv, Operation, Pixels, PlaneConv, step_of
-from maqd.plan import AddStep, Buffer, Plan, PoolStep, QuantizeStep
+from maqd.plan import AddStep, Buffer, ConcatStep, MultiplyStep, Plan, PoolStep, QuantizeStep, SumStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,23 @@ def reaches(operation: Operation) -> tuple[Reach, ...] | None:
             x, y = links.inputs[0], links.outputs[0]
             by_pixel = axis.inner == 1 and axis.outer == x.rows * x.columns == y.rows * y.columns
             return (Reach(buffer=x),) if by_pixel and x.rows == y.rows else None
-        case AddStep():
+        case AddStep() | SumStep():
             return tuple(Reach(buffer=x) for x in links.inputs)
+        case ConcatStep(axes=axes):
+            y = links.outputs[0]
+            alike = all((x.rows, x.columns) == (y.rows, y.columns) for x in links.inputs)
+            by_pixel = all(axis.inner == 1 and axis.outer == y.rows * y.columns for axis in axes)
+            return tuple(Reach(buffer=x) for x in links.inputs) if alike and by_pixel else None
+        case MultiplyStep():
+            alike = len({(x.rows, x.columns) for x in links.inputs}) == 1
+            return tuple(Reach(buffer=x) for x in links.inputs) if alike else None
     return None
+
+
+def turns(operation: Operation) -> int:
+    """How often an operation that computes row by row is called: for each row of its result, or that it sums up."""
+    links = step_of(operation).links
+    return (links.inputs if isinstance(operation, SumStep) else links.outputs)[0].rows
 
 
 def most(plan: Plan, operations: Sequence[Operation], stored: Sequence[Codes]) -> int:
@@ -100,7 +114,7 @@ def keep(plan: Plan, operations: Sequence[Operation], count: int) -> dict[int, i
     """
     front, source = operations[:count], plan.inputs[0]
     inputs = [reaches(operation) or () for operation in front]
-    rows = [step_of(operation).links.outputs[0].rows for operation in front]
+    rows = [turns(operation) for operation in front]
     whole = {one.storage for operation in operations[count:] for one in step_of(operation).links.inputs}
     whole |= {buffer.storage for buffer in plan.outputs}
     outputs = [[one.storage for one in step_of(operation).links.outputs] for operation in front]
@@ -129,9 +143,11 @@ def keep(plan: Plan, operations: Sequence[Operation], count: int) -> dict[int, i
             ]
             if not ready:
                 break
-            for storage in outputs[ready[-1]]:
-                wrote(storage)
-            done[ready[-1]] += 1
+            last = ready[-1]
+            if not isinstance(front[last], SumStep) or done[last] == rows[last] - 1:
+                for storage in outputs[last]:
+                    wrote(storage)
+            done[last] += 1
     if count and isinstance(front[0], Pixels) and _readers(inputs, source.storage) == 1:
         kept[source.storage] = 0
     return {storage: number for storage, number in kept.items() if storage not in whole}

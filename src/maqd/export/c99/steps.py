@@ -1,5 +1,7 @@
 """Text of steps without weights: activations, pooling, sums and moves."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from maqd.export.c99.activations import PixelActivation, pixel_activation
@@ -110,11 +112,31 @@ def pooling(w: Writer, index: int, step: PoolStep) -> Body:
     )
 
 
-def total(w: Writer, index: int, step: SumStep) -> list[str]:
+def total(w: Writer, index: int, step: SumStep) -> Body | list[str]:
     x, y = (w.program.stored(side[0]) for side in (step.links.inputs, step.links.outputs))
+    zeros = f"for (int32_t c = 0; c < {x.channels}; c++) sums[c] = 0;"
+    narrow = w.narrow(y, y.channels, w.write(y, "0"))
+    if index < w.program.memory.early:
+        if x.packed:
+            start = [f"    static const maqd_codes x = {codes_struct(replace(x, rows=1, kept=1))};"]
+            from_row = f"(const uint8_t *){w.at(x)} + {x.at('row')} * {x.columns * x.pixel_bytes}"
+            lines = [f"    maqd_sum_fields(&x, {from_row}, sums);"]
+        else:
+            start = []
+            pixel = w.read(x, f"({x.at('row')} * {x.columns} + column) * {x.channels}")
+            lines = [
+                f"    for (int32_t column = 0; column < {x.columns}; column++)",
+                f"        maqd_add_shifted(sums, 0, {pixel}, {element(x)}, 0, {x.channels});",
+            ]
+        return Body(
+            start=[w.sums(index), *start],
+            rows=x.rows,
+            row=["    if (row == 0)", f"        {zeros}", *lines, f"    if (row == {x.rows - 1}) {narrow}"],
+        )
     if x.packed:
         lines = [
             f"    static const maqd_codes x = {codes_struct(x)};",
+            f"    {zeros}",
             f"    maqd_sum_fields(&x, {w.at(x)}, sums);",
         ]
     else:
@@ -123,7 +145,7 @@ def total(w: Writer, index: int, step: SumStep) -> list[str]:
             f"    static const maqd_window window = {brackets((x.rows, x.columns, 1, 1, 0, 0, 1, 1))};",
             f"    maqd_sum_pool_row(&x, &window, {w.at(x)}, 1, 0, sums);",
         ]
-    return [w.sums(index), *lines, f"    {w.narrow(y, y.channels, w.write(y, '0'))}"]
+    return [w.sums(index), *lines, f"    {narrow}"]
 
 
 def addition(w: Writer, index: int, step: AddStep) -> Body:
@@ -138,24 +160,26 @@ def addition(w: Writer, index: int, step: AddStep) -> Body:
     return Body(start=[w.sums(index)], rows=y.rows, row=[*lines, f"    {w.narrow(y, row, to)}"])
 
 
-def concatenation(w: Writer, index: int, step: ConcatStep) -> list[str]:
+def concatenation(w: Writer, index: int, step: ConcatStep) -> Body:
     y = w.program.stored(step.links.outputs[0])
     lengths = [axis.channels * axis.inner for axis in step.axes]
+    rows = y.rows if index < w.program.memory.early else 1
+    each = step.axes[0].outer // rows
+    place = f"{y.at('row')} * {each * sum(lengths)}"
     lines = [
-        w.sums(index),
-        f"    {TYPES[y.bits]} *to = ({TYPES[y.bits]} *){w.at(y)};",
-        f"    for (int32_t i = 0; i < {step.axes[0].outer}; i++) {{",
+        f"    {TYPES[y.bits]} *to = {w.write(y, place)};",
+        f"    for (int32_t i = 0; i < {each}; i++) {{",
     ]
     for buffer, shift, length in zip(step.links.inputs, step.shifts, lengths, strict=True):
         x = w.program.stored(buffer)
-        at = w.read(x, f"i * {length}")
+        at = w.read(x, f"({x.at('row')} * {each} + i) * {length}")
         lines += [
             f"        for (int32_t k = 0; k < {length}; k++) sums[k] = 0;",
             f"        maqd_add_shifted(sums, 0, {at}, {element(x)}, {shift}, {length});",
             f"        {w.narrow(y, length, 'to')}",
             f"        to += {length};",
         ]
-    return [*lines, "    }"]
+    return Body(start=[w.sums(index)], rows=rows, row=[*lines, "    }"])
 
 
 def transposition(w: Writer, _index: int, step: TransposeStep) -> list[str]:
@@ -163,22 +187,23 @@ def transposition(w: Writer, _index: int, step: TransposeStep) -> list[str]:
     return [f"    maqd_transpose({w.at(x)}, {step.height}, {step.width}, {x.bits // 8}, {w.at(y)});"]
 
 
-def product(w: Writer, index: int, step: MultiplyStep) -> list[str]:
+def product(w: Writer, index: int, step: MultiplyStep) -> Body:
     a, b = (w.program.stored(buffer) for buffer in step.links.inputs)
     y = w.program.stored(step.links.outputs[0])
     row, gate = y.columns * y.channels, b.rows * b.columns == 1
     factor = f"factors[i % {y.channels}]" if gate else "factors[i]"
-    other = (w.read(b, "0"), y.channels) if gate else (w.read(b, f"row * {row}"), row)
-    return [
-        w.sums(index),
-        f"    int32_t *const factors = sums + {row};",
-        f"    for (int32_t row = 0; row < {y.rows}; row++) {{",
-        f"        maqd_widen({w.read(a, f'row * {row}')}, {element(a)}, {row}, sums);",
-        f"        maqd_widen({other[0]}, {element(b)}, {other[1]}, factors);",
-        f"        for (int32_t i = 0; i < {row}; i++) sums[i] *= {factor};",
-        f"        {w.narrow(y, row, w.write(y, f'row * {row}'))}",
-        "    }",
-    ]
+    other = (w.read(b, "0"), y.channels) if gate else (w.read(b, f"{b.at('row')} * {row}"), row)
+    first, to = w.read(a, f"{a.at('row')} * {row}"), w.write(y, f"{y.at('row')} * {row}")
+    return Body(
+        start=[w.sums(index), f"    int32_t *const factors = sums + {row};"],
+        rows=y.rows,
+        row=[
+            f"    maqd_widen({first}, {element(a)}, {row}, sums);",
+            f"    maqd_widen({other[0]}, {element(b)}, {other[1]}, factors);",
+            f"    for (int32_t i = 0; i < {row}; i++) sums[i] *= {factor};",
+            f"    {w.narrow(y, row, to)}",
+        ],
+    )
 
 
 def move(w: Writer, index: int, step: MoveStep) -> list[str]:

@@ -3,8 +3,9 @@
 from maqd.export.c99.operations import Pixels, step_of
 from maqd.export.c99.pixels import take
 from maqd.export.c99.program import Program
-from maqd.export.c99.rows import reaches
+from maqd.export.c99.rows import reaches, turns
 from maqd.export.c99.text import TYPES, Writer
+from maqd.plan import SumStep
 
 
 def declare_rows(program: Program, name: str) -> str:
@@ -50,7 +51,7 @@ def write_rows(program: Program, writer: Writer, name: str, later: str, given: s
     separator = " " if ends.plain else "\n        "
     checks = f" ||{separator}".join(f"{one.argument} == NULL" for one in (*ends.inputs, *ends.outputs))
     return f"""/* Computes the rows that can be computed, each by the last layer that can. done[0] is the number
- * of rows of the input that are there, and done[1 + i] that of layer i's result. */
+ * of rows of the input that are there, and done[1 + i] that of layer i's result, or of what it sums up. */
 static void advance(maqd_word *arena) {{
 {counts}
     for (int32_t i = 0; i < {sum(_rows(program))}; i++) {{
@@ -99,8 +100,8 @@ int {name}_finish(uint32_t *memory, {parameters}) {{
 
 
 def _rows(program: Program) -> list[int]:
-    """Rows of the results of the layers that run early."""
-    return [step_of(one).links.outputs[0].rows for one in program.operations[: program.memory.early]]
+    """How often each of the layers that run early is called."""
+    return [turns(one) for one in program.operations[: program.memory.early]]
 
 
 def _choices(program: Program) -> str:
@@ -115,7 +116,11 @@ def _choices(program: Program) -> str:
         mine = f"done[{index + 1}]"
         conditions = [f"{mine} < {rows[index]}"]
         for reach in reaches(program.operations[index]) or ():
-            there, limit = f"done[{maker[reach.buffer.storage]}]", reach.buffer.rows
+            made = maker[reach.buffer.storage]
+            there, limit = f"done[{made}]", reach.buffer.rows
+            if made > 0 and isinstance(program.operations[made - 1], SumStep):
+                conditions.append(f"{there} == {rows[made - 1]}")
+                continue
             more = reach.span - reach.padding
             scaled = mine if reach.stride == 1 else f"{mine} * {reach.stride}"
             wanted = f"{scaled}{f' + {more}' if more > 0 else f' - {-more}' if more < 0 else ''}"
