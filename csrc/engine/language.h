@@ -1,4 +1,4 @@
-// A decoder of text, token by token, with codes of keys and values in a ring.
+// A decoder of text, token by token, with codes of keys and values of several sequences in rings.
 #pragma once
 
 #include <mutex>
@@ -19,7 +19,7 @@ struct RowsMap {
 };
 
 struct LanguageSizes {
-    size_t width, heads, kv_heads, hidden, vocabulary, context;
+    size_t width, heads, kv_heads, hidden, vocabulary, context, sequences;
     int32_t limit, bits;              // of codes in front of maps
     int32_t cached_limit, cached_bits;  // of queries, keys and values
     int32_t embedding_exponent;
@@ -42,11 +42,13 @@ class Language {
     Language(const Isa &isa, int threads, const LanguageSizes &sizes, const RowsMap &embedding, const RowsMap &head,
              const float *norm);
     void add(const LanguageBlock &block);
-    void reset() { position_ = 0; }
-    size_t position() const { return position_; }
+    void reset(size_t sequence) { positions_[sequence] = 0; }
+    size_t position(size_t sequence) const { return positions_[sequence]; }
     const LanguageSizes &sizes() const { return sizes_; }
-    // Scores of the token that follows each, [count][vocabulary]. Angles are [count][head / 2].
-    void feed(const int32_t *tokens, size_t count, const float *cosine, const float *sine, float *scores);
+    // Each token goes to the end of its sequence. Scores of the token that follows each, [count][vocabulary]. Angles
+    // are [count][head / 2].
+    void feed(const int32_t *tokens, const int32_t *sequences, size_t count, const float *cosine, const float *sine,
+              float *scores);
 
     // Bytes of what maps read and write, and of the ring.
     size_t working() const;
@@ -55,7 +57,8 @@ class Language {
   private:
     static constexpr size_t CHUNK = 32;  // tokens that go through the maps together
 
-    struct Ring {  // [kv heads][context][head], and a unit each
+    struct Ring {  // of a sequence after the other: keys [kv heads][context][head], values [kv heads][context /
+                   // GROUP][head][GROUP], a unit each
         Memory keys, values, key_units, value_units;
     };
     // Codes of some tokens in front of maps.
@@ -63,10 +66,11 @@ class Language {
         Memory planes[2], totals, exponents;  // planes of TRITS digits, and of 1
     };
     struct Chunk {
-        const int32_t *tokens;
+        const int32_t *tokens, *sequences;
         size_t count;
         const float *cosine, *sine;
         float *scores;
+        size_t positions[CHUNK];
     };
 
     void forward(int member, const Chunk &chunk);
@@ -75,7 +79,8 @@ class Language {
     void rows(const RowsMap &map, size_t tokens, size_t place, int member);
     float *scaled(const RowsMap &map, size_t token, size_t place);
     void add_to_stream(const RowsMap &map, size_t token);
-    void attend(const LanguageBlock &block, Ring &ring, const Chunk &chunk, size_t token);
+    void attend(const LanguageBlock &block, Ring &ring, const Chunk &chunk, size_t token, int8_t *codes);
+    size_t value_rows() const { return (sizes_.context + GROUP - 1) / GROUP * GROUP; }
     int32_t *sums(size_t place) { return reinterpret_cast<int32_t *>(sums_.data()) + place; }
     float *stream(size_t token) { return reinterpret_cast<float *>(stream_.data()) + token * sizes_.width; }
     float *own(int member) { return reinterpret_cast<float *>(own_[static_cast<size_t>(member)].data()); }
@@ -92,7 +97,7 @@ class Language {
     Team team_;
     Barrier barrier_;
     std::mutex mutex_;
-    size_t position_ = 0;
+    std::vector<size_t> positions_;  // of each sequence
 };
 
 }  // namespace maqd

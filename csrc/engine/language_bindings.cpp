@@ -52,7 +52,8 @@ void sums(const std::string &isa, const RowsMap &map, const Array<int8_t> &codes
                         reinterpret_cast<const int32_t *>(totals.data()),
                         map.low,
                         map.spacing,
-                        found.data()};
+                        found.data(),
+                        map.outputs};
     kernels.rows(call, 0, map.outputs, memory.data());
 }
 
@@ -77,17 +78,17 @@ void bind_language(nb::module_ &m) {
         .def(
             "__init__",
             [](Language *self, const std::string &isa, int threads, size_t width, size_t heads, size_t kv_heads,
-               size_t hidden, size_t vocabulary, size_t context, int32_t limit, int32_t bits, int32_t cached_limit,
-               int32_t cached_bits, int32_t embedding_exponent, double eps, float factor, bool gated,
-               const RowsMap &embedding, const RowsMap &head, const Array<float> &norm) {
-                const LanguageSizes sizes{width,  heads, kv_heads,     hidden,      vocabulary,         context,
-                                          limit,  bits,  cached_limit, cached_bits, embedding_exponent, eps,
-                                          factor, gated};
+               size_t hidden, size_t vocabulary, size_t context, size_t sequences, int32_t limit, int32_t bits,
+               int32_t cached_limit, int32_t cached_bits, int32_t embedding_exponent, double eps, float factor,
+               bool gated, const RowsMap &embedding, const RowsMap &head, const Array<float> &norm) {
+                const LanguageSizes sizes{width,     heads,  kv_heads, hidden,       vocabulary,  context,
+                                          sequences, limit,  bits,     cached_limit, cached_bits, embedding_exponent,
+                                          eps,       factor, gated};
                 new (self) Language(isa_of(isa), threads, sizes, embedding, head, norm.data());
             },
             "isa"_a, "threads"_a, "width"_a, "heads"_a, "kv_heads"_a, "hidden"_a, "vocabulary"_a, "context"_a,
-            "limit"_a, "bits"_a, "cached_limit"_a, "cached_bits"_a, "embedding_exponent"_a, "eps"_a, "factor"_a,
-            "gated"_a, "embedding"_a, "head"_a, "norm"_a)
+            "sequences"_a, "limit"_a, "bits"_a, "cached_limit"_a, "cached_bits"_a, "embedding_exponent"_a, "eps"_a,
+            "factor"_a, "gated"_a, "embedding"_a, "head"_a, "norm"_a)
         .def(
             "add",
             [](Language &self, const Array<float> &attention_norm, const RowsMap &query, const RowsMap &key,
@@ -99,23 +100,27 @@ void bind_language(nb::module_ &m) {
             },
             "attention_norm"_a, "query"_a, "key"_a, "value"_a, "mixed_norm"_a.none(), "output"_a, "feed_norm"_a,
             "gate"_a, "up"_a, "hidden_norm"_a.none(), "down"_a)
-        .def("reset", &Language::reset)
+        .def("reset", &Language::reset, "sequence"_a)
         .def(
             "feed",
-            [](Language &self, const Array<int32_t> &tokens, const Array<float> &cosine, const Array<float> &sine,
-               const Written<float> &scores) {
+            [](Language &self, const Array<int32_t> &tokens, const Array<int32_t> &sequences,
+               const Array<float> &cosine, const Array<float> &sine, const Written<float> &scores) {
                 const LanguageSizes &sizes = self.sizes();
                 const size_t count = tokens.size(), angles = count * (sizes.head() / 2);
-                if (cosine.size() != angles || sine.size() != angles || scores.size() != count * sizes.vocabulary)
+                if (sequences.size() != count || cosine.size() != angles || sine.size() != angles ||
+                    scores.size() != count * sizes.vocabulary)
                     throw std::invalid_argument("angles and scores do not fit the tokens");
                 for (size_t i = 0; i < count; i++)
                     if (tokens.data()[i] < 0 || static_cast<size_t>(tokens.data()[i]) >= sizes.vocabulary)
                         throw std::invalid_argument("a token is not in the vocabulary");
+                for (size_t i = 0; i < count; i++)
+                    if (sequences.data()[i] < 0 || static_cast<size_t>(sequences.data()[i]) >= sizes.sequences)
+                        throw std::invalid_argument("there is no such sequence");
                 nb::gil_scoped_release release;
-                self.feed(tokens.data(), count, cosine.data(), sine.data(), scores.data());
+                self.feed(tokens.data(), sequences.data(), count, cosine.data(), sine.data(), scores.data());
             },
-            "tokens"_a, "cosine"_a, "sine"_a, "scores"_a)
-        .def_prop_ro("position", &Language::position)
+            "tokens"_a, "sequences"_a, "cosine"_a, "sine"_a, "scores"_a)
+        .def("position", &Language::position, "sequence"_a)
         .def_prop_ro("working_bytes", &Language::working)
         .def_prop_ro("cache_bytes", &Language::cached);
 }

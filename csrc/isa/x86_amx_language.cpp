@@ -9,7 +9,7 @@ namespace {
 
 constexpr size_t TILE = TILE_ROWS * TILE_BYTES, ROWS = 2 * TILE_ROWS, TOKENS = 2 * TILE_ROWS;
 
-size_t rows_memory(size_t digits, size_t pitch) { return TOKENS * digits * pitch + digits * 2 * TILE + 4 * TILE; }
+size_t rows_memory(size_t digits, size_t pitch) { return TOKENS * digits * pitch + digits * 4 * TILE + 4 * TILE; }
 
 // v[i] lane j becomes v[j] lane i.
 inline void transpose(__m512i *v) {
@@ -40,9 +40,12 @@ inline void transpose(__m512i *v) {
     }
 }
 
-// Inputs of up to 16 tokens as tiles, four inputs of a token side by side: [depth / 64][16][tokens][4].
-void fill(const int8_t *x, size_t depth, size_t count, uint8_t *to) {
-    for (size_t k = 0; k < depth; k += TILE_BYTES, to += TILE) {
+// Inputs of up to 16 tokens as tiles in the order of `products`, [pitch / 64][digits][2 of tokens], four inputs of a
+// token side by side: [16][tokens][4].
+void fill(const RowsCall &call, const int8_t *x, size_t count, uint8_t *tiles) {
+    const size_t depth = call.digits * call.pitch;
+    for (size_t k = 0; k < depth; k += TILE_BYTES) {
+        uint8_t *to = tiles + (k % call.pitch / TILE_BYTES * call.digits + k / call.pitch) * 2 * TILE;
         __m512i v[TILE_ROWS];
         for (size_t t = 0; t < TILE_ROWS; t++)
             v[t] = t < count ? _mm512_loadu_si512(x + t * depth + k) : _mm512_setzero_si512();
@@ -52,35 +55,43 @@ void fill(const int8_t *x, size_t depth, size_t count, uint8_t *to) {
 }
 
 // Products of 32 rows and the tokens of one or two tiles: found[2 of rows][2 of tokens][16 rows][16 tokens].
-template <bool BOTH>
+template <size_t DIGITS, bool BOTH>
 void products(const RowsCall &call, const uint8_t *const *row, const uint8_t *tokens, uint8_t *weights,
               uint8_t *found) {
     const Digits digits;
-    const size_t depth = call.digits * call.pitch;
     _tile_zero(0);
     _tile_zero(2);
     if (BOTH) {
         _tile_zero(1);
         _tile_zero(3);
     }
-    for (size_t j = 0; j < call.row_bytes; j += TILE_BYTES) {
+    // 64 bytes of each row are unpacked before tiles of the 64 before them are multiplied: those have left for the
+    // cache.
+    const auto unpack = [&](size_t j) {
+        uint8_t *to = weights + j / TILE_BYTES % 2 * DIGITS * 2 * TILE;
         for (size_t r = 0; r < ROWS; r++) {
-            _mm_prefetch(row[r] + j + AHEAD, _MM_HINT_T0);
+            _mm_prefetch(row[r] + ROWS * call.row_bytes + j, _MM_HINT_T0);  // of the next rows
             const __m512i n = load(row[r], j, call.row_bytes);
             __m512i digit[TRITS] = {n};
-            if (call.digits != 1) digits.of(n, digit);
-            for (size_t d = 0; d < call.digits; d++)
-                _mm512_store_si512(weights + d * 2 * TILE + r * TILE_BYTES, digit[d]);
+            if (DIGITS != 1) digits.of(n, digit);
+#pragma GCC unroll 5
+            for (size_t d = 0; d < DIGITS; d++) _mm512_store_si512(to + d * 2 * TILE + r * TILE_BYTES, digit[d]);
         }
-        for (size_t d = 0; d < call.digits; d++) {
-            const uint8_t *x = tokens + (d * call.pitch + j) / TILE_BYTES * TILE;
-            _tile_loadd(4, weights + d * 2 * TILE, TILE_BYTES);
+    };
+    unpack(0);
+    for (size_t j = 0; j < call.row_bytes; j += TILE_BYTES) {
+        const uint8_t *from = weights + j / TILE_BYTES % 2 * DIGITS * 2 * TILE;
+        if (j + TILE_BYTES < call.row_bytes) unpack(j + TILE_BYTES);
+        asm volatile("" ::: "memory");  // compilers do not see what tiles read
+        for (size_t d = 0; d < DIGITS; d++) {
+            const uint8_t *x = tokens + (j / TILE_BYTES * DIGITS + d) * 2 * TILE;
+            _tile_loadd(4, from + d * 2 * TILE, TILE_BYTES);
             _tile_loadd(6, x, TILE_BYTES);
             _tile_dpbusd(0, 4, 6);
-            _tile_loadd(5, weights + d * 2 * TILE + TILE, TILE_BYTES);
+            _tile_loadd(5, from + d * 2 * TILE + TILE, TILE_BYTES);
             _tile_dpbusd(2, 5, 6);
             if (BOTH) {
-                _tile_loadd(7, x + depth * TILE_ROWS, TILE_BYTES);
+                _tile_loadd(7, x + TILE, TILE_BYTES);
                 _tile_dpbusd(1, 4, 7);
                 _tile_dpbusd(3, 5, 7);
             }
@@ -92,6 +103,7 @@ void products(const RowsCall &call, const uint8_t *const *row, const uint8_t *to
         _tile_stored(1, found + TILE, TILE_BYTES);
         _tile_stored(3, found + 3 * TILE, TILE_BYTES);
     }
+    asm volatile("" ::: "memory");
 }
 
 void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
@@ -101,17 +113,19 @@ void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
         return;
     }
     const size_t depth = call.digits * call.pitch;
-    uint8_t *weights = memory + TOKENS * depth, *found = weights + call.digits * 2 * TILE;
+    uint8_t *weights = memory + TOKENS * depth, *found = weights + call.digits * 4 * TILE;
     configure();
     for (size_t t = 0; t < call.tokens; t += TOKENS) {
         const size_t some = call.tokens - t < TOKENS ? call.tokens - t : TOKENS;
         for (size_t half = 0; half < some; half += TILE_ROWS)
-            fill(call.x + (t + half) * depth, depth, some - half < TILE_ROWS ? some - half : TILE_ROWS,
-                 memory + half * depth);
+            fill(call, call.x + (t + half) * depth, some - half < TILE_ROWS ? some - half : TILE_ROWS,
+                 memory + half / TILE_ROWS * TILE);
         for (size_t o = first; o < last; o += ROWS) {
             const uint8_t *row[ROWS];
             for (size_t r = 0; r < ROWS; r++) row[r] = call.weights + (o + r < last ? o + r : o) * call.row_bytes;
-            (some > TILE_ROWS ? products<true> : products<false>)(call, row, memory, weights, found);
+            const auto of = [&](auto few, auto many) { return call.digits == 1 ? few : many; };
+            (some > TILE_ROWS ? of(products<1, true>, products<TRITS, true>)
+                              : of(products<1, false>, products<TRITS, false>))(call, row, memory, weights, found);
             for (size_t part = 0; part < 2 && o + part * TILE_ROWS < last; part++) {
                 const size_t output = o + part * TILE_ROWS,
                              count = last - output < TILE_ROWS ? last - output : TILE_ROWS;
@@ -123,7 +137,7 @@ void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
                     for (size_t i = 0; i < TILE_ROWS && half + i < some; i++) {
                         const size_t token = t + half + i;
                         _mm512_mask_storeu_epi32(
-                            call.sums + token * call.rows + output, static_cast<__mmask16>((1u << count) - 1),
+                            call.sums + token * call.stride + output, static_cast<__mmask16>((1u << count) - 1),
                             finish(v[i], call.spacing, _mm512_set1_epi32(call.low * call.totals[token])));
                     }
                 }

@@ -62,7 +62,7 @@ void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
                 a = products(a, at(memory + k), at(x + k), small);
                 b = products(b, at(memory + k + 32), at(x + k + 32), small);
             }
-            call.sums[t * call.rows + o] = call.spacing * total(_mm256_add_epi32(a, b)) + call.low * call.totals[t];
+            call.sums[t * call.stride + o] = call.spacing * total(_mm256_add_epi32(a, b)) + call.low * call.totals[t];
         }
     }
 }

@@ -85,7 +85,7 @@ void one_token(const RowsCall &call, size_t t, size_t first, size_t last) {
             for (size_t i = 0; i < 4; i++) sums[r + i] = sum[i];
         }
         const __m512i found = finish(reduce(sums), call.spacing, offset);
-        _mm512_mask_storeu_epi32(call.sums + t * call.rows + o, static_cast<__mmask16>((1u << count) - 1), found);
+        _mm512_mask_storeu_epi32(call.sums + t * call.stride + o, static_cast<__mmask16>((1u << count) - 1), found);
     }
 }
 
@@ -129,7 +129,7 @@ void many_tokens(const RowsCall &call, size_t first, size_t last, uint8_t *memor
             _mm512_store_si512(found, reduce(sums));
             for (size_t s = 0; s < some; s++)
                 for (size_t r = 0; r < count; r++)
-                    call.sums[(t + s) * call.rows + o + r] =
+                    call.sums[(t + s) * call.stride + o + r] =
                         call.spacing * found[4 * s + r] + call.low * call.totals[t + s];
         }
     }
@@ -143,12 +143,118 @@ void rows(const RowsCall &call, size_t first, size_t last, uint8_t *memory) {
         many_tokens(call, first, last, memory);
 }
 
+// 320 codes at a time: byte j of plane d is code 5 j + d, in one of five vectors.
+int32_t spread(const int8_t *codes, size_t channels, size_t pitch, int8_t *planes) {
+    __m512i places[TRITS];
+    __mmask64 from[TRITS][TRITS] = {};
+    for (size_t d = 0; d < TRITS; d++) {
+        places[d] = table([d](int j) { return (5 * static_cast<size_t>(j) + d) % 64; });
+        for (size_t j = 0; j < 64; j++) from[d][(5 * j + d) / 64] |= __mmask64{1} << j;
+    }
+    const __m512i ones = _mm512_set1_epi8(1);
+    __m512i total = _mm512_setzero_si512();
+    for (size_t j = 0; j < pitch; j += 64) {
+        __m512i some[TRITS];
+#pragma GCC unroll 5
+        for (size_t i = 0; i < TRITS; i++) {
+            const size_t first = 5 * j + 64 * i;
+            some[i] = first < channels ? load(reinterpret_cast<const uint8_t *>(codes), first, channels)
+                                       : _mm512_setzero_si512();
+            total = _mm512_dpbusd_epi32(total, ones, some[i]);
+        }
+#pragma GCC unroll 5
+        for (size_t d = 0; d < TRITS; d++) {
+            __m512i plane = _mm512_maskz_permutexvar_epi8(from[d][0], places[d], some[0]);
+#pragma GCC unroll 4
+            for (size_t i = 1; i < TRITS; i++)
+                plane = _mm512_mask_permutexvar_epi8(plane, from[d][i], places[d], some[i]);
+            _mm512_storeu_si512(planes + d * pitch + j, plane);
+        }
+    }
+    return _mm512_reduce_add_epi32(total);
+}
+
+// The mean of values with their weights, in integers: weights in units of the least are three bytes. Sums are exact
+// here and in the definition, so that they are the same. False where the units lie too far apart. It overwrites scores.
+bool weighted_bytes(const int8_t *values, const float *value_units, size_t known, size_t size, float *scores,
+                    float *y) {
+    constexpr size_t MOST_KNOWN = 1 << 15;  // times 255 x 127 fits int32
+    constexpr int MOST_SHIFT = 8;           // of a weight up to 2^15
+    if (known > MOST_KNOWN) return false;
+    const auto lanes = [&](size_t t) {
+        return static_cast<__mmask16>(known - t < 16 ? (1u << (known - t)) - 1 : 0xffff);
+    };
+    const auto exponents = [&](size_t t) {
+        return _mm512_srli_epi32(_mm512_maskz_loadu_epi32(lanes(t), value_units + t), 23);
+    };
+    __m512i least = _mm512_set1_epi32(255), most = _mm512_setzero_si512();
+    for (size_t t = 0; t < known; t += 16) {
+        least = _mm512_mask_min_epi32(least, lanes(t), least, exponents(t));
+        most = _mm512_max_epi32(most, exponents(t));
+    }
+    const int32_t exponent = _mm512_reduce_min_epi32(least);
+    if (_mm512_reduce_max_epi32(most) - exponent > MOST_SHIFT) return false;
+    // Four weights to four of each of their bytes.
+    const __m512i apart = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    __m512i total = _mm512_setzero_si512();
+    for (size_t t = 0; t < known; t += 16) {
+        const __m512i weight = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(lanes(t), scores + t));
+        total = _mm512_add_epi32(total, weight);
+        const __m512i shift = _mm512_sub_epi32(exponents(t), _mm512_set1_epi32(exponent));
+        _mm512_storeu_si512(scores + t, _mm512_shuffle_epi8(_mm512_sllv_epi32(weight, shift), apart));
+    }
+    const double unit = std::ldexp(1.0, exponent - 127), whole = static_cast<double>(_mm512_reduce_add_epi32(total));
+    for (size_t c = 0; c < size; c += 64) {
+        __m512i sums[3][4];
+#pragma GCC unroll 3
+        for (auto &some : sums)
+#pragma GCC unroll 4
+            for (auto &sum : some) sum = _mm512_setzero_si512();
+        const int8_t *value = values + c * GROUP;
+        const size_t parts = size - c < 64 ? (size - c + 15) / 16 : 4;
+        for (size_t t = 0; t < known; t += GROUP, value += GROUP * size) {
+            __m512i weight[3];
+#pragma GCC unroll 3
+            for (size_t byte = 0; byte < 3; byte++) {
+                int32_t four;
+                std::memcpy(&four, scores + t + byte, 4);
+                weight[byte] = _mm512_set1_epi32(four);
+            }
+#pragma GCC unroll 4
+            for (size_t part = 0; part < 4; part++) {
+                if (part >= parts) break;
+                const __m512i some = _mm512_loadu_si512(value + 64 * part);
+#pragma GCC unroll 3
+                for (size_t byte = 0; byte < 3; byte++)
+                    sums[byte][part] = _mm512_dpbusd_epi32(sums[byte][part], weight[byte], some);
+            }
+        }
+#pragma GCC unroll 4
+        for (size_t part = 0; part < 4; part++) {
+            const auto eight = [&](size_t half) {
+                const auto wide = [&](size_t byte) {
+                    return _mm512_cvtepi32_pd(half ? _mm512_extracti64x4_epi64(sums[byte][part], 1)
+                                                   : _mm512_castsi512_si256(sums[byte][part]));
+                };
+                const __m512d step = _mm512_set1_pd(256);
+                const __m512d sum = _mm512_fmadd_pd(_mm512_fmadd_pd(wide(2), step, wide(1)), step, wide(0));
+                return _mm512_cvtpd_ps(_mm512_div_pd(_mm512_mul_pd(sum, _mm512_set1_pd(unit)), _mm512_set1_pd(whole)));
+            };
+            const size_t first = c + 16 * part, count = first >= size ? 0 : size - first < 16 ? size - first : 16;
+            const __m512 found = _mm512_insertf32x8(_mm512_castps256_ps512(eight(0)), eight(1), 1);
+            if (count) _mm512_mask_storeu_ps(y + first, static_cast<__mmask16>((1u << count) - 1), found);
+        }
+    }
+    return true;
+}
+
 constexpr size_t MOST_SIZE = 1024;  // channels of a head, maqd.settings.language
 
 // One query, 16 keys at a time: keys + 128, which are bytes without a sign, times the query.
 void mix(const int8_t *query, float unit, const int8_t *keys, const float *key_units, const int8_t *values,
          const float *value_units, size_t known, size_t size, float factor, float *scores, double *mixed, float *y) {
-    alignas(64) int8_t padded[MOST_SIZE] = {};
+    alignas(64) int8_t padded[MOST_SIZE];
+    if (size % 64) std::memset(padded + size / 64 * 64, 0, 64);
     std::memcpy(padded, query, size);
     int32_t total = 0;
     for (size_t i = 0; i < size; i++) total += query[i];
@@ -173,31 +279,16 @@ void mix(const int8_t *query, float unit, const int8_t *keys, const float *key_u
         most = _mm512_mask_max_ps(most, lanes, most, score);
     }
     weigh(scores, known, _mm512_reduce_max_ps(most));
-    // Products are exact, so that fusing them with the sums rounds nothing else than the definition does.
-    double whole = 0;
-    for (size_t t = 0; t < known; t++) whole += static_cast<double>(scores[t]);
-    for (size_t c = 0; c < size; c += 64) {
-        __m512d sums[8];
-#pragma GCC unroll 8
-        for (auto &sum : sums) sum = _mm512_setzero_pd();
-        for (size_t t = 0; t < known; t++) {
-            const __m512d weight = _mm512_set1_pd(static_cast<double>(scores[t]) * static_cast<double>(value_units[t]));
-            alignas(64) int8_t value[64];
-            _mm512_store_si512(value, load(reinterpret_cast<const uint8_t *>(values) + t * size, c, size));
-#pragma GCC unroll 8
-            for (size_t i = 0; i < 8; i++) {
-                const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(value + 8 * i));
-                sums[i] = _mm512_fmadd_pd(weight, _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(bytes)), sums[i]);
-            }
-        }
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; i++) _mm512_storeu_pd(mixed + 8 * i, _mm512_div_pd(sums[i], _mm512_set1_pd(whole)));
-        for (size_t i = c; i < size && i < c + 64; i++) y[i] = static_cast<float>(mixed[i - c]);
-    }
+    if (!weighted_bytes(values, value_units, known, size, scores, y))
+        weighted_mean(values, value_units, known, size, scores, mixed, y);
 }
 
 }  // namespace
 
-LanguageKernels avx512_language() { return language_kernels(rows, mix); }
+LanguageKernels avx512_language() {
+    LanguageKernels made = language_kernels(rows, mix);
+    made.spread = spread;
+    return made;
+}
 
 }  // namespace maqd

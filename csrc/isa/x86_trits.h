@@ -48,9 +48,9 @@ inline __m512i load(const uint8_t *row, size_t j, size_t row_bytes) {
     return _mm512_maskz_loadu_epi8(size >= 64 ? ~__mmask64{0} : (__mmask64{1} << size) - 1, row + j);
 }
 
-// spacing * value + offset
+// spacing * value + offset; states lie 1 or 2 apart.
 inline __m512i finish(__m512i values, int32_t spacing, __m512i offset) {
-    return _mm512_add_epi32(_mm512_mullo_epi32(values, _mm512_set1_epi32(spacing)), offset);
+    return _mm512_add_epi32(_mm512_sll_epi32(values, _mm_cvtsi32_si128(spacing - 1)), offset);
 }
 
 }  // namespace

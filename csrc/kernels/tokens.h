@@ -52,7 +52,7 @@ inline float exp2_fixed(float t) {
                 else
                     for (size_t d = 0; d < TRITS; d++, rest /= 3) sum += rest % 3 * x[d * call.pitch + j];
             }
-            call.sums[t * call.rows + o] = call.spacing * sum + call.low * call.totals[t];
+            call.sums[t * call.stride + o] = call.spacing * sum + call.low * call.totals[t];
         }
     }
 }
@@ -80,10 +80,7 @@ int32_t quantize(const float *x, size_t channels, int32_t limit, int32_t bits, i
         one &= 0x7fffffff;
         largest = one > largest ? one : largest;
     }
-    float magnitude;
-    std::memcpy(&magnitude, &largest, 4);
-    int exponent;
-    std::frexp(magnitude, &exponent);
+    int32_t exponent = largest ? (largest >> 23) - 126 : 0;  // as frexp, down to the limit
     exponent = exponent < LEAST_EXPONENT ? LEAST_EXPONENT : exponent > MOST_EXPONENT ? MOST_EXPONENT : exponent;
     const float scale = power_of_two(bits - exponent), most = static_cast<float>(limit);
     for (size_t c = 0; c < channels; c++) {
@@ -96,15 +93,31 @@ int32_t quantize(const float *x, size_t channels, int32_t limit, int32_t bits, i
     return exponent - bits;
 }
 
+[[maybe_unused]] int32_t plain_spread(const int8_t *codes, size_t channels, size_t pitch, int8_t *planes) {
+    int32_t total = 0;
+    for (size_t c = 0; c < channels; c++) total += codes[c];
+    std::memset(planes, 0, TRITS * pitch);
+    const size_t whole = channels / TRITS;
+    for (size_t j = 0; j < whole; j++)
+        for (size_t d = 0; d < TRITS; d++) planes[d * pitch + j] = codes[TRITS * j + d];
+    for (size_t c = whole * TRITS; c < channels; c++) planes[c % TRITS * pitch + whole] = codes[c];
+    return total;
+}
+
 void scale(void *sums, size_t count, int32_t exponent) {
-    const double unit = std::ldexp(1.0, exponent);
     auto *at = static_cast<uint8_t *>(sums);
-    for (size_t i = 0; i < count; i++, at += 4) {
-        int32_t sum;
-        std::memcpy(&sum, at, 4);
-        const auto value = static_cast<float>(static_cast<double>(sum) * unit);
-        std::memcpy(at, &value, 4);
-    }
+    const auto each = [&](auto unit) {
+        for (size_t i = 0; i < count; i++) {
+            int32_t sum;
+            std::memcpy(&sum, at + 4 * i, 4);
+            const auto value = static_cast<float>(static_cast<decltype(unit)>(sum) * unit);
+            std::memcpy(at + 4 * i, &value, 4);
+        }
+    };
+    if (-90 <= exponent && exponent <= 90)  // then powers of two do not round float32
+        each(power_of_two(exponent));
+    else
+        each(std::ldexp(1.0, exponent));
 }
 
 void rotate(float *x, size_t size, const float *cosine, const float *sine) {
@@ -147,6 +160,21 @@ inline void weigh(float *scores, size_t known, float most) {
     }
 }
 
+// The mean of values with their weights, the scores.
+inline void weighted_mean(const int8_t *values, const float *value_units, size_t known, size_t size,
+                          const float *scores, double *mixed, float *y) {
+    std::memset(mixed, 0, size * sizeof *mixed);
+    double total = 0;
+    for (size_t t = 0; t < known; t++) {
+        if (scores[t] == 0) continue;
+        total += static_cast<double>(scores[t]);
+        const double weight = static_cast<double>(scores[t]) * static_cast<double>(value_units[t]);
+        const int8_t *value = values + t / GROUP * GROUP * size + t % GROUP;
+        for (size_t i = 0; i < size; i++) mixed[i] += weight * static_cast<double>(value[GROUP * i]);
+    }
+    for (size_t i = 0; i < size; i++) y[i] = static_cast<float>(mixed[i] / total);
+}
+
 [[maybe_unused]] void plain_mix(const int8_t *query, float unit, const int8_t *keys, const float *key_units,
                                 const int8_t *values, const float *value_units, size_t known, size_t size, float factor,
                                 float *scores, double *mixed, float *y) {
@@ -159,16 +187,7 @@ inline void weigh(float *scores, size_t known, float most) {
         most = scores[t] > most ? scores[t] : most;
     }
     weigh(scores, known, most);
-    std::memset(mixed, 0, size * sizeof *mixed);
-    double total = 0;
-    for (size_t t = 0; t < known; t++) {
-        if (scores[t] == 0) continue;
-        total += static_cast<double>(scores[t]);
-        const double weight = static_cast<double>(scores[t]) * static_cast<double>(value_units[t]);
-        const int8_t *value = values + t * size;
-        for (size_t i = 0; i < size; i++) mixed[i] += weight * static_cast<double>(value[i]);
-    }
-    for (size_t i = 0; i < size; i++) y[i] = static_cast<float>(mixed[i] / total);
+    weighted_mean(values, value_units, known, size, scores, mixed, y);
 }
 
 // The functions above, compiled for the instruction set of the file.
@@ -177,6 +196,7 @@ inline void weigh(float *scores, size_t known, float most) {
     LanguageKernels made{};
     made.rows = rows;
     made.rows_memory = rows_memory;
+    made.spread = plain_spread;
     made.norm = norm;
     made.quantize = quantize;
     made.scale = scale;

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from language_models import OTHER, PLAIN, language_network
+import torch
+from language_models import OTHER, PLAIN, language_network, some_tokens
 from small_runs import full_disk
 
+from maqd.bench.llama import LlamaCpp
 from maqd.cli import main
-from maqd.errors import ExportError
+from maqd.errors import EngineError, ExportError
 from maqd.export.gguf import Packing, check_gguf, float_weights, save_gguf
 from maqd.language import file
 from maqd.language.model import LanguageModel
 from maqd.lowering.language import lower_language
 from maqd.nn import QuantConfig
+from maqd.nn.transformer import TokenActivation
 from maqd.settings.language import FeedForward, TransformerConfig
 
 WIDE = TransformerConfig(layers=1, width=256, heads=4, kv_heads=2, hidden=256)
@@ -59,6 +62,29 @@ def test_weights_are_read_back_bit_for_bit(packing: Packing, tied: bool, tmp_pat
     assert fields["llama.attention.head_count_kv"] == 2
     assert fields["llama.rope.freq_base"] == 10000.0
     assert fields["tokenizer.ggml.tokens"][65] == "<0x41>"
+
+
+def test_llama_cpp_runs_the_file_with_the_scores_of_the_network(tmp_path: Path):
+    pytest.importorskip("gguf")
+    pytest.importorskip("llama_cpp")
+    network = language_network(replace(WIDE, layers=2), context=32)
+    model, tokens = lower_language(network), some_tokens((1, 32))
+    for module in network.modules():
+        if isinstance(module, TokenActivation):
+            module.rounding = False
+    with torch.no_grad():
+        wanted = network(tokens)[0].T.numpy()
+    for packing, bound in ((Packing.F32, 0.01), (Packing.TQ2_0, 0.1), (Packing.TQ1_0, 0.1)):
+        save_gguf(model, tmp_path / "m.gguf", packing)
+        peer = LlamaCpp(tmp_path / "m.gguf", context=32)
+        for parts in ((32,), (10, 11), (1, 2)):
+            peer.reset()
+            found = np.concatenate([peer.feed(part) for part in np.split(tokens[0].numpy(), parts) if len(part)])
+            assert np.abs(found - wanted).max() < bound
+        peer.close()
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(EngineError, match=r"llama\.cpp cannot load"):
+        LlamaCpp(tmp_path / "m.gguf", context=32)
 
 
 def test_what_gguf_cannot_hold_is_refused():

@@ -54,6 +54,16 @@ def test_a_seed_decides_and_text_goes_on_beyond_the_context(path: Path):
     assert list(engine.generate("abc", count=0)) == []
 
 
+def test_several_texts_go_on_as_each_does_alone(path: Path):
+    texts, sampling = ["abc", "", "hello worl"], Sampling(seed=3)
+    for name in ("numpy", None):
+        engine = loaded(path, engine=name)
+        found = engine.generate_all(texts, count=14, sampling=sampling)
+        assert found == ["".join(engine.generate(text, count=14, sampling=sampling)) for text in texts]
+    with pytest.raises(ConfigError, match="needs texts and a count"):
+        engine.generate_all([])
+
+
 def test_sampling_keeps_to_the_best_and_the_likely():
     scores = np.array([1.0, 3.0, 2.0, 3.0, -1.0], np.float32)
     generator = Sampling().generator()

@@ -83,6 +83,28 @@ def test_several_threads_give_the_same_scores():
         assert np.array_equal(NativeLanguage(model, threads=threads).feed(tokens), wanted)
 
 
+def test_sequences_beside_each_other_have_the_scores_of_each_alone():
+    model, texts = lower_language(language_network()), some_tokens((3, 30)).numpy()
+    for isa in ISAS:
+        engine = NativeLanguage(model, sequences=3, isa=isa)
+        found = [list(engine.feed(text[: 4 + place], place)) for place, text in enumerate(texts)]
+        order = np.random.default_rng(0).permutation(np.repeat(np.arange(3), 20))
+        for part in np.split(order, (3, 4, 9, 20, 30, 40, 50)):  # also where the rings of 12 tokens are full
+            tokens, ahead = [], [len(some) for some in found]
+            for place in part:
+                tokens.append(texts[place][ahead[place]])
+                ahead[place] += 1
+            for place, scores in zip(part, engine.feed(tokens, part), strict=True):
+                found[place].append(scores)
+        for text, some in zip(texts, found, strict=True):
+            alone = NativeLanguage(model, isa=isa)
+            assert np.array_equal(some, [alone.feed([token])[0] for token in text[: len(some)]])
+    with pytest.raises(GraphError, match=r"a sequence of 0 \.\. 2 belongs to each of 2 tokens"):
+        engine.feed([1, 2], [0, 3])
+    with pytest.raises(EngineError, match="sequences must be 1"):
+        NativeLanguage(model, sequences=0)
+
+
 def test_every_map_has_equal_sums_for_equal_codes():
     model = lower_language(language_network(TransformerConfig(layers=2, width=64, heads=4, kv_heads=2, hidden=90)))
     maps = {name: found for name, found, _ in model.maps()}

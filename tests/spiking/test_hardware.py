@@ -9,7 +9,7 @@ from spiking_networks import spiking_network
 
 from maqd.cli import main
 from maqd.errors import SpikingError
-from maqd.graph import Graph, Input, Output, container
+from maqd.graph import Graph, Input, Output, container, interpreter
 from maqd.runtime import inputs
 from maqd.spiking import SpikingNetwork, run_drained
 from maqd.spiking.hardware import demands
@@ -57,7 +57,9 @@ def test_more_steps_are_swept_and_first_layers_stay_right():
     codes = inputs.prepare(graph, *inputs.random(graph, 3)).codes
     points = sweep(network, *codes)
     assert [one.steps for one in points] == [3 * factor for factor in FACTORS]
-    assert all(one.wrong["act2"] == 0 and 0 <= one.same <= 1 for one in points)
+    assert all(one.wrong["act2"] == 0 and 0 <= one.same <= 1 and one.right is None for one in points)
+    wanted = interpreter.run(graph, *codes)[0].reshape(3, -1).argmax(1)
+    assert [one.right for one in sweep(network, *codes, labels=wanted)] == [one.same for one in points]
 
 
 def test_commands_print_what_a_chip_needs_and_draw_who_fires(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -36,6 +36,23 @@ def test_drained_spikes_are_the_integers_of_every_tensor():
     assert kinds >= {"conv", "linear", "thresholds", "fixed_point", "max_pool", "sum_pool", "add", "concat", "gather"}
 
 
+def test_additions_are_the_connections_that_spikes_take():
+    rng = np.random.default_rng(3)
+    first, second = weight(rng, 3, 6, 5), weight(rng, 3, 4, 6)
+    nodes = chain(Linear(name="sum", inputs=("x",), weight=first, exponent=0), 4).nodes[:-1]
+    nodes += (
+        Linear(name="next", inputs=(nodes[-1].name,), weight=second, exponent=0),
+        Output(name="out", inputs=("next",)),
+    )
+    network = SpikingNetwork(Graph(nodes=nodes))
+    for run in (run_drained, run_free):
+        simulation = run(network, *codes(network))
+        (activity,) = simulation.activities.values()
+        fan_out = np.count_nonzero(second.unpack(), axis=0)
+        assert simulation.additions == {"next": int((activity.counts * fan_out).sum())}  # the input is a current
+        assert simulation.additions["next"] > 0
+
+
 def test_free_running_counts_are_those_of_the_charge_exactly_where_settled():
     wrong = 0
     for network in spiking_graphs(60):

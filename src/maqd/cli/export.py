@@ -95,7 +95,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument(
         "--type",
         choices=[packing.value for packing in Packing],
-        help="of GGUF: how maps of language models are kept (tq2_0: three states in 2 bits)",
+        help="of GGUF: how maps of language models are kept (tq2_0: three states in 2 bits; tq1_0: five in a byte)",
     )
     parser.add_argument(
         "--strategy",

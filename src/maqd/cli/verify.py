@@ -163,7 +163,14 @@ def samples_of(
 def inputs_of(
     run: "Run", options: list[tuple[str, str]], count: int, *, allow_import: bool = False
 ) -> Iterator[tuple[NDArray[np.generic], ...]]:
-    """Inputs of a run's test set.
+    """Inputs of a run's test set, as `batches_of` without its targets."""
+    return (inputs for inputs, _ in batches_of(run, options, count, allow_import=allow_import))
+
+
+def batches_of(
+    run: "Run", options: list[tuple[str, str]], count: int, *, allow_import: bool = False
+) -> Iterator[tuple[tuple[NDArray[np.generic], ...], NDArray[np.generic] | None]]:
+    """A run's test set.
 
     Args:
         run: From `open_against`.
@@ -172,7 +179,7 @@ def inputs_of(
         allow_import: Whether a function that the run names may be imported for its data.
 
     Yields:
-        An array for each input, up to `BATCH` x its shape.
+        An array for each input, up to `BATCH` x its shape; and the target, None where there are several.
 
     Raises:
         ConfigError: The samples do not fit the run.
@@ -182,4 +189,4 @@ def inputs_of(
     if data.function is not None:
         named = {"data.function": data.function}
         check_imports(named, named_functions(options), where=str(run.path), allow=allow_import)
-    return run.test_inputs(count, data=data, batch=BATCH)
+    return run.test_batches(count, data=data, batch=BATCH)

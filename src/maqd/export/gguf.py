@@ -1,8 +1,8 @@
-"""A language model as GGUF, for llama.cpp: weights in F32, or three states in TQ2_0, bit for bit.
+"""A language model as GGUF, for llama.cpp: weights in F32, or three states in TQ2_0 or TQ1_0, bit for bit.
 
-TQ2_0 keeps blocks of 256 weights in 2 bits each with a scale in float16: powers of two are exact. The architecture is
-"llama"; llama.cpp quantizes activations in its own way, so that its scores are those of the network with the activation
-quantizers switched off, up to rounding (docs/language.md).
+TQ2_0 keeps blocks of 256 weights in 2 bits each with a scale in float16, TQ1_0 five in a byte: powers of two are exact.
+The architecture is "llama"; llama.cpp quantizes activations in its own way, so that its scores are those of the network
+with the activation quantizers switched off, up to rounding (docs/language.md).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from maqd.optional import require
 from maqd.settings.language import FeedForward
 
 BLOCK = 256
-"""Weights of a block of TQ2_0; rows are whole blocks."""
+"""Weights of a block of TQ2_0 and TQ1_0; rows are whole blocks."""
 
 LEAST_SCALE, MOST_SCALE = -24, 15
 """Powers of two that float16 holds."""
@@ -39,6 +39,7 @@ class Packing(enum.Enum):
 
     F32 = "f32"
     TQ2_0 = "tq2_0"
+    TQ1_0 = "tq1_0"
 
 
 def save_gguf(model: LanguageModel, path: Path | str, packing: Packing = Packing.TQ2_0) -> None:
@@ -50,7 +51,7 @@ def save_gguf(model: LanguageModel, path: Path | str, packing: Packing = Packing
         packing: How maps are kept.
 
     Raises:
-        ExportError: llama.cpp's "llama" cannot express the model, or TQ2_0 its widths or states.
+        ExportError: llama.cpp's "llama" cannot express the model, or its packing the widths or states.
         MissingDependencyError: The package gguf is not installed.
         OSError: The file cannot be written; one that was there is untouched.
     """
@@ -83,13 +84,15 @@ def check_gguf(model: LanguageModel, packing: Packing) -> None:
         if width % BLOCK:
             near = max(1, math.floor(width / BLOCK + 0.5)) * BLOCK
             raise ExportError(
-                f"TQ2_0 keeps rows in blocks of {BLOCK} weights, and model.transformer.{name} is {width}; train with "
-                f"{near}, the nearest that fits, or export with --type f32"
+                f"{packing.name} keeps rows in blocks of {BLOCK} weights, and model.transformer.{name} is {width}; "
+                f"train with {near}, the nearest that fits, or export with --type f32"
             )
     for name, found in _block_maps(model):
         count = found.weight.states.count
         if count != 3:
-            raise ExportError(f"TQ2_0 holds three weight states, and {name} has {count}; export with --type f32")
+            raise ExportError(
+                f"{packing.name} holds three weight states, and {name} has {count}; export with --type f32"
+            )
         if not LEAST_SCALE <= found.exponent <= MOST_SCALE:
             raise ExportError(
                 f"{name} has the unit 2^{found.exponent}, and float16 holds 2^{LEAST_SCALE} .. 2^{MOST_SCALE}; export "
@@ -121,7 +124,8 @@ def _write(gguf: ModuleType, model: LanguageModel, path: Path, packing: Packing)
     config, kinds = model.config, gguf.GGMLQuantizationType
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_string(GGUF_KEY, __version__)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32 if packing is Packing.F32 else gguf.LlamaFileType.MOSTLY_TQ2_0)
+    files = gguf.LlamaFileType
+    writer.add_file_type(files.ALL_F32 if packing is Packing.F32 else files[f"MOSTLY_{packing.name}"])
     writer.add_context_length(model.context)
     writer.add_embedding_length(config.width)
     writer.add_block_count(config.layers)
@@ -151,7 +155,8 @@ def _write(gguf: ModuleType, model: LanguageModel, path: Path, packing: Packing)
         if packing is Packing.F32:
             writer.add_tensor(name, values)
         else:
-            writer.add_tensor(name, gguf.quants.quantize(values, kinds.TQ2_0), raw_dtype=kinds.TQ2_0)
+            kind = kinds[packing.name]
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -1,7 +1,7 @@
 """Engines that continue text: `maqd.load` of a language model."""
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,7 @@ class LanguageEngine:
                 f"language models run in the engines native and numpy, got {engine!r}; leave the engine out"
             )
         self.model = model
+        self.threads = threads
         self.name = engine or ("native" if native_module() is not None else "numpy")
         self._decoder: Decoder = (
             NumpyLanguage(model=model) if self.name == "numpy" else NativeLanguage(model, threads=threads)
@@ -110,6 +111,49 @@ class LanguageEngine:
             token = draw(self._decoder.feed(following)[-1], sampling, generator)
             yield token
             following = [token]
+
+    def generate_all(
+        self, texts: Sequence[str | bytes], *, count: int = 200, sampling: Sampling | None = None
+    ) -> list[str]:
+        """What follows each of several texts: for each what `generate` gives, one token of all of them at a time.
+
+        Args:
+            texts: At least one.
+            count: How many bytes for each.
+            sampling: How they are drawn, for each text from the same seed.
+
+        Raises:
+            ConfigError: As `generate_bytes`, or there is no text.
+        """
+        if count < 0 or not texts:
+            raise ConfigError(f"generate_all needs texts and a count of 0 or more, got {len(texts)} and {count}")
+        sampling = sampling or Sampling()
+        prompts = [self.tokens_of(text) for text in texts]
+        scores: Iterable[NDArray[np.float32]]
+        if self.name == "numpy":
+            single = [NumpyLanguage(model=self.model) for _ in prompts]
+            scores = [one.feed(tokens)[-1] for one, tokens in zip(single, prompts, strict=True)]
+
+            def feed(tokens: list[int]) -> Iterable[NDArray[np.float32]]:
+                return [one.feed([token])[0] for one, token in zip(single, tokens, strict=True)]
+        else:
+            several = NativeLanguage(self.model, threads=self.threads, sequences=len(prompts))
+            scores = [several.feed(tokens, place)[-1] for place, tokens in enumerate(prompts)]
+            places, most = np.arange(len(prompts)), self.model.context
+
+            def feed(tokens: list[int]) -> Iterable[NDArray[np.float32]]:
+                parts = range(0, len(tokens), most)
+                return np.concatenate([several.feed(tokens[i : i + most], places[i : i + most]) for i in parts])
+
+        generators = [sampling.generator() for _ in prompts]
+        found: list[list[int]] = [[] for _ in prompts]
+        for number in range(count):
+            drawn = [draw(one, sampling, generator) for one, generator in zip(scores, generators, strict=True)]
+            for tokens, token in zip(found, drawn, strict=True):
+                tokens.append(token)
+            if number + 1 < count:
+                scores = feed(drawn)
+        return ["".join(_pieces(iter(tokens))) for tokens in found]
 
     def generate(self, text: str | bytes, *, count: int = 200, sampling: Sampling | None = None) -> Iterator[str]:
         """Text that follows, in pieces as they come; what is no UTF-8 becomes U+FFFD.

@@ -18,6 +18,8 @@ from maqd.runtime.native import choose_isa, native_module
 TRITS = 5
 """Ternary weights in a byte."""
 
+MOST_SEQUENCES = 4096
+
 MOST_CODE = 127
 """Activations are codes of 8 bits."""
 
@@ -79,6 +81,7 @@ class NativeLanguage:
     Args:
         model: A valid model.
         threads: How many threads a call uses.
+        sequences: How many texts are continued beside each other; each has keys and values of its own.
         isa: Instruction set; None takes that of MAQD_ISA, or the best.
 
     Raises:
@@ -86,8 +89,11 @@ class NativeLanguage:
         EngineError: There is no such instruction set.
     """
 
-    def __init__(self, model: LanguageModel, *, threads: int = 1, isa: str | None = None) -> None:
+    def __init__(self, model: LanguageModel, *, threads: int = 1, sequences: int = 1, isa: str | None = None) -> None:
         module = _module()
+        if not 1 <= sequences <= MOST_SEQUENCES:
+            raise EngineError(f"sequences must be 1 .. {MOST_SEQUENCES}, got {sequences}")
+        self.sequences = sequences
         self.model = model
         self.isa = choose_isa(isa)
         config = model.config
@@ -106,6 +112,7 @@ class NativeLanguage:
                 hidden=config.hidden,
                 vocabulary=model.vocabulary,
                 context=model.context,
+                sequences=sequences,
                 limit=limit,
                 bits=bits,
                 cached_limit=cached_limit,
@@ -158,14 +165,22 @@ class NativeLanguage:
         return self._language.cache_bytes
 
     def reset(self) -> None:
-        """Forget all tokens."""
-        self._language.reset()
+        """Forget all tokens of all sequences."""
+        for sequence in range(self.sequences):
+            self._language.reset(sequence)
 
-    def feed(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
+    def feed(
+        self, tokens: Sequence[int] | NDArray[np.integer], sequences: int | Sequence[int] | NDArray[np.integer] = 0
+    ) -> NDArray[np.float32]:
         """Take further tokens; scores of what follows each, as `NumpyLanguage.feed`.
 
+        Args:
+            tokens: As there.
+            sequences: The sequence that they belong to, or that of each token: one token each of many sequences takes
+                little more time than one of them.
+
         Raises:
-            GraphError: There are none or too many, or one is not in the vocabulary.
+            GraphError: There are none or too many, or one is not in the vocabulary, or there is no such sequence.
         """
         model, ids = self.model, np.asarray(tokens, np.int32)
         if not 1 <= len(ids) <= model.context or ids.min() < 0 or ids.max() >= model.vocabulary:
@@ -173,14 +188,22 @@ class NativeLanguage:
                 f"a language model takes 1 and at most {model.context} tokens at once, each below {model.vocabulary}, "
                 f"got {len(ids)}; feed them in parts"
             )
-        start, end = self._language.position, self._language.position + len(ids)
-        if end <= model.context:
-            cosine, sine = (table[start:end] for table in self._angles)
+        places = np.asarray(sequences, np.int32)
+        places = np.full(len(ids), places, np.int32) if places.ndim == 0 else places
+        if places.shape != ids.shape or places.min() < 0 or places.max() >= self.sequences:
+            raise GraphError(
+                f"a sequence of 0 .. {self.sequences - 1} belongs to each of {len(ids)} tokens, got {sequences}"
+            )
+        positions = np.empty(len(ids), np.int64)
+        for place in np.unique(places):
+            mine = places == place
+            positions[mine] = self._language.position(int(place)) + np.arange(np.count_nonzero(mine))
+        if positions.max() < model.context:
+            cosine, sine = (table[positions] for table in self._angles)
         else:
-            config = model.config
-            cosine, sine = rotations(np.arange(start, end), config.head_size, config.rope_base)
+            cosine, sine = rotations(positions, model.config.head_size, model.config.rope_base)
         scores = np.empty((len(ids), model.vocabulary), np.float32)
-        self._language.feed(ids, cosine, sine, scores)
+        self._language.feed(ids, places, cosine, sine, scores)
         return scores
 
 

@@ -30,20 +30,28 @@ class Point:
         steps: T.
         wrong: For each activation the share of counts that do not stand for the graph's state.
         same: Share of samples whose largest output is the graph's.
+        right: Share of samples whose largest output is their label; None without labels.
     """
 
     steps: int
     wrong: dict[str, float]
     same: float
+    right: float | None
 
 
-def sweep(network: SpikingNetwork, *codes: NDArray[np.int64], dynamics: Dynamics = LOSSLESS) -> tuple[Point, ...]:
+def sweep(
+    network: SpikingNetwork,
+    *codes: NDArray[np.int64],
+    dynamics: Dynamics = LOSSLESS,
+    labels: NDArray[np.integer] | None = None,
+) -> tuple[Point, ...]:
     """Free-running neurons over more and more steps.
 
     Args:
         network: The network.
         codes: One array an input, as `run_free` takes them.
         dynamics: Reset and leak.
+        labels: Class of each sample, of a network with one output.
     """
     wanted = [_largest(value) for value in interpreter.run(network.graph, *codes)]
     points = []
@@ -55,18 +63,20 @@ def sweep(network: SpikingNetwork, *codes: NDArray[np.int64], dynamics: Dynamics
             _largest(simulation.tensors[node.name]) == largest
             for node, largest in zip(network.graph.outputs, wanted, strict=True)
         ]
+        found = _largest(simulation.tensors[network.graph.outputs[0].name])
         points.append(
             Point(
                 steps=steps,
                 wrong={row.name: row.wrong / row.values for row in rows if row.spikes is not None},
                 same=float(np.logical_and.reduce(agree).mean()),
+                right=None if labels is None else float((found == labels).mean()),
             )
         )
     return tuple(points)
 
 
 def draw(path: Path, network: SpikingNetwork, simulation: Simulation, points: Sequence[Point], *, title: str) -> None:
-    """Save the picture as PNG: a raster of the first sample, wrong counts and classes against the steps.
+    """Save the picture as PNG: a raster of the first sample, wrong counts, classes and accuracy against the steps.
 
     Args:
         path: The file.
@@ -91,8 +101,14 @@ def draw(path: Path, network: SpikingNetwork, simulation: Simulation, points: Se
     axes["wrong"].set_title("free-running: counts that are not the graph's state")
     axes["wrong"].set_ylabel("% of neurons")
     axes["wrong"].legend(fontsize=8)
-    axes["same"].plot([one.steps for one in points], [100 * one.same for one in points], "o-", color="black")
-    axes["same"].set_title("free-running: same largest output as the graph")
+    shares = {"same largest output as the graph": [one.same for one in points]}
+    right = [one.right for one in points if one.right is not None]
+    shares |= {"accuracy": right} if right else {}
+    for name, style in zip(shares, ("o-", "s--"), strict=False):
+        values = [100 * share for share in shares[name]]
+        axes["same"].plot([one.steps for one in points], values, style, color="black", label=name)
+    axes["same"].legend(fontsize=8, loc="lower right")
+    axes["same"].set_title("free-running: largest outputs")
     axes["same"].set_ylabel("% of samples")
     for name in ("wrong", "same"):
         axes[name].set_xlabel("steps T")

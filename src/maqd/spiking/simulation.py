@@ -1,14 +1,16 @@
 """Spiking networks in time, in NumPy with int64: an oracle, not a fast engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maqd.errors import SpikingError
-from maqd.graph import Activation, Input, MaxPool, Node
+from maqd.graph import Activation, Input, MaxPool, Node, Weighted
+from maqd.numerics.packing import PackedCodes
+from maqd.numerics.states import States
 from maqd.spiking.network import SpikingNetwork
 from maqd.spiking.neurons import LOSSLESS, Dynamics, settled
 
@@ -51,12 +53,15 @@ class Simulation:
         scale: Unit of `tensors`.
         tensors: For each node `scale` times its codes as the spikes give them, int64, N x the tensor's shape.
         activities: What the neurons of each activation did.
+        additions: For each map of weights that spikes reach: what they add to potentials over connections whose weight
+            is not 0, all samples together. Constant currents are not counted.
     """
 
     steps: int
     scale: int
     tensors: Mapping[str, Integers]
     activities: Mapping[str, Activity]
+    additions: Mapping[str, int]
 
 
 class _Wires:
@@ -74,11 +79,13 @@ class _Wires:
             else:
                 self.rest[node.name] = node.compute(*(self.rest[name] for name in node.inputs))
         self.added = {name: np.zeros_like(rest) for name, rest in self.rest.items()}
+        self.events: dict[str, Integers] = {}
         self.now: dict[str, Integers] = {}
 
     def put(self, name: str, increment: Integers) -> None:
         """What spikes add to a tensor in this step."""
         self.now[name] = increment
+        self.events[name] = self.events.get(name, 0) + (increment != 0)
         self.added[name] = self.added[name] + increment
 
     def carry(self, node: Node) -> None:
@@ -88,6 +95,18 @@ class _Wires:
         given = [self.now.get(name, np.zeros_like(self.rest[name])) for name in node.inputs]
         moved = node.compute(*given)  # a maximum of spikes is their OR
         self.put(node.name, moved if isinstance(node, MaxPool) else moved - self.network.still[node.name])
+
+    def additions(self) -> dict[str, int]:
+        """What spikes add over connections, for each map of weights."""
+        found = {}
+        for node in self.network.graph.nodes:
+            if not isinstance(node, Weighted) or node.inputs[0] not in self.events:
+                continue
+            events = self.events[node.inputs[0]]
+            codes = node.weight.unpack()
+            there = PackedCodes.pack((codes != 0).astype(codes.dtype), States(count=3, signed=True))
+            found[node.name] = int(replace(node, weight=there, bias=None).compute(events.astype(np.int64)).sum())
+        return found
 
     def tensors(self, scale: int) -> dict[str, Integers]:
         return {name: scale * rest + self.added[name] for name, rest in self.rest.items()}
@@ -126,7 +145,9 @@ def run_drained(network: SpikingNetwork, *codes: Integers) -> Simulation:
         name: Activity(spikes=spikes[name], potential=potential[name], threshold=one.threshold, most=one.steps)
         for name, one in populations.items()
     }
-    return Simulation(steps=steps, scale=1, tensors=wires.tensors(1), activities=activities)
+    return Simulation(
+        steps=steps, scale=1, tensors=wires.tensors(1), activities=activities, additions=wires.additions()
+    )
 
 
 def default_steps(network: SpikingNetwork) -> int:
@@ -185,4 +206,6 @@ def run_free(
         name: Activity(spikes=spikes[name], potential=potential[name], threshold=one.steps * one.threshold, most=steps)
         for name, one in populations.items()
     }
-    return Simulation(steps=steps, scale=steps, tensors=wires.tensors(steps), activities=activities)
+    return Simulation(
+        steps=steps, scale=steps, tensors=wires.tensors(steps), activities=activities, additions=wires.additions()
+    )

@@ -20,6 +20,7 @@ class LayerSpikes:
         values: Integers that were compared.
         wrong: How many are not the graph's.
         spikes: How many spikes its neurons sent, None where there are none.
+        additions: What spikes add over its connections, None where there are none (`Simulation.additions`).
         unsettled: Neurons that did not fire as often as their own charge says (`neurons.settled`).
     """
 
@@ -28,6 +29,7 @@ class LayerSpikes:
     values: int
     wrong: int
     spikes: int | None
+    additions: int | None
     unsettled: int | None
 
 
@@ -57,6 +59,7 @@ def compare(network: SpikingNetwork, simulation: Simulation, *codes: NDArray[np.
                 values=wanted.size,
                 wrong=int(np.count_nonzero(differs)),
                 spikes=None if activity is None else int(activity.spikes.sum()),
+                additions=simulation.additions.get(name),
                 unsettled=None if activity is None else int(np.count_nonzero(~activity.settled)),
             )
         )
