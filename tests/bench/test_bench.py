@@ -97,8 +97,8 @@ def test_bench_measures_engine_peers_and_layers(file: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", "0"], "--batch must be positive numbers with commas between them, got '0'"),
-        (["--batch", "1,x"], "--batch must be positive numbers"),
+        (["--batch", "0"], "--batch must be numbers in 1 .. 2^31 - 1 with commas between them, got '0'"),
+        (["--batch", "1,x"], "--batch must be numbers in 1 .. 2^31 - 1"),
         (["--repeats", "1"], "--repeats must be at least 2"),
         (["--data.path", "here"], "--data.path belongs to --against RUN"),
     ],

@@ -221,6 +221,7 @@ def test_verify_names_the_first_difference(run: Path, graph: Path, tmp_path: Pat
     out = capsys.readouterr().out
     assert "pytorch: first difference in features.0.act, channel 3 at (" in out
     assert f"sample {first['sample']}: {first['got']} instead of {first['expected']}" in out
+    assert f"the graph may be of another run or checkpoint; lower it again: maqd lower {run} -o FILE" in out
     assert "100 test images: NOT the same integers" in out
 
 
