@@ -15,13 +15,33 @@ constexpr double FETCH = 0.03, EXPAND = 0.02;
 constexpr double FAR = 1.1;    // factor of rows of events from a far cache
 constexpr double NEAR = 0.85;  // factor of products of transformed inputs and weights, which are in a near cache
 
+// Of an output pixel of a group, by the dense kernel.
+double dense_pixel(const Isa &isa, const ConvOptions &o) {
+    const auto row = static_cast<size_t>(o.window.kernel_columns) * o.weights.inputs;
+    const auto rows = static_cast<size_t>(o.window.kernel_rows);
+    const size_t apart = rows * rounded(row, isa.dense.align), together = rounded(rows * row, isa.dense.align);
+    const int32_t columns = (o.raw.empty() ? o.codes : o.raw).at(0).columns;
+    const bool strips = in_strips(isa, o.window, o.groups, columns, o.weights.outputs);
+    const size_t depth = strips && o.weights.inputs <= 8 && 2 * together <= apart ? together : apart;
+    const size_t outputs = o.weights.outputs / static_cast<size_t>(o.groups);
+    const bool fold = isa.dense.fold && (outputs == 8 || outputs == 16);
+    return static_cast<double>(fold ? outputs : rounded(outputs, 32)) *
+           (static_cast<double>(depth) * isa.costs.product + isa.costs.finish);
+}
+
 }  // namespace
+
+const Isa &suited(const Isa &isa, const ConvOptions &o) {
+    return isa.vectors && dense_pixel(*isa.vectors, o) < dense_pixel(isa, o) ? *isa.vectors : isa;
+}
 
 double ConvStep::dense_cost(size_t images) const {
     const double weights = static_cast<double>(dense_.depth() * dense_.outputs) * conv_.groups;
     const double times = std::ceil(pixels() * static_cast<double>(images) / static_cast<double>(dense_.part_pixels()));
     const double once = dense_.compact_bits ? times * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
-    return std::max(pixels(), 16.0 / static_cast<double>(images)) * weights * isa_.costs.product +
+    const double outputs = static_cast<double>(dense_.outputs) * conv_.groups, fold = static_cast<double>(dense_.fold);
+    return std::max(pixels(), 16.0 / static_cast<double>(images)) *
+               (weights * isa_.costs.product + outputs * isa_.costs.finish) / fold +
            once / static_cast<double>(images);
 }
 
@@ -30,7 +50,7 @@ double ConvStep::winograd_cost(size_t images) const {
     const double quads = static_cast<double>(winograd_.quads()) * conv_.rows;
     const double parts = static_cast<double>(winograd_.parts(images));
     const double once = winograd_.compact_bits ? parts * weights * EXPAND : weights > CACHED ? weights * FETCH : 0;
-    const double quad = weights * isa_.costs.product * NEAR + static_cast<double>(finish_.outputs) * isa_.costs.combine;
+    const double quad = weights * isa_.costs.product * NEAR + static_cast<double>(dense_.outputs) * isa_.costs.combine;
     return std::max(quads, 16.0 / static_cast<double>(images)) * quad + once / static_cast<double>(images);
 }
 

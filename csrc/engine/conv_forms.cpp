@@ -259,14 +259,12 @@ void ConvStep::plan_dense(const PackedWeights &w) {
     dense_.conv = conv_;
     const size_t row = static_cast<size_t>(conv_.window.kernel_columns) * w.inputs;
     dense_.run = rounded(row, isa_.dense.align);
-    // With few outputs, copying the input costs more than computing unused pixels.
-    const int32_t columns = w.outputs <= 64 ? isa_.dense.strip_columns / 2 : isa_.dense.strip_columns;
     const maqd_window &window = conv_.window;
     dense_.direct = isa_.dense.direct && conv_.groups == 1 && w.taps == 1 && window.stride_rows == 1 &&
                     window.stride_columns == 1 && window.padding_rows == 0 && window.padding_columns == 0 &&
                     dense_.run == row;
-    dense_.strips =
-        !dense_.direct && conv_.columns >= columns && conv_.groups == 1 && conv_.window.dilation_columns == 1;
+    const bool wide = in_strips(isa_, window, conv_.groups, conv_.columns, w.outputs);
+    dense_.strips = wide && !dense_.direct;
     const size_t together = rounded(row * static_cast<size_t>(conv_.window.kernel_rows), isa_.dense.align);
     if (dense_.strips && w.inputs <= 8 && 2 * together <= dense_.depth()) {
         dense_.interleaved = true;
@@ -278,8 +276,9 @@ void ConvStep::plan_dense(const PackedWeights &w) {
     dense_.outputs = rounded(w.outputs / static_cast<size_t>(conv_.groups), 32);
     dense_.short_steps = short_steps(largest_code(w) * x_.highest);
     dense_.image_size = x_.bytes();
-    const bool many = w.outputs * w.depth() > CACHED && !dense_.strips && conv_.groups == 1 && w.inputs % 64 == 0;
+    const bool many = w.outputs * w.depth() > CACHED && !wide && conv_.groups == 1 && w.inputs % 64 == 0;
     if (!isa_.dense.compact || !many || w.count > 16) return;
+    dense_.direct = false;
     dense_.compact_bits = w.count <= 4 ? 2 : 4;
     for (int index = 0; index < 16; index++)
         dense_.table[index] = static_cast<int8_t>(w.low + w.spacing * std::min(index, w.count - 1));

@@ -104,7 +104,7 @@ void ConvStep::scalar(const Batch &batch, const Finish &finish, size_t first, si
 }
 
 std::unique_ptr<Step> make_conv(const Isa &isa, Kernel kernel, const ConvOptions &options) {
-    return std::make_unique<ConvStep>(isa, kernel, options);
+    return std::make_unique<ConvStep>(kernel == Kernel::automatic ? suited(isa, options) : isa, kernel, options);
 }
 
 }  // namespace maqd

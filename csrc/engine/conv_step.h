@@ -13,6 +13,16 @@ constexpr double USUAL_BITS = 0.18;  // share of set bits of trained networks, w
 
 inline size_t rounded(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// Whether the dense kernel reads padded input rows: with few outputs, copying the input costs more than computing
+// unused pixels.
+inline bool in_strips(const Isa &isa, const maqd_window &window, int32_t groups, int32_t columns, size_t outputs) {
+    const int32_t least = outputs <= 64 ? isa.dense.strip_columns / 2 : isa.dense.strip_columns;
+    return columns >= least && groups == 1 && window.dilation_columns == 1;
+}
+
+// The instruction set itself, or its `vectors`, whichever is faster for a layer.
+const Isa &suited(const Isa &isa, const ConvOptions &o);
+
 class ConvStep final : public Step {
   public:
     ConvStep(const Isa &isa, Kernel kernel, const ConvOptions &o);

@@ -192,9 +192,30 @@ void dense(const DenseCall &d, const Finish &finish, size_t images, size_t first
             tiles<false, true>(a.left, b.left, l, r, sums);
         else
             tiles<false, false>(a.left, a.left, l, r, sums);
-        f.block(sums, 32, a.pixel, a.count);
-        if (b.count) f.block(sums + PIXELS * 32, 32, b.pixel, b.count);
+        const bool together = a.count == PIXELS && b.pixel == a.pixel + PIXELS;
+        f.block(sums, 32, a.pixel, together ? a.count + b.count : a.count);
+        if (b.count && !together) f.block(sums + PIXELS * 32, 32, b.pixel, b.count);
     };
+    if (d.direct) {
+        // A few pixels at a time, so that they stay in the L1 cache for all outputs.
+        constexpr size_t MOST = 256;
+        const size_t begin = first * d.part_pixels(),
+                     end = last * d.part_pixels() < pixels ? last * d.part_pixels() : pixels;
+        for (size_t pixel = begin; pixel < end; pixel += MOST) {
+            const size_t count = end - pixel < MOST ? end - pixel : MOST, whole = count / PIXELS * PIXELS;
+            const uint8_t *x = d.x + pixel * d.run;
+            std::memcpy(scratch, x + whole * d.run, (count - whole) * d.run);  // a tile would read past the input
+            const auto segment = [&](size_t i) {
+                return i < whole ? Segment{x + i * d.run, pixel + i, PIXELS}
+                                 : Segment{scratch, pixel + whole, count > i ? count - whole : 0};
+            };
+            for (size_t o = 0; o < outputs; o += 32)
+                for (size_t i = 0; i < count; i += 2 * PIXELS)
+                    product(Left{x, d.run, 0}, right(o), finishers[o / 32], segment(i), segment(i + PIXELS));
+        }
+        _tile_release();
+        return;
+    }
     for (size_t part = first; part < last;) {
         if (!d.strips) {
             const size_t pixel = part * d.part_pixels();
@@ -284,19 +305,22 @@ void winograd_tiles(const WinogradCall &w, const Finish &finish, size_t images, 
 
 Isa make() {
     Isa isa = avx512();
+    isa.vectors = &avx512();
     isa.name = "amx";
     isa.dense.run = dense;
     isa.dense.scratch = dense_scratch;
     isa.dense.align = STEP;
     isa.dense.compact = true;
     isa.dense.strip_columns = 12;
-    isa.dense.direct = isa.dense.fold = false;
+    isa.dense.direct = true;
+    isa.dense.fold = false;
     isa.winograd.run = winograd_tiles;
     isa.winograd.scratch = winograd_scratch<Finisher>;
     isa.language = amx_language();
     isa.winograd.offset = false;  // tiles multiply int8 by int8
-    isa.costs.product = 0.00045;
-    isa.costs.combine = 0.9;
+    isa.costs.product = 0.0005;
+    isa.costs.finish = 0.12;
+    isa.costs.combine = 1.5;
     return isa;
 }
 

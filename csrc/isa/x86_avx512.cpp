@@ -523,12 +523,13 @@ Isa make() {
     isa.depthwise.run = depthwise<DepthwiseOps>;
     isa.depthwise.scratch = depthwise_scratch<Finisher>;
     isa.language = avx512_language();
-    isa.costs.product = 0.0027;
-    isa.costs.combine = 0.9;
-    isa.costs.row = 0.42;
-    isa.costs.chunk = 8;
-    isa.costs.sums = 0.12;
-    isa.costs.look = 1;
+    isa.costs.product = 0.003;
+    isa.costs.finish = 0.09;
+    isa.costs.combine = 1.9;
+    isa.costs.row = 0.33;
+    isa.costs.chunk = 31;
+    isa.costs.sums = 0.1;
+    isa.costs.look = 2.4;
     return isa;
 }
 

@@ -21,6 +21,12 @@ namespace {
 
 alignas(64) constexpr int32_t NO_START[32] = {};
 
+// Pixels that are finished together: whole blocks.
+template <class Ops>
+constexpr size_t dense_together() {
+    return 64 / Ops::TILE * Ops::TILE;
+}
+
 // For instruction sets with small tiles, which do not fold.
 template <class Ops>
 struct WholeTiles {
@@ -32,31 +38,29 @@ struct WholeTiles {
 
 template <class Ops>
 size_t dense_block_scratch(const DenseCall &dense) {
-    return left_scratch(dense) + finishers_size<typename Ops::Finisher>(dense.outputs) + Ops::TILE * 32 * 4;
+    return left_scratch(dense) + finishers_size<typename Ops::Finisher>(dense.outputs) +
+           (dense_together<Ops>() + Ops::TILE) * 32 * 4;
 }
 
 // `count` pixels that follow each other in the left matrix, all outputs of the group.
 template <class Ops>
 inline void dense_pixels(const DenseCall &d, size_t outputs, const typename Ops::Finisher *finishers, const Left &left,
                          size_t pixel, size_t count, int32_t *acc) {
-    if (d.fold > 1) {
-        const Right right{d.weights, d.depth() * 16, d.runs(), d.run, d.short_steps, NO_START};
-        for (size_t p = 0; p < count; p += Ops::TILE) {
-            Ops::narrow(left.first + p * left.stride, left, right, 32 / d.fold, acc);
-            const size_t here = count - p < Ops::TILE ? count - p : Ops::TILE;
-            finishers[0].block(acc, 32, (pixel + p) / d.fold, here / d.fold);
-        }
-        return;
-    }
+    constexpr size_t TOGETHER = dense_together<Ops>();
     for (size_t o = 0; o < outputs; o += 32) {
         const Right right{d.weights + o * d.depth(), d.depth() * 16, d.runs(), d.run, d.short_steps, NO_START};
-        for (size_t p = 0; p < count; p += Ops::TILE) {
-            const size_t here = count - p < Ops::TILE ? count - p : Ops::TILE;
-            if (here < Ops::TILE)
-                Ops::some(left.first + p * left.stride, here, left, right, acc);
-            else
-                Ops::tile(left.first + p * left.stride, left, right, acc);
-            finishers[o / 32].block(acc, 32, pixel + p, here);
+        for (size_t begin = 0; begin < count; begin += TOGETHER) {
+            const size_t pixels = count - begin < TOGETHER ? count - begin : TOGETHER;
+            for (size_t p = 0; p < pixels; p += Ops::TILE) {
+                const uint8_t *x = left.first + (begin + p) * left.stride;
+                if (d.fold > 1)
+                    Ops::narrow(x, left, right, 32 / d.fold, acc + p * (32 / d.fold));
+                else if (pixels - p < Ops::TILE)
+                    Ops::some(x, pixels - p, left, right, acc + p * 32);
+                else
+                    Ops::tile(x, left, right, acc + p * 32);
+            }
+            finishers[o / 32].block(acc, 32, (pixel + begin) / d.fold, pixels / d.fold);
         }
     }
 }

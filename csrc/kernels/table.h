@@ -76,6 +76,7 @@ struct DepthwiseKernel {
 // Rough costs in nanoseconds, only to choose between kernels; benchmarks/kernel_costs.py measures them.
 struct Costs {
     double product;  // dense: a product of an input and a weight
+    double finish;   // dense: an output of a pixel, beside its products
     double combine;  // winograd: an output of a quad
     double row;      // events: a row of a chunk
     double chunk;    // events: a chunk of an output pixel
@@ -92,6 +93,7 @@ struct Isa {
     DepthwiseKernel depthwise;
     LanguageKernels language;
     Costs costs;
+    const Isa *vectors;  // for layers that would leave matrix tiles mostly empty; null if there are no tiles
 };
 
 // The instruction set of that name, or the best one for an empty name; null if the processor or the build lacks it.
