@@ -121,7 +121,7 @@ def test_lanes_are_emptied_in_time(weight_states: int, act_states: int, tmp_path
 @pytest.mark.parametrize("strategy", list(Strategy))
 def test_the_engine_compares_every_tensor_it_stores(strategy: Strategy) -> None:
     graph = every_node()
-    engine = CEngine(graph, strategy=strategy)
+    engine = CEngine(graph, strategy=strategy, flags=GCC.flags)
     result = verify(graph, [engine], [images(graph, 5)])
     assert result.ok, result
     hidden = {node.name for node in graph.nodes} - {name for name, _ in engine.layers(images(graph, 1))}
@@ -174,7 +174,7 @@ def test_sums_with_a_bias_an_addend_and_turned_signs(strategy: Strategy, huge: b
         Output(name="logits", inputs=("c",)),
     ]
     graph = Graph(nodes=tuple(nodes))
-    result = verify(graph, [CEngine(graph, strategy=strategy)], [images(graph, 6)])
+    result = verify(graph, [CEngine(graph, strategy=strategy, flags=GCC.flags)], [images(graph, 6)])
     assert result.ok, result
 
 
@@ -216,7 +216,7 @@ def test_packed_pooling_equals_the_interpreter() -> None:
                 Output(name="logits", inputs=("conv",)),
             )
         )
-        engine = CEngine(graph)
+        engine = CEngine(graph, flags=GCC.flags)
         assert "maqd_max_pool_fields(&x" in engine._exported.files["maqd_model.c"].split("the network")[-1]
         result = verify(graph, [engine], [images(graph, 4)])
         assert result.ok, result

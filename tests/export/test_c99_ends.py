@@ -10,6 +10,7 @@ import graphs
 import numpy as np
 import pytest
 from effort import GRAPHS
+from programs import GCC
 from random_graphs import hard_samples, random_graphs
 
 from maqd.export.c99 import Strategy, export_c99
@@ -47,7 +48,7 @@ def test_hostile_keys_and_names_compile_and_give_the_same(strategy: Strategy) ->
     ]
     outputs = [Output(name=f"out {key}", key=key, inputs=(f"sum {key}",)) for key in HOSTILE]
     graph = Graph(nodes=(*sources, *sums, *outputs))
-    result = verify(graph, [CEngine(graph, strategy=strategy)], [hard_samples(graph)])
+    result = verify(graph, [CEngine(graph, strategy=strategy, flags=GCC.flags)], [hard_samples(graph)])
     assert result.ok, result
     assert result.engines[0].tensors >= 2 * len(HOSTILE)
 
@@ -57,7 +58,7 @@ def test_random_graphs_with_floats_on_the_engine() -> None:
     chosen = sorted(chosen, key=lambda graph: sum(graph.macs(node.name) for node in graph.nodes))[:4]
     for place, graph in enumerate(chosen):
         samples = hard_samples(graph)
-        engine = CEngine(graph, strategy=list(Strategy)[place % 3], flags=("-O1",))
+        engine = CEngine(graph, strategy=list(Strategy)[place % 3], flags=GCC.flags)
         assert verify(graph, [engine], [samples]).ok
         np.testing.assert_equal(engine.run(*samples), NumpyEngine(graph).run(*samples))
     assert len(chosen) == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphs import images, thresholds, weight
-from programs import Toolchain, run_selftests
+from programs import GCC, run_selftests
 
 from maqd.export.c99 import Strategy, export_c99
 from maqd.export.c99.operations import PixelConv
@@ -81,8 +81,7 @@ def test_joined_channels_products_and_global_sums_by_rows(tmp_path: Path) -> Non
 
 def test_residual_networks_equal_the_interpreter(tmp_path: Path) -> None:
     graphs = [residual(states, first=first, fine=fine) for states, first, fine in CASES]
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests(graphs, list(Strategy), tools, tmp_path) == len(graphs)
+    assert run_selftests(graphs, list(Strategy), GCC, tmp_path) == len(graphs)
 
 
 CASES = [(2, 3, False), (4, 15, False), (8, 3, False), (16, 3, False), (4, 3, True), (8, 15, True), (2, 15, True)]

@@ -37,7 +37,11 @@ from maqd.nn import (
 )
 
 IMAGES = [architecture for architecture in Architecture if architecture is not Architecture.LLAMA]
-architectures = pytest.mark.parametrize("architecture", IMAGES, ids=lambda a: a.value)
+DEEPER = (Architecture.VGG19, Architecture.PREACT_RESNET34)
+"""Those of more blocks of a kind that another one has too."""
+architectures = pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=[long] if a in DEEPER else [], id=a.value) for a in IMAGES]
+)
 SMALL = [Architecture.DIGITS, Architecture.PREACT_RESNET_NARROW]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from effort import LONG
 from numpy.typing import NDArray
+from programs import GCC
 from torch import Tensor, nn
 
 from maqd.export.c99 import Strategy
@@ -43,7 +44,7 @@ def engines(graph: Graph) -> Iterator[BaseEngine]:
     for profile in Profile:
         yield OnnxRuntime(graph, profile=profile)
     for strategy in Strategy if LONG else (Strategy.BALANCED,):
-        yield CEngine(graph, strategy=strategy, flags=("-O2",) if LONG else ("-O1",))
+        yield CEngine(graph, strategy=strategy, flags=("-O2",) if LONG else GCC.flags)
 
 
 def assert_equal_everywhere(network: nn.Module, graph: Graph, *samples: Tensor, random: int = 3) -> None:

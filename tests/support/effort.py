@@ -14,8 +14,8 @@ long = pytest.mark.skipif(not LONG, reason="long: make test-all runs it")
 
 
 def examples(count: int) -> int:
-    """How many examples of `count` a property is tried on: all in `make test-all`, a quarter otherwise."""
-    return count if LONG else max(10, count // 4)
+    """How many examples of `count` a property is tried on: all in `make test-all`, an eighth otherwise."""
+    return count if LONG else max(10, count // 8)
 
 
 MUTATIONS = int(os.environ.get("MAQD_MUTATIONS", "400"))
