@@ -75,8 +75,7 @@ def test_joined_channels_products_and_global_sums_by_rows(tmp_path: Path) -> Non
     for graph in graphs:
         program = make_program(graph, Strategy.BALANCED)
         assert program.memory.early == len(program.operations) - 1
-    tools = Toolchain(compiler="gcc", flags=("-O1",))
-    assert run_selftests([graphs[0], *graphs * 2], list(Strategy), tools, tmp_path) == 5
+    assert run_selftests([graphs[0], *graphs * 2], list(Strategy), GCC, tmp_path) == 5
 
 
 def test_residual_networks_equal_the_interpreter(tmp_path: Path) -> None:
