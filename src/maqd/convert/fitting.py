@@ -27,6 +27,7 @@ from maqd.nn import (
     Values,
 )
 from maqd.nn.curves import CurveQuantizer
+from maqd.nn.fitted import PAST
 from maqd.nn.functional import EPS_WEIGHT, quantize_activation
 from maqd.nn.layers import QuantLayer
 from maqd.nn.norm import FoldableNorm
@@ -108,6 +109,8 @@ def fit_step(y: Tensor, site: Site, scale: float) -> tuple[float, int]:
     for exponent in range(widest, widest - 8, -1):
         quantizer = Quantizer(states=site.states, step=2.0**exponent)
         error = float((quantize_activation(read * scale, quantizer) / scale - wanted).square().mean()) / size
+        if error > PAST * best[0]:
+            break
         best = min(best, (error, exponent))
     return best
 

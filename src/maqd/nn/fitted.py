@@ -7,7 +7,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from maqd.nn.functional import state_index
 from maqd.nn.quantizers import ScaledRounding
 from maqd.numerics.states import States, gaussian_step
 
@@ -74,6 +73,9 @@ def weight_scale(weight: Tensor) -> Tensor:
 FIT_COLUMNS = 512
 """Weights of a row that its step is fitted on, evenly spread."""
 
+PAST = 2.0
+"""Error over the least one, from which on smaller steps are not tried: they clip more and more."""
+
 
 def fitted_steps(rows: Tensor, states: States) -> Tensor:
     """The uniform step for each row with the least mean square error, to an eighth of an octave.
@@ -94,8 +96,12 @@ def fitted_steps(rows: Tensor, states: States) -> Tensor:
     best, least = widest, torch.full_like(widest, math.inf)
     for k in range(29):
         step = widest * 1.05 * 2.0 ** (-k / 8)
-        codes = state_index(sample / step, states, 1.0) * states.spacing + states.low
-        error = (codes * (step / states.spacing) - sample).square().mean(1, keepdim=True)
+        codes = sample / step  # to the nearest state, whichever it is of two that are as near
+        codes = codes.floor_().mul_(2).add_(1) if states.spacing == 2 else codes.round_()
+        codes = codes.clamp_(states.low, states.high)
+        error = codes.mul_(step / states.spacing).sub_(sample).square_().mean(1, keepdim=True)
         best = torch.where(error < least, step, best)
         least = torch.minimum(error, least)
+        if bool(((error > PAST * least) | (largest == 0)).all()):
+            break
     return torch.where(largest > 0, best, 1.0)
