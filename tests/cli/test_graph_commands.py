@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -167,6 +168,17 @@ def test_refusals_are_listed_one_a_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 # ---- verify ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))),
+    reason="needs Debian's packages gcc-arm-none-eabi and qemu-system-arm",
+)
+def test_emulated_programs_take_the_runs_images(run: Path, graph: Path, read: Json) -> None:
+    """Instructions follow the density of activations, and the run's images have another one than random pixels."""
+    taken = [read("bench", graph, "--target", "cortex-m4", *more) for more in ((), ("--against", run))]
+    assert taken[0]["instructions"] != taken[1]["instructions"]
+    assert taken[0]["flash"] == taken[1]["flash"]
 
 
 def test_verify_against_the_run(run: Path, graph: Path, read: Json) -> None:
