@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from effort import LONG
 from small_runs import Silent, elsewhere, entries, last
 
 from maqd.errors import ConfigError
@@ -12,7 +13,7 @@ from maqd.models import Architecture, ModelConfig
 from maqd.settings.data import DataConfig, Source
 from maqd.settings.language import TransformerConfig
 from maqd.settings.quantization import QuantConfig
-from maqd.settings.training import Schedule, TrainConfig
+from maqd.settings.training import InitConfig, Schedule, TrainConfig
 
 TEXT = b"the quick brown fox jumps over the lazy dog. " * 40
 
@@ -48,6 +49,18 @@ def test_a_run_reports_bits_and_resumes_bit_for_bit(text: TrainConfig, run: Sile
     run(again, resume=True)
     states = [torch.load(last(one), weights_only=True)["state_dict"] for one in (again, straight)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.skipif(not LONG, reason="three runs; set MAQD_LONG=1")
+def test_a_decoder_of_few_states_starts_from_its_float_twin(text: TrainConfig, run: Silent):
+    straight = replace(text, model=replace(text.model, quant=QuantConfig(weight_states=None, act_states=None)))
+    run(straight)
+    later = replace(elsewhere(text, "later"), epochs=1, optim=replace(text.optim, lr=1e-6))
+    run(later)
+    warm = replace(elsewhere(later, "warm"), init=InitConfig(run=straight.run, batches=1))
+    run(warm)
+    cold, started = (entries(one, "text")[-1]["test_bits_per_character"] for one in (later, warm))
+    assert started < cold - 0.3
 
 
 def test_text_and_networks_of_images_do_not_go_together(text: TrainConfig, run: Silent):
