@@ -155,3 +155,11 @@ def test_errors(arguments: list[str], message: str, capsys: pytest.CaptureFixtur
     assert main(["convert", *arguments, "-o", "m.maqd"]) == 1
     assert message in capsys.readouterr().err
     assert not Path("m.maqd").exists()
+
+
+def test_help_shows_the_three_lines(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    told = capsys.readouterr().out
+    assert "maqd.convert(network, images, weights=3, activations=4)" in told
+    assert "--calibrate samples.npy" in told

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 MOST = 512
 """Samples that are read."""
 
+EPILOG = """\
+the same in Python, where the result can be trained on:
+  result = maqd.convert(network, images, weights=3, activations=4)
+  print(result.report)
+  maqd.save(maqd.lower(result.model.eval(), images).graph, "m.maqd")
+
+example: maqd convert mynet:network --state net.pt --calibrate samples.npy -o m.maqd
+"""
+
 
 def command(arguments: list[str]) -> int:
     """Run `maqd convert`; the exit status."""
@@ -37,6 +46,7 @@ def command(arguments: list[str]) -> int:
         "[--size CxHxW] [--mean R,G,B] [--std R,G,B] [--json]",
         description="Turn a trained float network into an integer graph without training it: fit states to some data, "
         "say how well it agrees, prove it equal, and save it.",
+        epilog=EPILOG,
     )
     parser.add_argument("network", metavar="PACKAGE.MODULE:FUNCTION", help="returns the float network")
     parser.add_argument(
