@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*) CMakeLists.txt
 
-.PHONY: docs wheel test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize misra fuzz
+.PHONY: docs wheel test-pages test-min-versions help setup demo test test-all setup-spiking setup-sinabs test-spiking graphs campaigns lint format clean sanitize misra fuzz
 help:
 	@echo "make demo   train the digits networks, print a table, save a picture"
 	@echo "make test   run the test suite, in under five minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make setup-spiking, setup-sinabs  add spiking simulators; make test-spiking compares them with the integers"
 	@echo "make graphs compare every engine and export on 1,000 random graphs"
 	@echo "make campaigns  10,000 damaged files for every reader, runs killed at 100 moments, 200 exports"
+	@echo "make test-pages  reports in headless Chromium, checked with axe-core; needs node and Chromium"
 	@echo "make docs   the docs site, in build/site"
 	@echo "make lint   ruff, pyright and clang-format"
 	@echo "make wheel  build a wheel, install it into a fresh environment, try it"
@@ -87,6 +88,16 @@ $(DOCS)/.installed: requirements/docs.lock
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.lock
 	touch $@
+
+# Reports as a browser shows them. Pictures of them are left in build/pages: look at them.
+PAGES := build/pages
+test-pages: $(STAMP)
+	mkdir -p $(PAGES)
+	cp tests/report/pages/* $(PAGES)
+	npm ci --prefix $(PAGES) --no-audit --no-fund --silent
+	$(BIN)/maqd demo --epochs 4 --output $(PAGES)/demo
+	$(BIN)/maqd report $(PAGES)/demo/w3a2.maqd -o $(PAGES)/file.html
+	node $(PAGES)/check.mjs $(PAGES)/demo/w3a4.html $(PAGES)/demo/compared.html $(PAGES)/file.html
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11p
 .k3::before{background:var(--d)}.k4::before{background:var(--e)}
 .photos{display:grid;grid-template-columns:repeat(auto-fill,minmax(8rem,1fr));gap:1rem}
 .photos img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated;background:var(--card)}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:1rem}figure{margin:0}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:1rem}figure{margin:0}
 figcaption{font-size:.85rem;color:var(--soft)}
 """
 
@@ -114,7 +114,7 @@ def _section(section: Section) -> str:
         for svg, caption in section.charts
         if svg
     ]
-    parts.append(f'<div class="charts">{"".join(charts)}</div>' if len(charts) > 2 else "".join(charts))
+    parts.append(f'<div class="charts">{"".join(charts)}</div>' if len(charts) > 1 else "".join(charts))
     if section.photos:
         photos = "".join(
             f'<figure><img src="{photo.address}" alt="{escape(photo.label, quote=True)}">'
