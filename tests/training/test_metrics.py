@@ -1,14 +1,16 @@
 """Metrics that cannot be written: the run ends with an error that says how to go on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from small_runs import full_disk
 
 from maqd.errors import CheckpointError
 from maqd.training.checkpoint import Position
-from maqd.training.metrics import MetricsWriter, loss_trend, truncate_metrics
+from maqd.training.metrics import MetricsCallback, MetricsWriter, loss_trend, read_metrics, truncate_metrics
 
 pytestmark = [
     pytest.mark.usefixtures("ended_threads"),
@@ -70,3 +72,29 @@ def test_the_trend_of_losses_by_hand() -> None:
     assert loss_trend(losses(*[1.0] * 19)) is None
     assert loss_trend(losses(2.0, every=50)) is None
     assert loss_trend([]) is None
+
+
+def test_the_norm_of_the_gradient_is_that_of_the_step_with_the_line(tmp_path: Path) -> None:
+    weights = [
+        torch.nn.Parameter(torch.zeros(2)),
+        torch.nn.Parameter(torch.zeros(1)),
+        torch.nn.Parameter(torch.zeros(1)),
+    ]
+    module: Any = SimpleNamespace(
+        parameters=lambda: weights, stepped=True, check_loss=lambda *_: None, start=Position(), learning_rate=0.1,
+        losses=SimpleNamespace(read=lambda: 1.5),
+    )  # fmt: skip
+    trainer: Any = SimpleNamespace(world_size=1, current_epoch=0)
+    batch = (torch.zeros(4, 1), torch.zeros(4))
+    with MetricsWriter(tmp_path / "metrics.jsonl", None, step=0) as writer:
+        callback = MetricsCallback(writer, log_every=2)
+        for step in range(4):
+            weights[0].grad, weights[1].grad = torch.tensor([3.0, 0.0]) * (step + 1), torch.tensor([4.0]) * (step + 1)
+            module.position = Position(step=step)
+            callback.on_before_optimizer_step(trainer, module, None)
+            module.position = Position(step=step + 1)
+            callback.on_train_batch_end(trainer, module, None, batch, step)
+    assert [(line["step"], line["gradient_norm"]) for line in read_metrics(tmp_path / "metrics.jsonl")] == [
+        (2, 10),
+        (4, 20),
+    ]

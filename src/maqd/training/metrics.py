@@ -208,6 +208,7 @@ class MetricsCallback(pl.Callback):
     def __init__(self, writer: MetricsWriter | None, log_every: int) -> None:
         self.writer = writer
         self.log_every = log_every
+        self._gradient_norm: Tensor | None = None
         self._restart_clock()
 
     def _restart_clock(self) -> None:
@@ -217,6 +218,12 @@ class MetricsCallback(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Exclude validation and saving from the rate."""
         self._restart_clock()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Measure the gradient of a step that gets a line, before it is clipped."""
+        if (pl_module.position.step + 1) % self.log_every == 0:
+            gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write a line where one is due."""
@@ -236,6 +243,7 @@ class MetricsCallback(pl.Callback):
                 loss=loss,
                 lr=pl_module.learning_rate,
                 images_per_second=round(rate, 1),
+                **({} if self._gradient_norm is None else {"gradient_norm": self._gradient_norm.item()}),
             )
         self._restart_clock()
 
