@@ -22,6 +22,7 @@ EXTRAS = {
     "openvino": "peers",
     "gguf": "gguf",
     "huggingface_hub": "hub",
+    "submitit": "cluster",
     **dict.fromkeys(("h5py", "loguru", "nir", "nirtorch", "norse", "snntorch", "spikingjelly"), "spiking"),
 }
 """Extra of this package that brings each module."""

@@ -14,7 +14,8 @@ from maqd.recipes import Budget
 def command(arguments: list[str]) -> int:
     """Run `maqd experiment`; the exit status."""
     parser = Options(
-        usage="maqd experiment [NAME] [--budget {cpu,full}] [-o DIR] [--data DIR] [--threads N] [--table] [--json]",
+        usage="maqd experiment [NAME] [--budget {cpu,full}] [-o DIR] [--data DIR] [--threads N] [--table] "
+        "[--executor {local,slurm} [--jobs N] [--scheduler NAME=VALUE ...]] [--json]",
         description="Repeat an experiment of the papers: measure what is missing, then write its table and picture. "
         "Without NAME, list the experiments. What was interrupted goes on where it stopped.",
     )
@@ -31,14 +32,29 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--data", metavar="DIR", type=some_path, help="directory of CIFAR's images; fetched without")
     parser.add_argument("--cache", metavar="DIR", type=some_path, help="directory of decoded data sets")
     parser.add_argument("--threads", metavar="N", type=whole, help="CPU threads of a training")
+    parser.add_argument("--executor", choices=["local", "slurm"], help="measure each row as a job of its own")
+    parser.add_argument("--jobs", metavar="N", type=whole, default=1, help="jobs at a time (1)")
+    parser.add_argument(
+        "--scheduler",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an option of submitit, such as slurm_partition=gpu, gpus_per_node=1, timeout_min=600",
+    )
     parser.add_argument("--table", action="store_true", help="measure nothing: write page and pictures anew")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     options = parser.read(arguments)
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    if options.executor is None and (options.jobs != 1 or options.scheduler):
+        raise UsageError("--jobs and --scheduler belong to --executor local or slurm")
+    if options.jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, got {options.jobs}")
+    scheduler = _scheduler(options.scheduler)
 
     from maqd.experiment.base import Place, measure_all
-    from maqd.experiment.table import EXPERIMENTS, check_page, find_experiment, write_page
+    from maqd.experiment.cluster import Cluster, Executor, measure_as_jobs
+    from maqd.experiment.table import EXPERIMENTS, find_experiment, write_page
     from maqd.training.progress import Output
 
     if options.name is None:
@@ -62,11 +78,28 @@ def command(arguments: list[str]) -> int:
         threads=options.threads,
         output=Output(sys.stderr if options.json else None),
     )
-    check_page(experiment, folder)
-    made = 0 if options.table else measure_all(experiment, Budget(options.budget), place)
+    budget = Budget(options.budget)
+    if options.table:
+        made = 0
+    elif options.executor is None:
+        made = measure_all(experiment, budget, place)
+    else:
+        cluster = Cluster(executor=Executor(options.executor), jobs=options.jobs, options=scheduler)
+        made = measure_as_jobs(experiment, budget, place, cluster)
     page = write_page(experiment, place.results, folder)
     if options.json:
         print(json.dumps({"experiment": experiment.name, "measured": made, "page": str(page)}))
     else:
         print(f"{made} measurements made; {page}, with its picture beside it")
     return 0
+
+
+def _scheduler(given: list[str]) -> dict[str, str | int]:
+    """Options of submitit, numbers where they are numbers."""
+    found: dict[str, str | int] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--scheduler takes NAME=VALUE, got {one!r}")
+        found[name] = int(value) if value.isdecimal() else value
+    return found

@@ -150,31 +150,55 @@ def measure_all(experiment: Experiment[Any], budget: Budget, place: Place) -> in
     Raises:
         MaqdError: As `Experiment.measure`; a file of results cannot be read or written.
     """
-    found = found_in(place.results, experiment.name)
-    jobs = [(point, seed) for seed in range(experiment.seeds(budget)) for point in experiment.points(budget)]
-    missing = [(point, seed) for point, seed in jobs if all(one.seed != seed for one in found.of(point))]
+    missing = unmeasured(experiment, rows(experiment, budget), place.results)
     begun = time.monotonic()
     for number, (point, seed) in enumerate(missing):
         gone = time.monotonic() - begun
         left = f", about {duration(gone / number * (len(missing) - number))} left" if number else ""
         settings = ", ".join(f"{key} {value}" for key, value in settings_of(point).items())
         place.output.line(f"{experiment.name} {number + 1}/{len(missing)}: {settings}, seed {seed}{left}")
-        started = time.monotonic()
-        phases = [replace(phase, config=replace(phase.config, seed=seed)) for phase in experiment.phases(point)]
-        figures = experiment.figures(point, seed, _trained(phases, seed, place))
-        finding = Finding(
-            experiment=experiment.name,
-            point=settings_of(point),
-            seed=seed,
-            figures=figures,
-            config=tuple(to_plain(phase.config) for phase in phases),
-            revision=revision(),
-            versions={name: version(name) for name in ("maqd", "torch", "numpy")},
-            machine=cpu_name(),
-            seconds=round(time.monotonic() - started, 2),
-        )
-        append_finding(place.results, finding)
+        measure(experiment, point, seed, place)
     return len(missing)
+
+
+def rows(experiment: Experiment[PointT], budget: Budget) -> list[tuple[PointT, int]]:
+    """All points and seeds: every point with the first seed comes first."""
+    return [(point, seed) for seed in range(experiment.seeds(budget)) for point in experiment.points(budget)]
+
+
+def unmeasured(
+    experiment: Experiment[PointT], wanted: Sequence[tuple[PointT, int]], results: Path
+) -> list[tuple[PointT, int]]:
+    """Those points and seeds that a file of measurements lacks.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    found = found_in(results, experiment.name)
+    return [(point, seed) for point, seed in wanted if all(one.seed != seed for one in found.of(point))]
+
+
+def measure(experiment: Experiment[PointT], point: PointT, seed: int, place: Place) -> None:
+    """Measure a point and append it to the results. A run that was interrupted goes on.
+
+    Raises:
+        MaqdError: A training fails, or the file cannot be written.
+    """
+    started = time.monotonic()
+    phases = [replace(phase, config=replace(phase.config, seed=seed)) for phase in experiment.phases(point)]
+    figures = experiment.figures(point, seed, _trained(phases, seed, place))
+    finding = Finding(
+        experiment=experiment.name,
+        point=settings_of(point),
+        seed=seed,
+        figures=figures,
+        config=tuple(to_plain(phase.config) for phase in phases),
+        revision=revision(),
+        versions={name: version(name) for name in ("maqd", "torch", "numpy")},
+        machine=cpu_name(),
+        seconds=round(time.monotonic() - started, 2),
+    )
+    append_finding(place.results, finding)
 
 
 def _trained(phases: Sequence[Phase], seed: int, place: Place) -> Run | None:
