@@ -83,12 +83,15 @@ def test_what_is_measured_is_not_measured_again(place: Place):
     with pytest.raises(ConfigError, match="interrupted"):
         measure_all(broken, Budget.CPU, place)
     assert broken.measured == [(0, 0), (1, 0)]
+    page = write_page(broken, place.results, place.runs.parent)
+    assert page.read_text().endswith("Not made yet: 4 of the 6 measurements of the CPU's budget.\n")
     whole = Squares()
     assert measure_all(whole, Budget.CPU, place) == 4
     assert whole.measured == [(2, 0), (0, 1), (1, 1), (2, 1)]
     assert measure_all(Squares(fails_at=0), Budget.CPU, place) == 0
     page = write_page(whole, place.results, place.runs.parent)
     assert "| 2 | 4.50 +- 0.71 |" in page.read_text()
+    assert "Not made yet" not in page.read_text()
     assert {path.name for path in page.parent.iterdir()} == {
         "results.jsonl", "squares.md", "squares.png", "squares.svg",
     }  # fmt: skip

@@ -136,6 +136,7 @@ class BatchSize(Experiment[Training]):
             (axes[1, 2], "accuracy", other, "test accuracy in %"),
         )
         for axis, name, chosen, title in panels:
+            axis.set_visible(bool(chosen))
             for norm in NORMS:
                 known = [
                     (point.batch, found.mean(point, name))

@@ -7,7 +7,7 @@ from typing import Any
 
 from maqd.errors import ConfigError, OutputError
 from maqd.experiment.ablation import Ablation
-from maqd.experiment.base import Experiment, Found, found_in
+from maqd.experiment.base import Experiment, Found, found_in, rows
 from maqd.experiment.batch_size import BatchSize
 from maqd.experiment.fixed_point import BatchNormFixedPoint
 from maqd.experiment.functions import Functions
@@ -16,6 +16,7 @@ from maqd.experiment.sparsity import Sparsity
 from maqd.experiment.states import StateGrid
 from maqd.io.files import write_atomically
 from maqd.io.outputs import make_directory
+from maqd.recipes import Budget
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     Functions(),
@@ -116,6 +117,10 @@ def _page(experiment: Experiment[Any], found: Found) -> Iterator[str]:
     machines = ", ".join(sorted({one.machine for one in found.findings}))
     seconds = sum(one.seconds for one in found.findings)
     yield f"\n{len(found.findings)} measurements, {seconds / 60:.1f} minutes in all, on {machines}."
+    wanted = rows(experiment, Budget.CPU)
+    lacking = sum(all(one.seed != seed for one in found.of(point)) for point, seed in wanted)
+    if 0 < lacking < len(wanted):
+        yield f"Not made yet: {lacking} of the {len(wanted)} measurements of the CPU's budget."
 
 
 def _picture(experiment: Experiment[Any], found: Found, kind: str) -> memoryview:
