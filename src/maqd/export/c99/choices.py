@@ -52,18 +52,18 @@ class Choices:
 MEASURED = Choices(
     costs={
         Target.CORTEX_M4: {
-            (Layer.DEPTHWISE, Kernel.PLANES): 0.98,
-            (Layer.DEPTHWISE, Kernel.PLAIN): 8.59,
-            (Layer.FIRST, Kernel.PIXELS): 1.78,
-            (Layer.FIRST, Kernel.EVENTS): 3.19,
+            (Layer.DEPTHWISE, Kernel.PLANES): 0.99,
+            (Layer.DEPTHWISE, Kernel.PLAIN): 8.08,
+            (Layer.FIRST, Kernel.PIXELS): 1.58,
+            (Layer.FIRST, Kernel.EVENTS): 3.08,
             (Layer.IMAGE_DENSE, Kernel.FIELDS): 1.52,
             (Layer.IMAGE_DENSE, Kernel.EVENTS): 1.6,
         },
         Target.CORTEX_M0PLUS: {
             (Layer.DEPTHWISE, Kernel.PLANES): 1.33,
-            (Layer.DEPTHWISE, Kernel.PLAIN): 14.82,
-            (Layer.FIRST, Kernel.PIXELS): 3.41,
-            (Layer.FIRST, Kernel.EVENTS): 5.9,
+            (Layer.DEPTHWISE, Kernel.PLAIN): 10.52,
+            (Layer.FIRST, Kernel.PIXELS): 3.52,
+            (Layer.FIRST, Kernel.EVENTS): 5.91,
             (Layer.IMAGE_DENSE, Kernel.FIELDS): 4.01,
             (Layer.IMAGE_DENSE, Kernel.EVENTS): 2.78,
         },
