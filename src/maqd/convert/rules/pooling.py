@@ -7,16 +7,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from maqd.convert.inputs import EntryNumbers
 from maqd.convert.rewriter import Rule, Rules, Step, Want
-from maqd.convert.values import Grade, Numbers, Value
+from maqd.convert.values import Affine, Grade, Numbers, Value
 from maqd.lowering.calls import Windows, pooling_rules, refuse_uneven
 from maqd.nn import MaxPool2d
-from maqd.numerics.states import Grid
+from maqd.numerics.limits import EXACT_LIMIT
+from maqd.numerics.states import FEW_STATES, Grid, States
 
 
 def maxima(step: Step, x: Any, windows: Windows) -> Value:
     """Maxima over windows."""
-    value = step.passed(step.tensor(x))
+    value = step.tensor(x)
+    if falls(value):  # the largest of what is to be turned is not the turned largest
+        value = step.quantized(value, Want.MANY)
+    value = step.passed(value)
     rank = len(windows.kernel)
     window: Any = (windows.kernel, windows.stride, windows.padding)
     if rank == 2 and not windows.partial and set(windows.dilation) == {1}:
@@ -29,11 +34,21 @@ def maxima(step: Step, x: Any, windows: Windows) -> Value:
     return replace(value, node=node, float_node=step.call, shape=step.shape)
 
 
+def falls(value: Value) -> bool:
+    """Whether a tensor may fall where what is computed for it rises: a constant with a sign is still to be applied."""
+    numbers = value.numbers
+    while isinstance(numbers, Affine):
+        if bool((numbers.k < 0).any()):
+            return True
+        numbers = numbers.value.numbers
+    return isinstance(numbers, EntryNumbers) and bool((numbers.k < 0).any())
+
+
 def averages(step: Step, x: Any, windows: Windows, divisor: int | None) -> Value:
     """Averages over windows."""
-    value = codes(step, x)
-    window: Any = (windows.kernel, windows.stride, windows.padding, windows.partial)
     positions = math.prod(windows.kernel)
+    value = codes(step, x, positions)
+    window: Any = (windows.kernel, windows.stride, windows.padding, windows.partial)
     divisor = divisor or positions
     nearest = 1 << round(math.log2(divisor))
     if len(windows.kernel) == 1:
@@ -56,11 +71,14 @@ def averaged(step: Step, value: Value, node: Any) -> Value:
     )  # fmt: skip
 
 
-def codes(step: Step, x: Any) -> Value:
-    """What is summed."""
+def codes(step: Step, x: Any, positions: int) -> Value:
+    """What is summed over some positions: codes whose sums are exact in float32."""
     value = step.tensor(x)
     many = bool(step.wants & {Want.MANY, Want.EXACT}) or value.activation is None
-    return step.quantized(value, Want.MANY if many or value.grade is Grade.INPUT else Want.FEW)
+    value = step.quantized(value, Want.MANY if many or value.grade is Grade.INPUT else Want.FEW)
+    if value.magnitude * positions < EXACT_LIMIT:
+        return value
+    return step.quantizer(value, States(count=FEW_STATES - value.signed, signed=value.signed))
 
 
 def pooled(step: Step, value: Value, node: Any, positions: int, factor: float, shift: int) -> Value:
@@ -117,8 +135,8 @@ def over_space(step: Step, x: Any, dim: Any, keepdim: bool, *, average: bool) ->
     dims = tuple(range(rank)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     if rank < 3 or sorted(d % rank for d in dims) != list(range(2, rank)) or value.channel_dim == -1:
         step.refuse(f"it reduces dimensions {dims} of {rank}", "reduce all positions of each channel")
-    value = codes(step, x)
     positions = math.prod(value.shape[1:])
+    value = codes(step, x, positions)
     node = step.call_function(torch.sum, (value.node, tuple(range(2, rank))), {"keepdim": keepdim})
     step.became("sums of codes")
     return pooled(step, value, node, positions, positions if average else 1.0, 0)

@@ -118,7 +118,7 @@ def upsample(
             f"it interpolates in mode {mode!r} from {value.shape[1:]} to {step.shape[1:]}",
             "use mode='nearest', or 'bilinear' to twice the size without align_corners",
         )
-    value = step.passed(value) if not smooth else codes(step, value)
+    value = step.passed(value) if not smooth else codes(step, value, 4 ** (len(value.shape) - 1))
     if value.grade is Grade.INPUT:
         value = step.quantized(value, Want.MANY)
     options = {"scale_factor": 2.0} if smooth else {"size": tuple(step.shape[1:])}
