@@ -435,7 +435,7 @@ def front_picture(few: list[Point], eight: list[Point], path: Path) -> None:
         axis.set_xlim(0, 1.15 * axis.get_xlim()[1])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
