@@ -91,6 +91,6 @@ def test_the_fronts_are_keys_of_the_best_network_within_the_cost_of_int8(
     monkeypatch.setattr(sys, "argv", [*arguments, "--table"])
     benchmark.main()
     page = (tmp_path / "PAGE.png").read_text()
-    assert "| 32 (3,4) fast | 80.00 | 29.0 | 100.0 | 49.0 |" in page
-    assert "| 16 int8 | 75.00 | 29.7 | 102.2 | 49.7 |" in page
+    assert "| 32 (3,4) fast | short | 80.00 | 29.0 | 100.0 | 49.0 |" in page
+    assert "| 16 int8 | short | 75.00 | 29.7 | 102.2 | 49.7 |" in page
     assert (tmp_path / "FRONT.png").stat().st_size > 10_000

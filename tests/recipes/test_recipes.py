@@ -23,6 +23,7 @@ CIFAR = [
     )
 ]
 RESNET8 = [f"cifar10-resnet8-{states}" for states in ("float", "w3a4", "w3a8", "w3a16")]
+MIXED = "cifar10-resnet8-mixed"
 SMALL_DEVICES = {"cifar10-micro-w3a4": (3, 4), "cifar10-micro-w3a2": (3, 2), "digits-tiny-w3a4": (3, 4)}
 """Recipes for microcontrollers, and their states."""
 LANGUAGE = {
@@ -40,6 +41,7 @@ def test_every_combination_has_a_recipe_and_no_name_is_used_twice():
         *RESNET8,
         *SMALL_DEVICES,
         *LANGUAGE,
+        MIXED,
         "digits-float",
         "digits-w3a4",
         "digits-w3a2",
@@ -64,6 +66,8 @@ def test_recipe_is_what_its_name_says(name: str, budget: Budget):
     assert {"vgg16": "vgg", "preact_resnet18": "preact", "resnet8": "preact_resnet8", "micro": "micro"}.get(
         "".join(network), "digits"
     ) in architecture
+    if name == MIXED:
+        states = "w3a8"  # but for its overrides
     assert states == ("float" if quant.weight_states is None else f"w{quant.weight_states}a{quant.act_states}")
     assert (config.epochs == 200) == (budget is Budget.FULL)
 
@@ -87,6 +91,18 @@ def test_resnet8_trains_half_of_its_epochs_without_rounding_and_all_as_long_as_f
     network = build_model(last.model, in_channels=3, num_classes=10, image_size=32)
     check_overrides(last.model.quant, network)
     assert sum(p.numel() for name, p in network.named_parameters() if p.ndim > 1 and "norm" not in name) == 77_360
+
+
+def test_resnet8_of_mixed_states_differs_from_its_first_phase_by_them():
+    first, last = (phase.config for phase in recipe(MIXED).variant().phases)
+    assert (first.epochs, last.epochs) == (6, 14)
+    more = [one for one in last.model.quant.overrides if one not in first.model.quant.overrides]
+    assert [one.pattern for one in more] == ["stem", "stages.1.0.act1", "stages.2.0.act1", "act"]
+    network = build_model(last.model, in_channels=3, num_classes=10, image_size=32)
+    check_overrides(last.model.quant, network)
+    assert sum(p.numel() for name, p in network.named_parameters() if p.ndim > 1 and "norm" not in name) == 307_296
+    assert network.get_submodule("stem").quantizer.states.count == 63
+    assert network.get_submodule("act").quantizer.states.count == 16
 
 
 def test_unknown_names_and_budgets_say_what_there_is():
