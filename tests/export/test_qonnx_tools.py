@@ -113,7 +113,8 @@ def windows(shape: tuple[int, ...], kernel: tuple[int, ...], *, groups: int = 1,
 
     def conv(name: str, source: str, channels: int, groups: int) -> Conv:
         weight = graphs.weight(random, 3, 4, channels // groups, *kernel)
-        same = {"stride": (1,) * dims, "dilation": (1,) * dims, "padding": tuple(size // 2 for size in kernel)}
+        same: dict[str, Any] = {"stride": (1,) * dims, "dilation": (1,) * dims}
+        same["padding"] = tuple(size // 2 for size in kernel)
         return Conv(name=name, inputs=(source,), weight=weight, exponent=0, groups=groups, **same)
 
     grid, states = Grid(low=-8, high=7, exponent=0), States(count=4, signed=False)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,14 @@ def float_weights(found: WeightMap, exponent: int | None = None) -> NDArray[np.f
     return np.ldexp(codes, found.exponent if exponent is None else exponent).astype(np.float32)
 
 
+class _Whole(np.ndarray):
+    """An array that says when a file does not take it: NumPy's `tofile` loses what a full disk refuses at the end."""
+
+    def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
+        """Into a file of Python."""
+        fid.write(self.tobytes())
+
+
 def _write(gguf: ModuleType, model: LanguageModel, path: Path, packing: Packing) -> None:
     config, kinds = model.config, gguf.GGMLQuantizationType
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -143,20 +152,24 @@ def _write(gguf: ModuleType, model: LanguageModel, path: Path, packing: Packing)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
+
+    def add(name: str, values: NDArray[Any], kind: Any = None) -> None:
+        writer.add_tensor(name, values.view(_Whole), raw_dtype=kind)
+
     # Where the embedding is tied, its rows have a factor of their own: the head is written beside it.
-    writer.add_tensor("token_embd.weight", float_weights(model.embedding, model.embedding_exponent))
-    writer.add_tensor("output.weight", float_weights(model.embedding if model.head is None else model.head))
-    writer.add_tensor("output_norm.weight", model.norm)
+    add("token_embd.weight", float_weights(model.embedding, model.embedding_exponent))
+    add("output.weight", float_weights(model.embedding if model.head is None else model.head))
+    add("output_norm.weight", model.norm)
     for place, block in enumerate(model.blocks):
-        writer.add_tensor(f"blk.{place}.attn_norm.weight", block.attention_norm)
-        writer.add_tensor(f"blk.{place}.ffn_norm.weight", block.feed_norm)
+        add(f"blk.{place}.attn_norm.weight", block.attention_norm)
+        add(f"blk.{place}.ffn_norm.weight", block.feed_norm)
     for name, found in _block_maps(model):
         values = float_weights(found)
         if packing is Packing.F32:
-            writer.add_tensor(name, values)
+            add(name, values)
         else:
             kind = kinds[packing.name]
-            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+            add(name, gguf.quants.quantize(values, kind), kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -124,12 +124,12 @@ def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
     if not start:
         return
     found = recognize(start, path.suffix)
+    what = "another kind of file" if found is None else found.value
     if found is not (Artefact.HDF5 if kind is Artefact.NIR else kind):
-        what = "another kind of file" if found is None else found.value
         raise OutputError(f"the output {path} is {what}, and {kind.value} would replace it; name another or remove it")
     if not OWN.get(kind, _recognized)(path, start):
         raise OutputError(
-            f"the output {path} is {found.value} that maqd did not write, and {kind.value} would replace it; name "
+            f"the output {path} is {what} that maqd did not write, and {kind.value} would replace it; name "
             "another or remove it"
         )
 
