@@ -51,6 +51,7 @@ class QuantizeStep final : public PerImage {
                  size_t inner)
         : PerImage(isa), x_(x), y_(y), q_(std::move(quantization)), outer_(outer), channels_(channels), inner_(inner) {
         if (std::all_of(q_.signs.begin(), q_.signs.end(), [](int8_t sign) { return sign > 0; })) q_.signs.clear();
+        if (inner_ == 1) widen_rows();
     }
     size_t scratch() const override { return channels_ * inner_ * 5; }
     size_t constants() const override { return q_.thresholds.size() * 4 + q_.signs.size(); }
@@ -75,6 +76,24 @@ class QuantizeStep final : public PerImage {
     }
 
   private:
+    // Sees several positions as one with as many channels: loops over few channels are not vectorized.
+    void widen_rows() {
+        size_t positions = 1;
+        while (channels_ * positions < 128 && outer_ % (2 * positions) == 0) positions *= 2;
+        std::vector<int32_t> thresholds;
+        std::vector<int8_t> signs;
+        for (size_t level = 0; level < static_cast<size_t>(q_.levels); level++) {
+            const auto row = q_.thresholds.begin() + static_cast<std::ptrdiff_t>(level * channels_);
+            for (size_t i = 0; i < positions; i++)
+                thresholds.insert(thresholds.end(), row, row + static_cast<std::ptrdiff_t>(channels_));
+        }
+        for (size_t i = 0; i < positions; i++) signs.insert(signs.end(), q_.signs.begin(), q_.signs.end());
+        q_.thresholds = std::move(thresholds);
+        q_.signs = std::move(signs);
+        channels_ *= positions;
+        outer_ /= positions;
+    }
+
     void quantize(const int32_t *values, int32_t spacing, int32_t base, uint8_t *y) const {
         isa_.scalar.quantize(values, 1, channels_, inner_, q_.thresholds.data(),
                              q_.signs.empty() ? nullptr : q_.signs.data(), q_.levels, spacing, base, y);
@@ -82,7 +101,8 @@ class QuantizeStep final : public PerImage {
 
     const Buffer x_, y_;
     Quantization q_;
-    const size_t outer_, channels_, inner_;
+    size_t outer_, channels_;
+    const size_t inner_;
 };
 
 class FixedPointStep final : public PerImage {
