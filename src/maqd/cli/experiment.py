@@ -54,7 +54,7 @@ def command(arguments: list[str]) -> int:
 
     from maqd.experiment.base import Place, measure_all
     from maqd.experiment.cluster import Cluster, Executor, measure_as_jobs
-    from maqd.experiment.table import EXPERIMENTS, find_experiment, write_page
+    from maqd.experiment.table import EXPERIMENTS, check_page, find_experiment, write_page
     from maqd.training.progress import Output
 
     if options.name is None:
@@ -70,6 +70,7 @@ def command(arguments: list[str]) -> int:
         raise UsageError(str(error)) from error
     folder: Path = options.output
     make_directory(folder)
+    check_page(experiment, folder)
     place = Place(
         results=folder / "results.jsonl",
         runs=folder / "runs",

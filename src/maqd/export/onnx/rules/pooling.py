@@ -101,7 +101,14 @@ def qonnx_sum_pool(e: QonnxEmitter, node: SumPool) -> None:
     channels, name = e.types[node.inputs[0]].shape[0], node.name
     ones = e.constant(np.ones((channels, 1, *node.kernel)), np.int8, f"{name}.ones")
     weight = e.emit("Cast", [ones], f"{name}.ones/float", to=e.onnx.TensorProto.FLOAT)
-    e.emit("Conv", [*node.inputs, weight], name, group=channels, **geometry(node))
+    # qonnx asks every convolution for its dilations.
+    e.emit(
+        "Conv",
+        [*node.inputs, weight],
+        name,
+        group=channels,
+        **{**geometry(node), "dilations": node.geometry.dilation},
+    )
 
 
 def qonnx_global_sum(e: QonnxEmitter, node: GlobalSum) -> None:
