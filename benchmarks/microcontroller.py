@@ -1,6 +1,6 @@
 """The networks of MLPerf Tiny as C programs on emulated microcontrollers, beside CMSIS-NN in 8 bits.
 
-    python benchmarks/microcontroller.py [--networks ic kws ..] [--cores m4 ..] [--states 4 2] [--depthwise 3]
+    python benchmarks/microcontroller.py [--networks ic kws ..] [--cores m4 ..] [--states 4 2] [--depthwise 3 7 15]
         [--cmsis-nn CHECKOUT] [--picture FILE.png] [--json]
     python benchmarks/microcontroller.py --kernels [--json]
 
@@ -12,8 +12,8 @@ maqd.bench.qemu; flash and RAM are those of the linked network. All of it takes 
 Ratios (ours over 8 bits), with M the activation states: NET_CORE_aM_instructions_ratio, ..._cycles_ratio,
 ..._flash_ratio, ..._ram_ratio; KIND_CORE_aM_ratio, the summed instructions of a kind's layers in ic, kws and vww
 (dense: ad without its first layer); first_NET_CORE_aM_ratio. icp and icp26 have averages in their shortcuts, as
-maqd.models has them, and are compared with ic. With --depthwise 7 or 15, depthwise layers have that many
-states, and keys have dN after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick, and so is
+maqd.models has them, and are compared with ic. Networks with depthwise layers are measured with 3, 7 and 15 states in
+them, and keys have d7 or d15 after aM. rv32 (a RISC-V RV32IMC) is counted without a yardstick, and so is
 avr (an ATmega1284P in simavr, strategy balanced, networks that fit: its cycles are simavr's). Exit status 1 if a bound
 of `BOUNDS` is missed. --kernels measures what the choice of kernels rests on, as LAYER_KERNEL_CORE_each and the ratio
 to the recorded cost, LAYER_KERNEL_CORE_recorded_ratio; exit status 1 if any is off by more than a tenth.
@@ -44,6 +44,12 @@ from maqd.export.c99.choices import MEASURED
 CORES = {"m4": Target.CORTEX_M4, "m3": Target.CORTEX_M3, "m0plus": Target.CORTEX_M0PLUS, "rv32": Target.RV32}
 STICKS = {**{network: network for network in int8.NETWORKS}, "icp": "ic", "icp26": "ic"}
 """The network in 8 bits that each is compared with: ResNet-8 with averages in its shortcuts with that of width 16."""
+
+DEPTHWISE = (3, 7, 15)
+"""States in depthwise layers."""
+
+SEPARABLE = ("kws", "vww")
+"""Networks that have them."""
 
 ON_AVR = ("kws", "ic")
 """What an AVR holds: tables below 64 KB, and in RAM the arena and an image."""
@@ -126,13 +132,20 @@ def eight(layer: Layer, known: Yardstick) -> float | None:
     return None if layer.int8 is None else layer.int8 * layer.macs
 
 
+def suffix_of(depthwise: int) -> str:
+    """What keys have of depthwise layers with so many states."""
+    return "" if depthwise == 3 else f"d{depthwise}"
+
+
 def main() -> int:
     """Measures networks, processors and states; the exit status."""
     parser = options_parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=list(STICKS), choices=list(STICKS))
     parser.add_argument("--cores", nargs="+", default=[*CORES, "avr"], choices=[*CORES, "avr"])
     parser.add_argument("--states", nargs="+", type=int, default=sorted(DENSITIES, reverse=True), choices=DENSITIES)
-    parser.add_argument("--depthwise", type=int, default=3, choices=(3, 7, 15), help="states in depthwise layers")
+    parser.add_argument(
+        "--depthwise", nargs="+", type=int, default=DEPTHWISE, choices=DEPTHWISE, help="states in depthwise layers"
+    )
     parser.add_argument(
         "--cmsis-nn", type=Path, metavar="CHECKOUT", help="measure CMSIS-NN's sources in this directory"
     )
@@ -141,42 +154,42 @@ def main() -> int:
     options = parser.parse_args()
     if options.kernels:
         return compare_kernels(json_output=options.json)
-    suffix = "" if options.depthwise == 3 else f"d{options.depthwise}"
     figures: dict[str, object] = {"yardstick": int8.SOURCE if options.cmsis_nn is None else str(options.cmsis_nn)}
     ours, theirs = defaultdict[str, float](float), defaultdict[str, float](float)
     drawn: dict[str, tuple[Measurement, Yardstick]] = {}
 
-    def run(job: tuple[str, str, int]) -> Measurement:
-        network, core, states = job
-        graph = tiny_network(network, activations=states, depthwise=options.depthwise)
+    def run(job: tuple[str, str, int, int]) -> Measurement:
+        network, core, states, depthwise = job
+        graph = tiny_network(network, activations=states, depthwise=depthwise)
         images = np.random.default_rng(1).integers(0, 256, (1, *graph.input.shape), dtype=np.uint8)
         return measure(graph, CORES[core], Strategy.FAST, images, network=network)
 
     jobs = [
-        (network, core, states)
+        (network, core, states, depthwise)
+        for depthwise in options.depthwise
         for network in options.networks
         for core in options.cores
         for states in options.states
-        if core != "avr"
+        if core != "avr" and (depthwise == min(options.depthwise) or network in SEPARABLE)
     ]
     known = {
-        (network, core): yardstick(network, core, options.depthwise, options.cmsis_nn)
+        (network, core): yardstick(network, core, min(options.depthwise), options.cmsis_nn)
         for network in options.networks
         for core in options.cores
         if core != "avr"
     }
     with ThreadPoolExecutor(2) as pool:
-        for (network, core, states), found in zip(jobs, pool.map(run, jobs), strict=True):
-            other = known[network, core]
+        for (network, core, states, depthwise), found in zip(jobs, pool.map(run, jobs), strict=True):
+            other, suffix = known[network, core], suffix_of(depthwise)
             add_network(figures, f"{network}_{core}_a{states}{suffix}", found, network, other)
             if other is not None:
                 add_layers(figures, ours, theirs, (network, core, f"a{states}{suffix}"), found, other)
-            if other is not None and core == "m4" and states == 4:
+            if other is not None and core == "m4" and states == 4 and depthwise == min(options.depthwise):
                 drawn[network] = found, other
             if not options.json:
                 show(f"{network}_{core}_a{states}{suffix}", figures, found)
     if "avr" in options.cores:
-        add_avr(figures, options.networks, options.states, options.depthwise, suffix, show=not options.json)
+        add_avr(figures, options.networks, options.states, min(options.depthwise), show=not options.json)
     for one, count in ours.items():
         figures[f"{one}_ratio"] = count / theirs[one]
     missed = [
@@ -232,15 +245,13 @@ def add_network(
     figures[f"{key}_ram_ratio"] = emulation.ram / known.ram
 
 
-def add_avr(
-    figures: dict[str, object], networks: list[str], states: list[int], depthwise: int, suffix: str, *, show: bool
-) -> None:
+def add_avr(figures: dict[str, object], networks: list[str], states: list[int], depthwise: int, *, show: bool) -> None:
     """Figures of the networks that an AVR holds."""
     for network in (one for one in networks if one in ON_AVR):
         for count in states:
             graph = tiny_network(network, activations=count, depthwise=depthwise)
             images = np.random.default_rng(1).integers(0, 256, (1, *graph.input.shape), dtype=np.uint8)
-            key = f"{network}_avr_a{count}{suffix}"
+            key = f"{network}_avr_a{count}{suffix_of(depthwise)}"
             try:
                 found = measure_avr(graph, Strategy.BALANCED, images)
             except (EngineError, MissingDependencyError) as error:
