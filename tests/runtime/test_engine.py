@@ -1,5 +1,6 @@
 """The native engine as users meet it: images, threads, errors, files."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -226,6 +227,7 @@ print(engine.run(np.zeros((1, *graph.input.shape), np.uint8)).shape)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads its own size from /proc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer needs more memory than the limit")
 def test_threads_that_do_not_start_are_an_error_and_leave_the_process_alive(tmp_path: Path):
     path = tmp_path / "network.maqd"
     graph = every_node()
