@@ -133,7 +133,7 @@ def eight(layer: Layer, known: Yardstick) -> float | None:
 
 
 def suffix_of(depthwise: int) -> str:
-    """What keys have of depthwise layers with so many states."""
+    """The suffix of keys for depthwise layers with this number of states."""
     return "" if depthwise == 3 else f"d{depthwise}"
 
 

@@ -92,7 +92,7 @@ STRANGERS = [
     (Artefact.ARRAYS, archive("y.codes")),
     (Artefact.ARRAYS, b"PK\x03\x04rest of a zip file"),
 ]
-"""Files of a kind that maqd writes, which somebody else wrote."""
+"""Files that other programs wrote, of kinds that maqd writes too."""
 
 
 @pytest.mark.parametrize(("kind", "content"), STRANGERS)

@@ -51,7 +51,7 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One row, measured by whoever calls this. submitit sends it to another process.
+    """Measures one row when it is called, which submitit does in another process.
 
     Args:
         experiment: Name of the experiment.

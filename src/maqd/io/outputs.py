@@ -135,7 +135,7 @@ def _check(path: Path, kind: Artefact, inputs: Iterable[Path]) -> None:
 
 
 def _recognized(path: Path, start: bytes) -> bool:
-    """Of kinds that nobody else writes."""
+    """The first bytes say it already: no other program writes these kinds."""
     return True
 
 

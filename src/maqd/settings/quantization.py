@@ -89,8 +89,7 @@ class Surrogate:
 
 
 def act_step(states: int) -> float:
-    """The activation step of so many states that trained best: together they cover 4 standard deviations or a little
-    more (docs/recipes.md).
+    """The default activation step of M states (docs/recipes.md): together they cover at most 4 standard deviations.
 
     Args:
         states: M_a, at least 2.
