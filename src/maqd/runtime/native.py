@@ -302,20 +302,8 @@ def _conv(model: Any, step: ConvStep, inputs: list[Any], outputs: list[Any]) -> 
     )
 
 
-MANY_THRESHOLDS = 31
-"""Thresholds of an activation on its own from which its fixed-point map is faster than comparing with each of them."""
-
-
 def _quantize(model: Any, step: QuantizeStep, inputs: list[Any], outputs: list[Any]) -> None:
     q, axis = step.quantization, step.axis
-    if q.affine is not None and len(q.thresholds) >= MANY_THRESHOLDS:
-        low = q.base - step.links.outputs[0].zero  # the step adds what its output stands on
-        affine = q.affine
-        model.fixed_point(
-            inputs[0], outputs[0], affine.multiplier, affine.offset, affine.shift, len(q.thresholds), q.spacing, low,
-            axis.outer, axis.inner,
-        )  # fmt: skip
-        return
     model.quantize(
         inputs[0], outputs[0], q.thresholds, q.signs, q.spacing, q.base, axis.outer, axis.channels, axis.inner
     )
